@@ -1,0 +1,80 @@
+//! The server's side of start-up: a verified stream in, a logged-in session out; and cancels to it.
+//!
+//! Reads are exact: not a byte past `ReadyForQuery` is taken from the stream. The login token is sent only in
+//! answer to `AuthenticationCleartextPassword`; any other request is an error.
+
+use crate::cloudsql::ServerStream;
+use crate::names::{DatabaseName, RoleName};
+use crate::secret::Secret;
+use crate::wire::ErrorFields;
+
+/// The largest message accepted from a server during start-up, in bytes (libpq accepts errors up to 30 000,
+/// `fe-connect.c`).
+pub const MAX_STARTUP_MESSAGE: usize = 30_000;
+/// The most parameters and notices kept of a greeting, in bytes.
+pub const MAX_GREETING: usize = 64 * 1024;
+
+/// What the session asks for.
+#[derive(Debug)]
+pub struct LoginRequest<'a> {
+    /// `user`: always the grant's.
+    pub role: &'a RoleName,
+    /// `database`: the instance's own name for it.
+    pub database: &'a DatabaseName,
+    /// The client's other start-up parameters, as they came (names and values without NUL).
+    pub parameters: &'a [(Vec<u8>, Vec<u8>)],
+    /// The login token.
+    pub password: &'a Secret<String>,
+}
+
+/// `BackendKeyData` of the server: what a cancel must name.
+#[derive(Debug, Clone)]
+pub struct ServerKey {
+    /// The backend's real process id.
+    pub pid: u32,
+    /// 4 bytes on protocol 3.0.
+    pub secret: Vec<u8>,
+}
+
+/// A logged-in server session. Made only by [`login`].
+#[derive(Debug)]
+pub struct Backend {
+    /// The stream, positioned right after `ReadyForQuery`.
+    pub server: ServerStream,
+    /// `ParameterStatus` and notice messages of the greeting as complete frames, to be passed on.
+    pub greeting: Vec<u8>,
+    /// For cancels.
+    pub key: ServerKey,
+    /// Transaction status of the greeting's `ReadyForQuery` (`I`).
+    pub status: u8,
+}
+
+/// Why the login failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The connection broke or closed; a TLS alert names a refused client certificate.
+    #[error("the instance broke off during the login")]
+    Broken(#[source] std::io::Error),
+    /// Bytes that are no protocol message, or one that has no place here.
+    #[error("the instance sent something unexpected during the login: {0}")]
+    Unexpected(String),
+    /// It asked for something other than a cleartext password. The token was not sent.
+    #[error("the instance asked for authentication method {0}, not for the token")]
+    Method(i32),
+    /// The server's own `ErrorResponse`.
+    #[error("the instance refused the login: {}", .0.message())]
+    Refused(Box<ErrorFields>),
+}
+
+/// Logs in: start-up packet (protocol 3.0), token on request, greeting up to `ReadyForQuery`.
+/// Not cancel-safe: dropping it drops the stream.
+pub async fn login(server: ServerStream, request: LoginRequest<'_>) -> Result<Backend, Error> {
+    let _ = (server, request);
+    todo!()
+}
+
+/// Sends a `CancelRequest` on its own verified stream and waits until the server closes it.
+pub async fn cancel(server: ServerStream, key: &ServerKey) -> Result<(), Error> {
+    let _ = (server, key);
+    todo!()
+}

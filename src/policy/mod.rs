@@ -1,0 +1,156 @@
+//! What may they reach, and how: a verified identity and a database's name in, a [`Grant`] or a denial out.
+//!
+//! Rules are tried in the order of the file; the first whose *who* and *what* both match decides.
+//! A rule that asks for a claim which the token does not carry does not match. Pure: no I/O, no clock.
+
+use crate::identity::{CallerKind, VerifiedIdentity};
+use crate::names::{
+    DatabaseAlias, DatabaseName, InstanceName, IssuerName, Provider, RoleName, RuleName, ServiceAccount,
+};
+use crate::time::Timestamp;
+use std::collections::BTreeMap;
+
+/// One `[database.NAME]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// As clients ask for it.
+    pub alias: DatabaseAlias,
+    /// Where it is.
+    pub instance: InstanceName,
+    /// As the instance calls it.
+    pub database: DatabaseName,
+    /// Whether statements carry the caller's tag (`tag = false` turns it off).
+    pub tag: bool,
+}
+
+/// One `[[rule]]`: who × what → how.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    /// The rule's name, said in every record.
+    pub name: RuleName,
+    /// Whose tokens.
+    pub issuer: IssuerName,
+    /// Which databases.
+    pub databases: Vec<DatabaseAlias>,
+    /// Conditions; each that is given must hold.
+    pub who: Who,
+    /// How they arrive.
+    pub how: How,
+}
+
+/// Conditions on the caller. An empty list asks nothing; within a list any entry suffices.
+#[derive(Debug, Clone, Default)]
+pub struct Who {
+    /// Person or software; `None` asks nothing.
+    pub kind: Option<CallerKind>,
+    /// Object ids.
+    pub object_ids: Vec<String>,
+    /// Group object ids (`groups`).
+    pub groups: Vec<String>,
+    /// App roles (`roles`).
+    pub roles: Vec<String>,
+    /// Client apps (`azp`).
+    pub apps: Vec<String>,
+}
+
+/// How a grant arrives in the database.
+#[derive(Debug, Clone)]
+pub enum How {
+    /// The caller natively, through a workforce pool.
+    Workforce {
+        /// STS audience.
+        provider: Provider,
+        /// The claim the provider maps to `google.subject`; never `email`.
+        subject_claim: String,
+        /// Quota project for STS (`options.userProject`).
+        user_project: Option<String>,
+    },
+    /// A service account, impersonated through a workload pool.
+    ServiceAccount {
+        /// STS audience.
+        provider: Provider,
+        /// The account.
+        account: ServiceAccount,
+    },
+}
+
+/// Proof that an identity may use a database in one way until a time. Made only by [`Policy::authorize`].
+#[derive(Debug)]
+pub struct Grant {
+    pub(crate) rule: RuleName,
+    pub(crate) target: Target,
+    pub(crate) how: How,
+    pub(crate) role: RoleName,
+    pub(crate) expires_at: Timestamp,
+}
+
+impl Grant {
+    /// The rule that decided.
+    pub fn rule(&self) -> &RuleName {
+        &self.rule
+    }
+    /// Instance and database.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+    /// The exchange to make.
+    pub fn how(&self) -> &How {
+        &self.how
+    }
+    /// The database user the instance will see.
+    pub fn role(&self) -> &RoleName {
+        &self.role
+    }
+    /// When the token that it rests on ends.
+    pub fn expires_at(&self) -> Timestamp {
+        self.expires_at
+    }
+}
+
+/// Why there is no grant.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    /// The config has no such database name.
+    #[error("database {0:?} is not configured")]
+    UnknownDatabase(String),
+    /// No rule gives this caller this database.
+    #[error("no rule gives {caller} the database {database}")]
+    NoRule {
+        /// Label of the caller.
+        caller: String,
+        /// The database asked for.
+        database: DatabaseAlias,
+    },
+    /// A workforce rule matched a guest.
+    #[error("guests of the tenant cannot log in as themselves")]
+    Guest,
+    /// The claim that names the database user is absent or no database user's name.
+    #[error("the token's claim {claim:?} names no database user: it {reason}")]
+    Subject {
+        /// The claim.
+        claim: String,
+        /// A clause.
+        reason: String,
+    },
+}
+
+/// The policy: databases and rules, in order.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    _databases: BTreeMap<DatabaseAlias, Target>,
+    _rules: Vec<Rule>,
+}
+
+impl Policy {
+    /// Takes checked databases and rules.
+    pub fn new(databases: Vec<Target>, rules: Vec<Rule>) -> Self {
+        let _ = (databases, rules);
+        todo!()
+    }
+
+    /// Decides. `database` is looked up exactly.
+    pub fn authorize(&self, identity: &VerifiedIdentity, database: &str) -> Result<Grant, Denied> {
+        let _ = (identity, database);
+        todo!()
+    }
+}

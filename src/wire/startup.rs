@@ -1,0 +1,129 @@
+//! The packets before authentication: requests for encryption, cancels, and the start-up packet.
+//!
+//! Strict: names that PostgreSQL would truncate or that could forge a log line are refused
+//! (`ProcessStartupPacket`, `src/backend/tcop/backend_startup.c` in PostgreSQL 18).
+
+use super::{Malformed, Reader};
+
+/// PostgreSQL's own limit of a start-up packet, in bytes (`MAX_STARTUP_PACKET_LENGTH`, `pqcomm.h`).
+pub const MAX_STARTUP_PACKET: usize = 10_000;
+/// Request code of `SSLRequest`.
+pub const SSL_REQUEST: u32 = 80_877_103;
+/// Request code of `GSSENCRequest`.
+pub const GSSENC_REQUEST: u32 = 80_877_104;
+/// Request code of `CancelRequest`.
+pub const CANCEL_REQUEST: u32 = 80_877_102;
+/// Protocol version 3.0.
+pub const PROTOCOL_3_0: u32 = 196_608;
+
+/// What a client may send first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Initial {
+    /// It wants TLS.
+    Ssl,
+    /// It wants GSSAPI encryption.
+    GssEnc,
+    /// It wants another session's statement cancelled.
+    Cancel {
+        /// That session's process id.
+        pid: u32,
+        /// That session's secret: 4 bytes, or up to 256 on protocol 3.2.
+        secret: Vec<u8>,
+    },
+    /// It wants a session.
+    Startup(StartupPacket),
+    /// A protocol major version that is not 3.
+    Version(u32),
+}
+
+/// A start-up packet, decoded. Names and values are bytes without NUL.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct StartupPacket {
+    /// Minor version asked for (`0` for 3.0).
+    pub minor: u16,
+    /// Parameters in order, `user` and `database` included.
+    pub parameters: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Initial {
+    /// Decodes the bytes after the length word.
+    pub fn decode(body: &[u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(body);
+        match reader.u32()? {
+            SSL_REQUEST => reader.finish().map(|()| Self::Ssl),
+            GSSENC_REQUEST => reader.finish().map(|()| Self::GssEnc),
+            CANCEL_REQUEST => {
+                let pid = reader.u32()?;
+                let secret = reader.rest();
+                if (4..=256).contains(&secret.len()) {
+                    Ok(Self::Cancel { pid, secret: secret.to_vec() })
+                } else {
+                    Err(Malformed)
+                }
+            }
+            version if version >> 16 == 3 => {
+                let minor = u16::try_from(version & 0xffff).map_err(|_| Malformed)?;
+                Ok(Self::Startup(StartupPacket { minor, parameters: parameters(reader)? }))
+            }
+            version => Ok(Self::Version(version)),
+        }
+    }
+}
+
+impl StartupPacket {
+    /// The value of a parameter; the last one counts, as in PostgreSQL.
+    pub fn get(&self, name: &str) -> Option<&[u8]> {
+        self.parameters.iter().rev().find(|(n, _)| n == name.as_bytes()).map(|(_, value)| value.as_slice())
+    }
+}
+
+/// Name and value pairs up to the terminator, which must be the packet's last byte.
+fn parameters(mut reader: Reader<'_>) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Malformed> {
+    let mut parameters = Vec::new();
+    loop {
+        let name = reader.cstr()?;
+        if name.is_empty() {
+            reader.finish()?;
+            return Ok(parameters);
+        }
+        parameters.push((name.to_vec(), reader.cstr()?.to_vec()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packet(code: u32, rest: &[u8]) -> Vec<u8> {
+        [&code.to_be_bytes(), rest].concat()
+    }
+
+    #[test]
+    fn each_request_is_told_from_the_others() {
+        assert_eq!(Initial::decode(&packet(SSL_REQUEST, b"")), Ok(Initial::Ssl));
+        assert_eq!(Initial::decode(&packet(GSSENC_REQUEST, b"")), Ok(Initial::GssEnc));
+        assert_eq!(
+            Initial::decode(&packet(CANCEL_REQUEST, &[0, 0, 0, 7, 1, 2, 3, 4])),
+            Ok(Initial::Cancel { pid: 7, secret: vec![1, 2, 3, 4] })
+        );
+        assert_eq!(Initial::decode(&packet(2 << 16, b"")), Ok(Initial::Version(2 << 16)));
+    }
+
+    #[test]
+    fn a_start_up_packet_ends_exactly_at_its_terminator() {
+        let good = packet(PROTOCOL_3_0, b"user\0analyst\0database\0orders\0\0");
+        let Ok(Initial::Startup(startup)) = Initial::decode(&good) else { panic!("is a start-up packet") };
+        assert_eq!(startup.get("database"), Some(b"orders".as_slice()));
+        for bad in [b"user\0analyst\0".as_slice(), b"user\0analyst\0\0x", b"user\0analyst", b"", b"user\0\0database"] {
+            assert_eq!(Initial::decode(&packet(PROTOCOL_3_0, bad)), Err(Malformed), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn cancel_keys_have_four_to_256_bytes() {
+        for length in [0, 3, 257] {
+            let body = packet(CANCEL_REQUEST, &[&[0, 0, 0, 1], vec![9; length].as_slice()].concat());
+            assert_eq!(Initial::decode(&body), Err(Malformed));
+        }
+    }
+}
