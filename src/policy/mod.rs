@@ -165,12 +165,12 @@ impl Policy {
         let Some(rule) = self.rules.iter().find(|rule| rule.matches(caller, &target.alias)) else {
             return Err(Denied::NoRule { caller: caller.label.clone(), database: target.alias.clone() });
         };
-        let role = rule.how.role(caller)?;
+        let user = rule.how.role(caller)?;
         Ok(Grant {
             rule: rule.name.clone(),
             target: target.clone(),
             how: rule.how.clone(),
-            role,
+            role: user,
             expires_at: caller.expires_at,
         })
     }
