@@ -11,7 +11,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use tempfile::TempDir;
 
-const EXAMPLE: &str = include_str!("../../config/example.toml");
+const EXAMPLE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/config/example.toml"));
 
 /// A folder with a certificate, its key, another key, and room for the log.
 fn folder() -> TempDir {
