@@ -6,13 +6,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// A socket and a connection permit; nothing is known of who it is.
+/// A socket and its permit, or the limit that it met; nothing is known of who it is.
 #[derive(Debug)]
 pub struct Incoming {
     /// The socket.
     pub socket: TcpStream,
     /// Where it comes from.
     pub address: SocketAddr,
+    /// A client over a limit is still told so, inside TLS; cancels need no permit.
+    pub permit: Result<Permit, Full>,
 }
 
 /// The limits at the door. Cheap to clone.

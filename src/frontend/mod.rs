@@ -9,7 +9,7 @@ mod negotiate;
 mod stream;
 mod tls;
 
-pub use listener::{Gate, Incoming, Permit};
+pub use listener::{Full, Gate, Incoming, Permit};
 pub use login::{Login, Session};
 pub use negotiate::{CancelRequest, Negotiated, Refused, negotiate};
 pub use stream::ClientStream;
@@ -53,6 +53,9 @@ pub enum Error {
     /// It wants replication.
     #[error("the client asked for a replication session")]
     Replication,
+    /// A limit at the door is reached; said before a token is asked for.
+    #[error(transparent)]
+    Full(Full),
     /// It sent no password message, or an empty one.
     #[error("the client sent no token")]
     NoToken,

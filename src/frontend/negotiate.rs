@@ -1,6 +1,6 @@
 //! From the first byte to the token: encryption requests, TLS, the start-up packet, the password message.
 
-use super::{ClientStream, Error, Incoming, Login, MAX_TOKEN};
+use super::{ClientStream, Error, Incoming, Login, MAX_TOKEN, Permit};
 use crate::names::{DatabaseAlias, MAX_IDENTIFIER_BYTES, NameError, RoleName};
 use crate::secret::Secret;
 use crate::wire::{ErrorFields, HEADER_BYTES, Header, Initial, MAX_STARTUP_PACKET, PROTOCOL_3_0, StartupPacket};
@@ -25,7 +25,7 @@ const TELL: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub enum Negotiated {
     /// A session.
-    Login(Box<Login>),
+    Login(Box<Login>, Permit),
     /// Another session's statement cancelled.
     Cancel(CancelRequest),
 }
@@ -41,18 +41,23 @@ pub struct CancelRequest {
     pub stream: ClientStream,
 }
 
-/// A client that got no further, and the stream to tell it on, if it still listens.
+/// A client that got no further.
 #[derive(Debug)]
 pub struct Refused {
     /// Why.
     pub error: Error,
-    stream: Option<ClientStream>,
+    /// To be told.
+    pub client: RefusedClient,
 }
 
-impl Refused {
+/// The stream of a refused client, if it still listens.
+#[derive(Debug)]
+pub struct RefusedClient(Option<ClientStream>);
+
+impl RefusedClient {
     /// Tells the client, closes, and forgets it.
     pub async fn tell(self, fields: &ErrorFields) {
-        if let Some(stream) = self.stream {
+        if let Some(stream) = self.0 {
             tell(stream, fields).await;
         }
     }
@@ -77,8 +82,8 @@ pub async fn negotiate(incoming: Incoming, tls: &Arc<ServerConfig>, deadline: Du
     let result = timeout(deadline, steps(incoming, tls, &mut stream)).await;
     match result {
         Ok(Ok(negotiated)) => Ok(negotiated),
-        Ok(Err(error)) => Err(Refused { error, stream }),
-        Err(_) => Err(Refused { error: Error::Deadline, stream }),
+        Ok(Err(error)) => Err(Refused { error, client: RefusedClient(stream) }),
+        Err(_) => Err(Refused { error: Error::Deadline, client: RefusedClient(stream) }),
     }
 }
 
@@ -107,17 +112,13 @@ async fn steps(
         Initial::Ssl | Initial::GssEnc => return Err(Error::Malformed("encryption was asked for inside TLS")),
     };
     let claims = Claims::check(&startup)?;
+    let permit = incoming.permit.map_err(Error::Full)?;
     ask_for_token(stream, &startup).await?;
     let token = token(stream).await?;
     let stream = refused.take().ok_or(Error::Malformed("no stream"))?;
-    Ok(Negotiated::Login(Box::new(Login {
-        stream,
-        address: incoming.address,
-        user: claims.user,
-        database: claims.database,
-        parameters: claims.parameters,
-        token,
-    })))
+    let Claims { user, database, parameters } = claims;
+    let login = Login { stream, address: incoming.address, user, database, parameters, token };
+    Ok(Negotiated::Login(Box::new(login), permit))
 }
 
 enum Plain {

@@ -132,6 +132,9 @@ pub enum Error {
     /// `azp` may not present tokens here.
     #[error("client app {0} is not accepted")]
     App(String),
+    /// Callers of this kind are not accepted from this issuer.
+    #[error("callers of kind {0:?} are not accepted")]
+    Kind(CallerKind),
     /// Discovery or keys cannot be had, and none are cached.
     #[error("the keys of issuer {issuer} cannot be fetched")]
     Keys {

@@ -294,4 +294,4 @@ fn close(frame: &Frame<'_>, tracker: &mut Tracker) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
