@@ -10,7 +10,7 @@ const PUBLIC_AUTHORITY: &str = "https://login.microsoftonline.com";
 /// The tenant of all personal Microsoft accounts (Microsoft: "Access token claims reference", `tid`).
 const CONSUMERS: &str = "9188040d-6c67-4c5b-b112-36a304b66dad";
 
-/// Every issuer. Two for one tenant are refused: a token's `iss` could not tell which is meant.
+/// Every issuer. Two for one tenant differ in their audience, or a token could not tell which is meant.
 pub(super) fn issuers(root: &Section<'_>) -> Declared<IssuerConfig> {
     let mut issuers = Declared::default();
     for (name, section) in root.named_sections("issuer") {
@@ -18,10 +18,11 @@ pub(super) fn issuers(root: &Section<'_>) -> Declared<IssuerConfig> {
         let (key, at) = (section.key.clone(), section.at);
         let Some(issuer) = issuer(name, section) else { continue };
         let twin = issuers.entries.iter().find(|other: &&Placed<IssuerConfig>| {
-            other.value.tenant == issuer.tenant && other.value.authority == issuer.authority
+            (other.value.tenant, &other.value.authority, &other.value.audience)
+                == (issuer.tenant, &issuer.authority, &issuer.audience)
         });
         if let Some(twin) = twin {
-            root.report.problem(at, &key, &format!("is for the same tenant as {}; join them", twin.key));
+            root.report.problem(at, &key, &format!("is for the same tenant and audience as {}; join them", twin.key));
         }
         issuers.entries.push(Placed { key, at, value: issuer });
     }

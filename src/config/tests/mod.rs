@@ -171,9 +171,13 @@ fn syntax_errors_come_with_the_problems_they_cannot_have_caused() {
 fn rules_must_have_names_of_their_own_and_issuers_tenants() {
     let found = problems(&format!("{MINIMAL}{}", APP_RULE.replace("\"apps\"", "\"people\"")));
     assert_eq!(found, ["31: rule.people: is the name of the rule on line 24 as well"]);
-    let twin = "[issuer.again]\ntenant = \"6F9B1C52-0f0e-4c0a-9d5c-2d6f3a7b8c91\"\naudience = \"8d1e2f3a-4b5c-4d6e-8f70-8192a3b4c5d6\"\n";
-    let found = problems(&format!("{MINIMAL}{twin}"));
-    assert_eq!(found, ["15: issuer.contoso: is for the same tenant as issuer.again; join them"]);
+    let twin = |audience: &str| {
+        let tenant = "6F9B1C52-0f0e-4c0a-9d5c-2d6f3a7b8c91";
+        format!("{MINIMAL}[issuer.again]\ntenant = \"{tenant}\"\naudience = \"{audience}\"\n")
+    };
+    let found = problems(&twin("3b1f7c9e-5a44-4f0e-8a52-7f1d6d2c9b10"));
+    assert_eq!(found, ["15: issuer.contoso: is for the same tenant and audience as issuer.again; join them"]);
+    assert!(checked(&twin("8d1e2f3a-4b5c-4d6e-8f70-8192a3b4c5d6")).is_ok(), "another registration of the tenant");
 }
 
 #[test]
