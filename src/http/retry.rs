@@ -65,8 +65,8 @@ fn jittered(pause: Duration) -> Duration {
 mod tests {
     use super::*;
 
-    fn answer(status: u16) -> Result<Response, Error> {
-        Ok(Response { status, body: Vec::new() })
+    fn answer(status: u16) -> Response {
+        Response { status, body: Vec::new() }
     }
 
     fn unreachable() -> Error {
@@ -81,7 +81,7 @@ mod tests {
             let mut made = 0;
             let last = with_retries(Duration::from_secs(10), |_| {
                 made += 1;
-                std::future::ready(outcomes.pop().unwrap())
+                std::future::ready(Ok(outcomes.pop().unwrap()))
             });
             last.await.unwrap();
             assert_eq!(made, calls);
