@@ -3,7 +3,7 @@
 use super::ClientStream;
 use super::negotiate::tell;
 use crate::secret::Secret;
-use crate::wire::{ErrorFields, append};
+use crate::wire::{ErrorFields, Parameters, append};
 use std::io;
 use std::net::SocketAddr;
 use tokio::io::AsyncWriteExt;
@@ -15,7 +15,7 @@ pub struct Login {
     pub(super) address: SocketAddr,
     pub(super) user: String,
     pub(super) database: String,
-    pub(super) parameters: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(super) parameters: Parameters,
     pub(super) token: Secret<String>,
 }
 

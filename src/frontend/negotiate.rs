@@ -3,7 +3,9 @@
 use super::{ClientStream, Error, Incoming, Login, MAX_TOKEN, Permit};
 use crate::names::{DatabaseAlias, MAX_IDENTIFIER_BYTES, NameError, RoleName};
 use crate::secret::Secret;
-use crate::wire::{ErrorFields, HEADER_BYTES, Header, Initial, MAX_STARTUP_PACKET, PROTOCOL_3_0, StartupPacket};
+use crate::wire::{
+    ErrorFields, HEADER_BYTES, Header, Initial, MAX_STARTUP_PACKET, PROTOCOL_3_0, Parameters, StartupPacket,
+};
 use pgwire::messages::Message;
 use pgwire::messages::startup::Authentication;
 use rustls::ServerConfig;
@@ -184,7 +186,7 @@ fn wrong_version(version: u32) -> Error {
 struct Claims {
     user: String,
     database: String,
-    parameters: Vec<(Vec<u8>, Vec<u8>)>,
+    parameters: Parameters,
 }
 
 impl Claims {
@@ -212,13 +214,13 @@ impl Claims {
 }
 
 /// Everything else of the packet goes to the server as it came, but for protocol options and what is ours.
-fn passed_on(startup: &StartupPacket) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error> {
+fn passed_on(startup: &StartupPacket) -> Result<Parameters, Error> {
     let mut parameters = Vec::new();
     for (name, value) in &startup.parameters {
         if matches!(name.as_slice(), b"user" | b"database" | b"replication") || name.starts_with(b"_pq_.") {
             continue;
         }
-        let plain = name.iter().all(|byte| byte.is_ascii_graphic()) && name.len() <= MAX_IDENTIFIER_BYTES;
+        let plain = name.iter().all(u8::is_ascii_graphic) && name.len() <= MAX_IDENTIFIER_BYTES;
         if !plain {
             let parameter = String::from_utf8_lossy(name).chars().filter(|c| !c.is_control()).take(63).collect();
             return Err(Error::Name { parameter, reason: NameError::Shape("a parameter name in ASCII") });
@@ -284,52 +286,4 @@ async fn token(stream: &mut ClientStream) -> Result<Secret<String>, Error> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn startup(parameters: &[(&str, &str)]) -> StartupPacket {
-        let bytes = |text: &str| text.as_bytes().to_vec();
-        StartupPacket { minor: 0, parameters: parameters.iter().map(|(n, v)| (bytes(n), bytes(v))).collect() }
-    }
-
-    fn check(parameters: &[(&str, &str)]) -> Result<Claims, String> {
-        Claims::check(&startup(parameters)).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn names_are_exact_and_the_database_defaults_to_the_user() {
-        let claims = check(&[("user", "analyst"), ("application_name", "psql"), ("_pq_.x", "1")]).ok().unwrap();
-        assert_eq!((claims.user.as_str(), claims.database.as_str()), ("analyst", "analyst"));
-        assert_eq!(claims.parameters, [(b"application_name".to_vec(), b"psql".to_vec())]);
-    }
-
-    #[test]
-    fn names_that_postgresql_would_change_are_refused() {
-        let long = "d".repeat(64);
-        for (parameters, reason) in [
-            (vec![("database", "orders")], "no user name"),
-            (vec![("user", long.as_str())], "user is 64 bytes long"),
-            (vec![("user", "a"), ("database", long.as_str())], "database is 64 bytes long"),
-            (vec![("user", "a"), ("database", "or\nders")], "database has a control character"),
-            (vec![("user", "a\u{1b}[2J")], "user has a control character"),
-            (vec![("user", "a"), ("replication", "database")], "replication"),
-            (vec![("user", "a"), ("replication", "1")], "replication"),
-            (vec![("user", "a"), ("b\u{7f}", "1")], "is not a parameter name"),
-        ] {
-            let error = check(&parameters).err().unwrap();
-            assert!(error.contains(reason), "{error} should say {reason}");
-        }
-        let not_utf8 = StartupPacket { minor: 0, parameters: vec![(b"user".to_vec(), vec![0xff])] };
-        assert!(matches!(Claims::check(&not_utf8), Err(Error::Name { reason: NameError::NotUtf8, .. })));
-    }
-
-    #[test]
-    fn only_what_is_certainly_false_is_no_replication() {
-        for value in ["false", "f", "no", "n", "off", "of", "0", "FALSE"] {
-            assert!(certainly_false(value.as_bytes()), "{value}");
-        }
-        for value in ["", "true", "on", "1", "database", "o", "00", "falsey"] {
-            assert!(!certainly_false(value.as_bytes()), "{value}");
-        }
-    }
-}
+mod tests;

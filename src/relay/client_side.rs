@@ -238,13 +238,11 @@ impl<'a> Frame<'a> {
     /// declares text and parameter types together; that sum is told then.
     fn text(&self, start: usize) -> (&'a [u8], u64) {
         let known = self.known.get(start..).unwrap_or_default();
-        match memchr::memchr(0, known) {
-            Some(end) => (known.get(..end).unwrap_or_default(), end as u64),
-            None => {
-                let declared = self.header.body.saturating_sub(start).saturating_sub(1);
-                (known, declared.max(known.len()) as u64)
-            }
+        if let Some(end) = memchr::memchr(0, known) {
+            return (known.get(..end).unwrap_or_default(), end as u64);
         }
+        let declared = self.header.body.saturating_sub(start).saturating_sub(1);
+        (known, declared.max(known.len()) as u64)
     }
 }
 

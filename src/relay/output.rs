@@ -25,13 +25,10 @@ impl Output {
         if range.is_empty() {
             return;
         }
-        if let Some(Piece::Input(last)) = self.pieces.last_mut() {
-            if last.end == range.start {
-                last.end = range.end;
-                return;
-            }
+        match self.pieces.last_mut() {
+            Some(Piece::Input(last)) if last.end == range.start => last.end = range.end,
+            _ => self.pieces.push(Piece::Input(range)),
         }
-        self.pieces.push(Piece::Input(range));
     }
 
     /// Puts bytes of our own in.

@@ -180,12 +180,9 @@ impl Relay {
                 self.progress.notified().await;
                 continue;
             }
-            match read(client, &mut buffer, CLIENT_BUFFER).await {
-                Ok(1..) => {}
-                Ok(0) | Err(_) => {
-                    let _ = server.shutdown().await;
-                    return Ending::Client;
-                }
+            if !matches!(read(client, &mut buffer, CLIENT_BUFFER).await, Ok(1..)) {
+                let _ = server.shutdown().await;
+                return Ending::Client;
             }
         }
     }

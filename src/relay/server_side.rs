@@ -174,7 +174,7 @@ mod tests {
         let input = [header.as_slice(), &[7; 100]].concat();
         assert_eq!(side.process(&input, &mut tracker, &mut output), Ok(105));
         assert!(side.is_mid_frame());
-        assert_eq!(run(&mut side, &mut tracker, &[7; 999_900]).map(|out| out.len()), Ok(999_900));
+        assert_eq!(run(&mut side, &mut tracker, &vec![7; 999_900]).map(|out| out.len()), Ok(999_900));
         assert!(!side.is_mid_frame());
         let mut fatal = Vec::new();
         append(&mut fatal, b'E', b"SFATAL\0VFATAL\0C57P01\0Mbye\0\0");

@@ -215,10 +215,10 @@ async fn join(sessions: &mut JoinSet<()>) {
 
 /// A session that panicked is a bug: it must be seen, and hurt nobody else.
 fn report(result: Result<(), tokio::task::JoinError>) {
-    if let Err(error) = result {
-        if error.is_panic() {
-            tracing::error!(%error, "a session panicked");
-        }
+    if let Err(error) = result
+        && error.is_panic()
+    {
+        tracing::error!(%error, "a session panicked");
     }
 }
 

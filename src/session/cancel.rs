@@ -23,10 +23,13 @@ const DRAWS: usize = 64;
 
 type Secret = [u8; SECRET_BYTES];
 
+/// By process id; two instances can have the same one.
+type Sessions = HashMap<u32, Vec<(Secret, Arc<Target>)>>;
+
 /// Every session's key. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct CancelKeys {
-    sessions: Arc<Mutex<HashMap<u32, Vec<(Secret, Arc<Target>)>>>>,
+    sessions: Arc<Mutex<Sessions>>,
 }
 
 /// Where a session's cancels go.
@@ -67,11 +70,10 @@ impl CancelKeys {
         let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         let known = sessions.get(&pid)?;
         // Every secret is compared, so that the time says nothing about which one came close.
-        known
-            .iter()
-            .filter(|(known, _)| aws_lc_rs::constant_time::verify_slices_are_equal(known, secret).is_ok())
-            .map(|(_, target)| Arc::clone(target))
-            .last()
+        known.iter().fold(None, |found, (known, target)| {
+            let equal = aws_lc_rs::constant_time::verify_slices_are_equal(known, secret).is_ok();
+            if equal { Some(Arc::clone(target)) } else { found }
+        })
     }
 }
 

@@ -147,7 +147,7 @@ async fn both_directions_run_at_once() {
     receive(&mut setup.server).await;
     // More than both pipes hold goes each way before either side reads.
     let data = frame(b'N', format!("SNOTICE\0M{}\0\0", "x".repeat(100_000)).as_bytes());
-    let copy = frame(b'd', &[1; 100_000]);
+    let copy = frame(b'd', &vec![1; 100_000]);
     let (mut client_read, mut client_write) = tokio::io::split(setup.client);
     let (mut server_read, mut server_write) = tokio::io::split(setup.server);
     let (mut down, mut up) = (vec![0; data.len()], vec![0; copy.len()]);

@@ -99,19 +99,18 @@ impl Tracker {
     fn undo(&mut self, entry: Entry) {
         match entry.kind {
             Kind::Parse { name, previous, .. } => {
-                if self.statements.get(&name).is_some_and(|now| now.order == entry.order) {
-                    if let Some(failed) = self.statements.remove(&name) {
-                        self.forget_text(&failed);
-                    }
+                let own = self.statements.get(&name).is_some_and(|now| now.order == entry.order);
+                if let Some(failed) = own.then(|| self.statements.remove(&name)).flatten() {
+                    self.forget_text(&failed);
                     self.restore_statement(name, previous);
                 }
             }
             Kind::Bind { portal, previous, .. } => {
-                if self.portals.get(&portal).is_some_and(|now| now.order == entry.order) {
-                    self.portals.remove(&portal);
-                    if let Some(previous) = previous {
-                        self.portals.insert(portal, previous);
-                    }
+                let own = self.portals.get(&portal).is_some_and(|now| now.order == entry.order);
+                match previous {
+                    Some(previous) if own => drop(self.portals.insert(portal, previous)),
+                    None if own => drop(self.portals.remove(&portal)),
+                    _ => {}
                 }
             }
             Kind::CloseStatement { name, previous } if !self.statements.contains_key(&name) => {
