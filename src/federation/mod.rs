@@ -200,11 +200,21 @@ impl OwnIdentity {
 
     /// A token with [`ADMIN_SCOPE`]. Single flight. May be dropped at any time.
     pub async fn token(&self) -> Result<Arc<AccessToken>, Error> {
-        let renew = || async {
-            let subject = self.platform.token().await?;
-            self.google.impersonate(&self.provider, &self.account, ADMIN_SCOPE, &subject).await
-        };
-        self.cache.get(&self.google.clock, renew).await
+        self.cache.get(&self.google.clock, || self.renew()).await
+    }
+
+    async fn renew(&self) -> Result<AccessToken, Error> {
+        let subject = self.platform.token().await?;
+        let renewed = self.google.impersonate(&self.provider, &self.account, ADMIN_SCOPE, &subject).await;
+        // [`Error::Stale`] asks a caller for a new token; this one is not a caller's.
+        renewed.map_err(|error| match error {
+            Error::Stale => Error::Refused {
+                hop: Hop::OwnIdentity,
+                code: "stale".to_owned(),
+                description: "STS finds the managed identity's token stale".to_owned(),
+            },
+            other => other,
+        })
     }
 }
 

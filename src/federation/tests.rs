@@ -4,7 +4,8 @@
 //! child with an App Service environment; the child logs everything at TRACE, and none of it may be a secret.
 
 use super::*;
-use crate::http::testing::{Seen, Server, client};
+use crate::http::Client;
+use crate::http::testing::{Seen, Server, ca, client, http2};
 use crate::identity::{CallerKind, IdentityFacts};
 use crate::names::{DatabaseAlias, DatabaseName, InstanceName, IssuerName, RoleName, RuleName, TenantId};
 use crate::policy::Target;
@@ -81,8 +82,13 @@ fn grant(how: How) -> Grant {
         database: DatabaseName::parse("orders").unwrap(),
         tag: true,
     };
-    let (rule, role) = (RuleName::parse("r").unwrap(), RoleName::parse("analyst").unwrap());
-    Grant { rule, target, how, role, expires_at: Timestamp::now() }
+    Grant {
+        rule: RuleName::parse("orders").unwrap(),
+        target,
+        how,
+        role: RoleName::parse("analyst").unwrap(),
+        expires_at: Timestamp::now(),
+    }
 }
 
 fn workforce(user_project: Option<&str>) -> Grant {
@@ -232,9 +238,9 @@ fn own_identity(url: &str, clock: Clock) -> Result<OwnIdentity, Error> {
 }
 
 /// Runs one of the `child_…` tests below with an App Service environment; gives back what it printed.
-async fn run_child(test: &str, server: &Server, more: &[(&str, &str)]) -> String {
+async fn run_child(child: &str, server: &Server, more: &[(&str, &str)]) -> String {
     let output = tokio::process::Command::new(std::env::current_exe().unwrap())
-        .args([&format!("federation::tests::{test}"), "--exact", "--ignored", "--nocapture"])
+        .args([&format!("federation::tests::{child}"), "--exact", "--ignored", "--nocapture"])
         .env_clear()
         .env("IDENTITY_ENDPOINT", format!("{}/msi/token", server.url))
         .env("IDENTITY_HEADER", IDENTITY_HEADER)
@@ -251,7 +257,7 @@ async fn run_child(test: &str, server: &Server, more: &[(&str, &str)]) -> String
 /// Everything is logged, at every level, by every crate.
 fn child_server() -> Option<String> {
     let url = std::env::var("CHILD_SERVER").ok()?;
-    tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_span_events(FULL).init();
+    tracing_subscriber::fmt().with_ansi(false).with_max_level(tracing::Level::TRACE).with_span_events(FULL).init();
     Some(url)
 }
 
@@ -312,6 +318,17 @@ async fn child_tokens() {
 }
 
 #[tokio::test]
+async fn a_stale_token_of_the_proxy_is_not_blamed_on_a_caller() {
+    let server = Server::start(|request: &Seen| {
+        let stale = r#"{"error":"invalid_grant","error_description":"ID Token issued at 1 is stale to sign-in."}"#;
+        if request.target == "/v1/token" { (400, stale.to_owned()) } else { willing(request) }
+    })
+    .await;
+    let output = run_child("child_tokens", &server, &[]).await;
+    assert!(output.contains("CHILD: Refused { hop: OwnIdentity, code: \"stale\""), "{output}");
+}
+
+#[tokio::test]
 async fn the_platforms_refusals_are_told_apart() {
     for (status, body, expected) in [
         (400, "{}", "Refused { hop: OwnIdentity, code: \"http_400\""),
@@ -346,7 +363,12 @@ async fn child_unsupported() {
 async fn callers_exchanges_log_no_token_at_any_level() {
     let server = Server::start(willing).await;
     let output = run_child("child_exchange", &server, &[]).await;
-    assert!(output.contains("CHILD: exchanged") && output.contains("TRACE"), "{output}");
+    assert!(output.contains("CHILD: exchanged"), "{output}");
+    // Otherwise a crate that logs a token would go unheard.
+    assert!(output.contains("TRACE"));
+    for crate_name in [" hyper_util::", " h2::", " rustls::", " reqwest::"] {
+        assert!(output.contains(crate_name), "{crate_name} was not heard: {output}");
+    }
     no_secret(&output);
 }
 
@@ -354,7 +376,17 @@ async fn callers_exchanges_log_no_token_at_any_level() {
 #[ignore = "a child of the test above"]
 async fn child_exchange() {
     let Some(url) = child_server() else { return };
-    exchanger(&url).exchange(&service_account(), &identity()).await.unwrap();
-    exchanger(&url).exchange(&workforce(Some("1")), &identity()).await.unwrap();
+    let authority = ca();
+    let secure = http2(&authority, willing).await;
+    let over_http2 = Exchanger::new(
+        endpoints(&secure),
+        Client::new(Some(&authority.file)).unwrap(),
+        Clock::system(),
+        Duration::from_secs(5),
+    );
+    for exchanger in [exchanger(&url), over_http2] {
+        exchanger.exchange(&service_account(), &identity()).await.unwrap();
+        exchanger.exchange(&workforce(Some("1")), &identity()).await.unwrap();
+    }
     println!("CHILD: exchanged");
 }

@@ -55,6 +55,7 @@ impl TokenCache {
                 Ok(self.keep(token))
             }
             Err(failure) => {
+                tracing::warn!(%failure, "the proxy's own token was not renewed");
                 *failed = Some((failure.clone(), Instant::now()));
                 self.with_life(clock, LEAST_LIFE).ok_or(failure)
             }

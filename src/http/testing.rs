@@ -90,6 +90,44 @@ async fn see(request: axum::extract::Request) -> Seen {
     }
 }
 
+/// Serves `reply` over TLS and HTTP/2 alone, as Google and Microsoft do; gives back its address.
+pub(crate) async fn http2(ca: &Ca, reply: impl Fn(&Seen) -> (u16, String) + Clone + Send + Sync + 'static) -> String {
+    let acceptor = acceptor(ca, b"h2");
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(stream) = acceptor.accept(stream).await else { continue };
+            let reply = reply.clone();
+            let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+                let reply = reply.clone();
+                async move {
+                    let (status, body) = reply(&see(request.map(axum::body::Body::new)).await);
+                    hyper::Response::builder().status(status).body(axum::body::Body::from(body))
+                }
+            });
+            let executor = hyper_util::rt::TokioExecutor::new();
+            let stream = hyper_util::rt::TokioIo::new(stream);
+            tokio::spawn(hyper::server::conn::http2::Builder::new(executor).serve_connection(stream, service));
+        }
+    });
+    url
+}
+
+/// TLS as `ca`, with one application protocol.
+pub(crate) fn acceptor(ca: &Ca, protocol: &[u8]) -> tokio_rustls::TlsAcceptor {
+    let key = rustls::pki_types::PrivateKeyDer::try_from(ca.key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![ca.certificate.der().clone()], key)
+        .unwrap();
+    config.alpn_protocols = vec![protocol.to_vec()];
+    tokio_rustls::TlsAcceptor::from(Arc::new(config))
+}
+
 /// A self-signed certificate for 127.0.0.1, its key, and where its PEM lies.
 pub(crate) struct Ca {
     pub(crate) certificate: rcgen::Certificate,

@@ -2,7 +2,6 @@
 
 use super::testing::{Server, ca, client, raw};
 use super::*;
-use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -105,14 +104,7 @@ async fn silence_and_trickle_end_at_the_deadline() {
 }
 
 async fn tls_server(authority: &testing::Ca) -> String {
-    let key = rustls::pki_types::PrivateKeyDer::try_from(authority.key.serialize_der()).unwrap();
-    let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![authority.certificate.der().clone()], key)
-        .unwrap();
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let acceptor = testing::acceptor(authority, b"http/1.1");
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {

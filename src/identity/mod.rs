@@ -95,7 +95,9 @@ pub struct IdentityFacts {
     pub groups: Option<Vec<String>>,
     /// `roles`; `None` when absent.
     pub roles: Option<Vec<String>>,
-    /// Every other top-level string claim, for a workforce grant's subject (never `email`).
+    /// The top-level string claims that can name a workforce grant's subject, `oid`, `sub` and `upn` among them.
+    /// Never `email`, `name` and its parts (people set them), protocol fields, or values with control characters
+    /// or more than [`MAX_CLAIM_BYTES`].
     pub claims: BTreeMap<String, String>,
     /// `uti`: the token's own id in Entra's sign-in logs.
     pub token_id: Option<String>,
@@ -139,7 +141,7 @@ pub enum Error {
     /// `iss` is no configured issuer's, or does not belong to `tid`, or is not the key's issuer.
     #[error("the token's issuer is not accepted")]
     Issuer,
-    /// `tid` is no configured tenant's.
+    /// `tid` is no configured tenant's. Unverified: nobody here could check such a token.
     #[error("tenant {0} is not accepted")]
     Tenant(String),
     /// No such key, even after a refresh.
