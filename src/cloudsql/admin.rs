@@ -90,9 +90,9 @@ impl Admin {
     ) -> Result<String, Error> {
         let url = self.url(instance, ":generateEphemeralCert");
         let body = self.call(&Request::Post(&url, json!({ "public_key": public_key })), token).await?;
-        serde_json::from_slice::<GenerateEphemeralCert>(&body)
-            .map(|answer| answer.ephemeral_cert.cert)
-            .map_err(|error| Error::AdminBroken(format!("generateEphemeralCert is not the JSON it should be ({error})")))
+        serde_json::from_slice::<GenerateEphemeralCert>(&body).map(|answer| answer.ephemeral_cert.cert).map_err(
+            |error| Error::AdminBroken(format!("generateEphemeralCert is not the JSON it should be ({error})")),
+        )
     }
 
     fn url(&self, instance: &InstanceName, method: &str) -> String {
@@ -190,7 +190,9 @@ mod tests {
 
     #[test]
     fn a_refusal_keeps_googles_own_reason() {
-        let Err(Error::AdminRefused { status, reason, message }) = judged(403, FORBIDDEN) else { panic!("is a refusal") };
+        let Err(Error::AdminRefused { status, reason, message }) = judged(403, FORBIDDEN) else {
+            panic!("is a refusal")
+        };
         assert_eq!((status, reason.as_str()), (403, "notAuthorized"));
         assert_eq!(message, "The client is not authorized to make this request.");
         let bare = r#"{"error":{"code":404,"message":"gone","status":"NOT_FOUND"}}"#;

@@ -46,10 +46,7 @@ impl ClientKey {
         let mut private = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(private.as_ref().to_vec()));
         let signing = any_supported_type(&private);
         private.zeroize();
-        Ok(Self {
-            signing: signing.map_err(|_| failed("load"))?,
-            public_pem: pem("PUBLIC KEY", public.as_ref()),
-        })
+        Ok(Self { signing: signing.map_err(|_| failed("load"))?, public_pem: pem("PUBLIC KEY", public.as_ref()) })
     }
 
     /// The public key as PEM, label `PUBLIC KEY` (`SubjectPublicKeyInfo`, RFC 7468 §13).

@@ -9,6 +9,7 @@ use crate::federation::{GoogleEndpoints, OwnIdentity};
 use crate::http::Client;
 use crate::names::InstanceName;
 use crate::time::Clock;
+use rustls::CertificateError;
 use rustls::pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
 use std::collections::HashMap;
@@ -147,7 +148,7 @@ impl Connector {
                 material.mark_used();
                 return Ok(ServerStream { stream, address });
             }
-            Ok(Err(error)) => error.to_string(),
+            Ok(Err(error)) => handshake_failure(&error),
             Err(_) => format!("no answer within {:?}", self.deadlines.handshake),
         };
         instance.refresh();
@@ -158,6 +159,14 @@ impl Connector {
 impl fmt::Debug for Connector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connector").field("instances", &self.instances.keys()).finish_non_exhaustive()
+    }
+}
+
+/// Why a handshake failed. Our own check's words are taken out of rustls' error, which would print their `Debug`.
+fn handshake_failure(error: &io::Error) -> String {
+    match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+        Some(rustls::Error::InvalidCertificate(CertificateError::Other(own))) => own.to_string(),
+        _ => error.to_string(),
     }
 }
 

@@ -101,8 +101,7 @@ impl Drop for AbortOnDrop {
 impl Instance {
     /// Calls nothing yet.
     pub fn new(config: InstanceConfig, source: Arc<Source>) -> Self {
-        let state =
-            State { current: None, failure: None, refreshes: 0, not_before: Instant::now(), wanted: false };
+        let state = State { current: None, failure: None, refreshes: 0, not_before: Instant::now(), wanted: false };
         let state = watch::Sender::new(state);
         Self { shared: Arc::new(Shared { config, source, state }), task: OnceLock::new() }
     }
@@ -201,9 +200,8 @@ async fn keep_fresh(shared: Arc<Shared>) {
         sleep_until(limiter.next(Instant::now())).await;
         limiter.take(Instant::now());
         let outcome = timeout(REFRESH_DEADLINE, shared.source.fetch(&shared.config)).await;
-        let outcome = outcome.unwrap_or_else(|_| {
-            Err(Error::AdminUnavailable(format!("no certificate within {REFRESH_DEADLINE:?}")))
-        });
+        let outcome = outcome
+            .unwrap_or_else(|_| Err(Error::AdminUnavailable(format!("no certificate within {REFRESH_DEADLINE:?}"))));
         let not_before = limiter.next(Instant::now());
         shared.publish(outcome, not_before);
     }
@@ -319,6 +317,36 @@ impl Limiter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cloudsql::IpType;
+    use crate::federation::AccessToken;
+    use crate::names::InstanceName;
+    use crate::secret::Secret;
+
+    #[tokio::test]
+    async fn the_task_ends_with_its_instance() {
+        let token = AccessToken { token: Secret::new("ya29.own".to_owned()), expires_at: Timestamp::MAX };
+        let nowhere = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let source = Source {
+            admin: Admin::new(format!("http://{nowhere}"), crate::http::testing::client(), Duration::from_secs(5)),
+            credential: Credential::Fixed(Arc::new(token)),
+            key: ClientKey::generate().unwrap(),
+            provider: Arc::new(rustls::crypto::aws_lc_rs::default_provider()),
+            clock: Clock::system(),
+        };
+        let name = InstanceName::parse("demo-project:europe-west1:orders").unwrap();
+        let instance = Instance::new(InstanceConfig { name, ip_type: IpType::Public }, Arc::new(source));
+        let shared = Arc::downgrade(&instance.shared);
+        assert!(matches!(instance.material().await, Err(Error::AdminUnavailable(_))));
+        assert!(shared.upgrade().is_some_and(|shared| Arc::strong_count(&shared) == 3), "the task holds one");
+        drop(instance);
+        timeout(Duration::from_secs(5), async {
+            while shared.strong_count() > 0 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .expect("the task has ended");
+    }
 
     #[test]
     fn renewal_comes_at_googles_times() {

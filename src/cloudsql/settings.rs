@@ -134,16 +134,16 @@ fn destination(answer: &ConnectSettings, ip_type: IpType) -> Result<Destination,
     let mapping = answer.ip_addresses.iter().find(|mapping| mapping.kind == kind).ok_or_else(|| {
         Error::Mismatch(format!("it has no address of type {kind} (the config's ip_type asks for one)"))
     })?;
-    let address = mapping.ip_address.parse().map_err(|_| {
-        Error::AdminBroken(format!("connectSettings has {:?} for an IP address", mapping.ip_address))
-    })?;
+    let address = mapping
+        .ip_address
+        .parse()
+        .map_err(|_| Error::AdminBroken(format!("connectSettings has {:?} for an IP address", mapping.ip_address)))?;
     Ok(Destination::Address(address))
 }
 
 /// The instance's Private Service Connect name, while PSC is on.
 fn psc_name(answer: &ConnectSettings) -> Option<&str> {
-    let is_psc =
-        |name: &&DnsMapping| name.connection_type == "PRIVATE_SERVICE_CONNECT" && name.dns_scope == "INSTANCE";
+    let is_psc = |name: &&DnsMapping| name.connection_type == "PRIVATE_SERVICE_CONNECT" && name.dns_scope == "INSTANCE";
     let listed = answer.dns_names.iter().find(is_psc).map(|mapping| mapping.name.as_str());
     listed.or(answer.dns_name.as_deref()).filter(|name| answer.psc_enabled && !name.is_empty())
 }
@@ -316,7 +316,8 @@ mod tests {
 
     #[test]
     fn an_expired_ca_is_no_anchor() {
-        let answer = with("serverCaCert", json!({ "cert": Authority::expiring("old").pem() + &Authority::new("new").pem() }));
+        let answer =
+            with("serverCaCert", json!({ "cert": Authority::expiring("old").pem() + &Authority::new("new").pem() }));
         let config = config(IpType::Public);
         let read = |at| Settings::read(answer.to_string().as_bytes(), &config, at);
         let now = Clock::system().now();

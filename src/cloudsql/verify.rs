@@ -170,7 +170,11 @@ mod tests {
     use std::time::Duration;
 
     const COMMON: &str = "demo-project:orders";
+    const OTHER: &str = "other.europe-west1.sql.goog";
     const DNS: &str = "42cfcd0e.abc123.europe-west1.sql.goog.";
+
+    /// Common name, alternative names, DNS name of the settings, accepted?
+    type Row = (Option<&'static str>, &'static [&'static str], Option<&'static str>, bool);
 
     fn check(authority: &Authority, leaf: &CertificateDer<'static>, dns: Option<&str>) -> Result<(), rustls::Error> {
         check_at(authority, leaf, dns, UnixTime::now())
@@ -195,9 +199,7 @@ mod tests {
     #[test]
     fn the_name_decides_as_in_googles_connectors() {
         let authority = Authority::new("Google Cloud SQL Root CA");
-        let other_host = "other.europe-west1.sql.goog";
-        // common name, alternative names, DNS name of the settings, accepted?
-        let table: &[(Option<&str>, &[&str], Option<&str>, bool)] = &[
+        let table: &[Row] = &[
             // The matrix that unmodified connectors were measured with.
             (Some(COMMON), &[], None, true),
             (Some("other:inst"), &[], None, false),
@@ -206,9 +208,9 @@ mod tests {
             (Some("other:inst"), &[DNS], Some(DNS), true),
             // The settings may list a name that the certificate does not have yet.
             (Some(COMMON), &[], Some(DNS), true),
-            (Some(COMMON), &[other_host], Some(DNS), true),
-            (Some("other:inst"), &[other_host], Some(DNS), false),
-            (None, &[other_host], Some(DNS), false),
+            (Some(COMMON), &[OTHER], Some(DNS), true),
+            (Some("other:inst"), &[OTHER], Some(DNS), false),
+            (None, &[OTHER], Some(DNS), false),
             // Without a DNS name only the common name counts, and an empty one is nobody's.
             (None, &[DNS], None, false),
             (Some(""), &[], None, false),
