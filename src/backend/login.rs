@@ -23,7 +23,7 @@ const MAX_PASSWORD_LENGTH: usize = 65_535;
 const LENGTH_BYTES: usize = 4;
 
 /// Logs in: start-up packet (protocol 3.0), token on request, greeting up to `ReadyForQuery`.
-/// Not cancel-safe: dropping it drops the stream.
+/// The wait is the caller's to bound. Not cancel-safe: dropping it drops the stream.
 pub async fn login(mut server: ServerStream, request: LoginRequest<'_>) -> Result<Backend, Error> {
     let Greeting { frames, key, status } = converse(&mut server.stream, &request).await?;
     Ok(Backend { server, greeting: frames, key, status })

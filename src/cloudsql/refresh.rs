@@ -107,7 +107,7 @@ impl Instance {
     }
 
     /// Valid settings and certificate: the cached ones, or those of the refresh that is on its way or due.
-    /// While the limiter holds the next refresh back, the latest failure is told at once. Cancel-safe.
+    /// While the limiter holds the next refresh back, that or the latest failure is told at once. Cancel-safe.
     pub async fn material(&self) -> Result<Arc<Material>, Error> {
         let shared = &self.shared;
         self.task.get_or_init(|| AbortOnDrop(tokio::spawn(keep_fresh(Arc::clone(shared)))));
@@ -121,10 +121,10 @@ impl Instance {
                 }
                 return Ok(current);
             }
-            match &state.failure {
-                Some(failure) if Instant::now() < state.not_before => return Err(failure.clone()),
-                _ => state.refreshes,
+            if Instant::now() < state.not_before {
+                return Err(state.failure.clone().unwrap_or_else(refused_too_often));
             }
+            state.refreshes
         };
         self.refresh();
         let fresh = state.wait_for(|state| state.refreshes > seen);
@@ -265,6 +265,11 @@ impl Source {
         config.resumption = Resumption::disabled();
         Ok(config)
     }
+}
+
+/// The instance refused certificates faster than new ones may be asked for.
+fn refused_too_often() -> Error {
+    Error::AdminUnavailable(format!("the next certificate is asked for within {REFRESH_INTERVAL:?}"))
 }
 
 /// Our clock, for certificate checks.

@@ -12,9 +12,9 @@ pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 /// What to sign.
 pub(crate) struct Leaf {
-    common: Option<String>,
+    common: Vec<String>,
     alternatives: Vec<String>,
-    usage: ExtendedKeyUsagePurpose,
+    usage: Option<ExtendedKeyUsagePurpose>,
 }
 
 /// A signed leaf with its key.
@@ -27,15 +27,28 @@ impl Leaf {
     /// A server's certificate; `None` leaves the common name out, `Some("")` makes it empty.
     pub fn server(common: Option<&str>, alternatives: &[&str]) -> Self {
         Self {
-            common: common.map(str::to_owned),
+            common: common.map(str::to_owned).into_iter().collect(),
             alternatives: alternatives.iter().map(|name| (*name).to_owned()).collect(),
-            usage: ExtendedKeyUsagePurpose::ServerAuth,
+            usage: Some(ExtendedKeyUsagePurpose::ServerAuth),
         }
+    }
+
+    /// The server's certificate of the per-instance CA: a common name and nothing else.
+    pub fn legacy(common: &str) -> Self {
+        Self { usage: None, ..Self::server(Some(common), &[]) }
     }
 
     /// A client's certificate.
     pub fn client(common: &str) -> Self {
-        Self { usage: ExtendedKeyUsagePurpose::ClientAuth, ..Self::server(Some(common), &[]) }
+        Self { usage: Some(ExtendedKeyUsagePurpose::ClientAuth), ..Self::server(Some(common), &[]) }
+    }
+}
+
+impl Leaf {
+    /// The same with a second common name.
+    pub fn also_called(mut self, common: &str) -> Self {
+        self.common.push(common.to_owned());
+        self
     }
 }
 
@@ -81,12 +94,14 @@ impl Authority {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
-        if let Some(common) = &leaf.common {
-            params.distinguished_name.push(DnType::CommonName, common.as_str());
+        // A name holds each type once; the same OID under another spelling makes the second one.
+        let types = [DnType::CommonName, DnType::CustomDnType(vec![2, 5, 4, 3])];
+        for (kind, common) in types.into_iter().zip(&leaf.common) {
+            params.distinguished_name.push(kind, common.as_str());
         }
         params.subject_alt_names =
             leaf.alternatives.iter().map(|name| SanType::DnsName(name.as_str().try_into().unwrap())).collect();
-        params.extended_key_usages = vec![leaf.usage.clone()];
+        params.extended_key_usages = leaf.usage.clone().into_iter().collect();
         Self::valid(&mut params, Duration::from_secs(24 * 3600));
         let certificate = params.signed_by(&key, &self.0).unwrap();
         Signed { der: certificate.der().clone(), key: PrivateKeyDer::try_from(key.serialize_der()).unwrap() }

@@ -274,6 +274,21 @@ mod tests {
     }
 
     #[test]
+    fn a_legacy_certificate_without_extended_key_usage_is_accepted() {
+        let authority = Authority::new("Google Cloud SQL Root CA");
+        assert!(check(&authority, &authority.sign(&Leaf::legacy(COMMON)).der, None).is_ok());
+        assert!(check(&authority, &authority.sign(&Leaf::legacy("other:inst")).der, None).is_err());
+    }
+
+    #[test]
+    fn a_subject_with_two_common_names_names_nobody() {
+        let authority = Authority::new("Google Cloud SQL Root CA");
+        let leaf = authority.sign(&Leaf::server(Some(COMMON), &[]).also_called("other:inst")).der;
+        let text = check(&authority, &leaf, None).unwrap_err().to_string();
+        assert!(text.contains("nobody"), "{text}");
+    }
+
+    #[test]
     fn a_client_certificate_is_no_server() {
         let authority = Authority::new("Google Cloud SQL Root CA");
         let leaf = authority.sign(&Leaf::client(COMMON)).der;

@@ -170,6 +170,24 @@ async fn an_end_at_any_byte_is_a_break_and_the_token_waits_for_the_whole_request
 }
 
 #[tokio::test]
+async fn whatever_one_byte_becomes_nothing_but_the_password_message_is_sent() {
+    let good = whole_greeting();
+    let password = [START, &message(b'p', b"ya29.c.login-token\0")].concat();
+    let asked = notice().len()..notice().len() + cleartext().len();
+    for place in 0..good.len() {
+        for value in [0, 1, 3, 4, 5, 10, 0x7f, 0x80, 0xff, b'E', b'N', b'R', b'S', b'Z'] {
+            let mut script = good.clone();
+            script[place] = value;
+            let ended = against(&script).await;
+            assert!(ended.seen == START || ended.seen == password, "{value:#x} at {place}");
+            if script != good && asked.contains(&place) {
+                assert!(!ended.token_was_sent(), "{value:#x} at {place}: that was no such request");
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_follows_ready_for_query_is_left_for_the_relay() {
     let behind = b"A\0\0\0\x0b\0\0\0\x01x\0\0rest".as_slice();
     let ended = against(&[&whole_greeting(), behind].concat()).await;
