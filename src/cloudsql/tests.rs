@@ -331,14 +331,23 @@ async fn private_service_connect_is_dialled_by_name() {
 #[tokio::test]
 async fn a_server_that_is_not_the_instance_gets_nothing_and_the_settings_are_asked_again() {
     let servers = [
-        ("foreign CA", Server { foreign: true, ..Server::default() }),
-        ("other instance", Server { leaf: Leaf::server(Some("other:inst"), &[]), ..Server::default() }),
-        ("no name", Server { leaf: Leaf::server(None, &["127.0.0.1"]), ..Server::default() }),
-        ("TLS 1.2", Server { versions: TLS12_ONLY, ..Server::default() }),
+        ("foreign CA", "UnknownIssuer", Server { foreign: true, ..Server::default() }),
+        (
+            "other instance",
+            "for \"other:inst\", not for demo-project:orders",
+            Server { leaf: Leaf::server(Some("other:inst"), &[]), ..Server::default() },
+        ),
+        (
+            "no name",
+            "for \"127.0.0.1\", not for",
+            Server { leaf: Leaf::server(None, &["127.0.0.1"]), ..Server::default() },
+        ),
+        ("TLS 1.2", "ProtocolVersion", Server { versions: TLS12_ONLY, ..Server::default() }),
     ];
-    for (name, server) in servers {
+    for (name, said, server) in servers {
         let world = World::new(server).await;
-        assert!(matches!(world.dial().await, Err(Error::Tls { .. })), "{name}");
+        let Err(Error::Tls { reason, .. }) = world.dial().await else { panic!("{name} must be refused") };
+        assert!(reason.contains(said), "{name}: {reason}");
         assert!(world.visits.lock().unwrap().is_empty(), "{name}: no handshake was completed");
         world.until_calls(4).await;
     }

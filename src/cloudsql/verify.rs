@@ -180,20 +180,23 @@ mod tests {
         check_at(authority, leaf, dns, UnixTime::now())
     }
 
+    fn verifier(authority: &Authority, dns: Option<&str>, common: &str) -> InstanceVerifier {
+        let mut anchors = RootCertStore::empty();
+        anchors.add(authority.der()).unwrap();
+        let dns = dns.map(|name| DnsName::try_from(name.to_owned()).unwrap());
+        let expected = ExpectedName { dns, common: common.to_owned() };
+        let algorithms = rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms;
+        InstanceVerifier::new(anchors, algorithms, expected)
+    }
+
     fn check_at(
         authority: &Authority,
         leaf: &CertificateDer<'static>,
         dns: Option<&str>,
         now: UnixTime,
     ) -> Result<(), rustls::Error> {
-        let mut anchors = RootCertStore::empty();
-        anchors.add(authority.der()).unwrap();
-        let dns = dns.map(|name| DnsName::try_from(name.to_owned()).unwrap());
-        let expected = ExpectedName { dns, common: COMMON.to_owned() };
-        let algorithms = rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms;
-        let verifier = InstanceVerifier::new(anchors, algorithms, expected);
         let dialled = ServerName::try_from("127.0.0.1").unwrap();
-        verifier.verify_server_cert(leaf, &[], &dialled, &[], now).map(|_| ())
+        verifier(authority, dns, COMMON).verify_server_cert(leaf, &[], &dialled, &[], now).map(|_| ())
     }
 
     #[test]
@@ -270,7 +273,10 @@ mod tests {
         let intermediate = root.subordinate("Google Cloud SQL Intermediate CA");
         let leaf = intermediate.sign(&Leaf::server(Some(COMMON), &[])).der;
         assert!(check(&intermediate, &leaf, None).is_ok(), "the issuing CA is in the bundle");
-        assert!(check(&root, &leaf, None).is_err());
+        let dialled = ServerName::try_from("127.0.0.1").unwrap();
+        let sent = [intermediate.der()];
+        let outcome = verifier(&root, None, COMMON).verify_server_cert(&leaf, &sent, &dialled, &[], UnixTime::now());
+        assert!(outcome.is_err());
     }
 
     #[test]
@@ -278,6 +284,15 @@ mod tests {
         let authority = Authority::new("Google Cloud SQL Root CA");
         assert!(check(&authority, &authority.sign(&Leaf::legacy(COMMON)).der, None).is_ok());
         assert!(check(&authority, &authority.sign(&Leaf::legacy("other:inst")).der, None).is_err());
+    }
+
+    #[test]
+    fn an_empty_common_name_passes_not_even_where_none_is_expected() {
+        let authority = Authority::new("Google Cloud SQL Root CA");
+        for common in [Some(""), None] {
+            let leaf = authority.sign(&Leaf::server(common, &[])).der;
+            assert!(verify_name(&leaf, &verifier(&authority, None, "").expected).is_err());
+        }
     }
 
     #[test]
