@@ -331,7 +331,7 @@ async fn private_service_connect_is_dialled_by_name() {
 #[tokio::test]
 async fn a_server_that_is_not_the_instance_gets_nothing_and_the_settings_are_asked_again() {
     let servers = [
-        ("foreign CA", "UnknownIssuer", Server { foreign: true, ..Server::default() }),
+        ("foreign CA", "BadSignature", Server { foreign: true, ..Server::default() }),
         (
             "other instance",
             "for \"other:inst\", not for demo-project:orders",
