@@ -42,7 +42,7 @@ pub struct ServerKey {
     pub secret: Vec<u8>,
 }
 
-/// A logged-in server session. Made only by [`login`].
+/// A logged-in server session. Made only by [`login()`].
 #[derive(Debug)]
 pub struct Backend {
     /// The stream, positioned right after `ReadyForQuery`.
