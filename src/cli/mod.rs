@@ -19,7 +19,8 @@ Examples:
   pgpassport completions bash > /etc/bash_completion.d/pgpassport
 
   # a client, with its Entra access token as the password
-  PGPASSWORD=\"$(az account get-access-token --scope api://pgpassport/.default --query accessToken -o tsv)\" \\
+  PGPASSWORD=\"$(az account get-access-token --scope api://pgpassport/.default \\
+      --query accessToken -o tsv)\" \\
     psql 'host=db.contoso.example dbname=orders user=analyst@contoso.example sslmode=verify-full'
 ";
 

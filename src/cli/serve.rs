@@ -35,7 +35,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         }
     };
     for Problem { file, line, key, reason } in &loaded.warnings {
-        tracing::warn!(file = %file.display(), line, key, "{key} {reason}");
+        tracing::warn!(file = %file.display(), line, key, "{key}: {reason}");
     }
     match serve(loaded.config) {
         Ok(()) => Outcome::Done,
@@ -60,7 +60,7 @@ fn report(problems: &[Problem], format: Format) {
         let Problem { file, line, key, reason } = problem;
         match format {
             Format::Text => eprintln!("{problem}"),
-            Format::Json => tracing::error!(file = %file.display(), line, key, "{key} {reason}"),
+            Format::Json => tracing::error!(file = %file.display(), line, key, "{key}: {reason}"),
         }
     }
     if format == Format::Text {
