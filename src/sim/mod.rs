@@ -1,1 +1,205 @@
-//! TODO sim
+//! The simulated cloud: Entra, Google STS, IAM Credentials, the SQL Admin API, and a Cloud SQL instance in front
+//! of a real PostgreSQL, all in this process and on loopback.
+//!
+//! It is strict: what Microsoft or Google refuse is refused with the same status and body. Several clouds run
+//! at once: ports are ephemeral, and each instance finds its own 127.x.y.z:3307. Nothing outlives the cloud, even
+//! when this process is killed: a watchdog stops PostgreSQL and removes the folders.
+//!
+//! Not for production: the `demo` feature builds it, and release images are built without.
+
+mod calls;
+mod faults;
+mod token_spec;
+pub mod world;
+
+pub use calls::{Calls, Endpoint};
+pub use faults::{Fault, Faults, Hop};
+pub use token_spec::{Signing, TokenSpec, Version};
+
+use crate::names::InstanceName;
+use crate::secret::Secret;
+use crate::time::Clock;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+/// Why the cloud does not start or cannot do what a test asks.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file, folder, socket or process of the simulator.
+    #[error("cannot {action}")]
+    Io {
+        /// What was tried.
+        action: String,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A certificate or key cannot be made.
+    #[error("cannot make {0}")]
+    Certificate(String),
+    /// PostgreSQL is not installed.
+    #[error("no PostgreSQL server found: set PGPASSPORT_POSTGRES_BIN or install the package postgresql")]
+    NoPostgres,
+    /// PostgreSQL does not come up.
+    #[error("PostgreSQL does not start: {0}")]
+    Postgres(String),
+}
+
+/// How a cloud starts.
+#[derive(Debug, Clone, Default)]
+pub struct CloudOptions {
+    /// The instance's server certificate; can be changed later by [`Cloud::present`].
+    pub server_certificate: ServerCertificate,
+}
+
+/// What the instance shows to its clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ServerCertificate {
+    /// Per-instance internal CA, CN `project:instance`, no SAN.
+    #[default]
+    CommonName,
+    /// The right CA, but the CN of another instance.
+    OtherInstance,
+    /// CAS: intermediate CA, empty CN, a SAN that ends in a dot, and the same name in `connectSettings`.
+    DnsName,
+    /// The right CN, signed by a CA that `connectSettings` does not name.
+    ForeignCa,
+    /// The right name and CA, but expired yesterday.
+    Expired,
+}
+
+/// Where the proxy under test listens and writes.
+#[derive(Debug, Clone)]
+pub struct ProxyConfig {
+    /// `[listen] address`.
+    pub listen: SocketAddr,
+    /// `[admin] address`.
+    pub admin: SocketAddr,
+    /// `[audit] path`.
+    pub audit_path: PathBuf,
+    /// Lines appended to the file (`[limits]`, `[deadlines]`, further tables).
+    pub extra: String,
+}
+
+/// A running cloud. Dropping it ends everything it started.
+#[derive(Debug)]
+pub struct Cloud {
+    _private: (),
+}
+
+impl Cloud {
+    /// Starts every simulator and PostgreSQL; ready when it returns.
+    pub async fn start(options: CloudOptions) -> Result<Self, Error> {
+        let _ = options;
+        todo!()
+    }
+
+    /// Ends everything and waits until it is gone.
+    pub async fn shutdown(self) {
+        todo!()
+    }
+
+    /// Entra's login host, `https://127.0.0.1:PORT`.
+    pub fn entra_authority(&self) -> &str {
+        todo!()
+    }
+    /// STS, `https://127.0.0.1:PORT`.
+    pub fn sts_url(&self) -> &str {
+        todo!()
+    }
+    /// IAM Credentials, `https://127.0.0.1:PORT`.
+    pub fn iam_credentials_url(&self) -> &str {
+        todo!()
+    }
+    /// The SQL Admin API, `https://127.0.0.1:PORT`.
+    pub fn sql_admin_url(&self) -> &str {
+        todo!()
+    }
+    /// App Service's managed identity endpoint (`IDENTITY_ENDPOINT`, plain http).
+    pub fn identity_endpoint(&self) -> &str {
+        todo!()
+    }
+    /// What callers of that endpoint must send (`IDENTITY_HEADER`).
+    pub fn identity_header(&self) -> &str {
+        todo!()
+    }
+    /// Environment variables that the proxy needs.
+    pub fn proxy_environment(&self) -> Vec<(String, String)> {
+        todo!()
+    }
+    /// PEM of the CA that signs every HTTPS simulator and the proxy's listener certificate.
+    pub fn ca_path(&self) -> &Path {
+        todo!()
+    }
+    /// Certificate chain and key (PEM files) for a proxy on `localhost` and 127.0.0.1.
+    pub fn listener_certificate(&self) -> (PathBuf, PathBuf) {
+        todo!()
+    }
+    /// The instance's connection name.
+    pub fn instance_name(&self) -> &InstanceName {
+        todo!()
+    }
+    /// Where the instance listens: 127.x.y.z:3307.
+    pub fn instance_address(&self) -> SocketAddr {
+        todo!()
+    }
+    /// PostgreSQL's own log: `%m [%p] %u %d %e` and every statement.
+    pub fn postgres_log(&self) -> &Path {
+        todo!()
+    }
+    /// A folder (0700) for the files of a test or demo, removed with the cloud.
+    pub fn state_dir(&self) -> &Path {
+        todo!()
+    }
+    /// The config file of a proxy in front of this cloud, as TOML.
+    pub fn proxy_config(&self, proxy: &ProxyConfig) -> String {
+        let _ = proxy;
+        todo!()
+    }
+
+    /// Mints any token, right or wrong, without asking an endpoint.
+    pub fn mint(&self, spec: &TokenSpec) -> Result<Secret<String>, Error> {
+        let _ = spec;
+        todo!()
+    }
+    /// Orders and clears faults.
+    pub fn faults(&self) -> &Faults {
+        todo!()
+    }
+    /// How often each endpoint was reached.
+    pub fn calls(&self) -> &Calls {
+        todo!()
+    }
+    /// The cloud's clock.
+    pub fn clock(&self) -> &Clock {
+        todo!()
+    }
+    /// Sets the cloud's clock this many seconds ahead of the system's (negative: behind).
+    pub fn shift_clock(&self, seconds: i64) {
+        let _ = seconds;
+        todo!()
+    }
+    /// Replaces Entra's signing keys of every tenant (an emergency roll-over).
+    pub fn roll_keys(&self) -> Result<(), Error> {
+        todo!()
+    }
+    /// Changes the instance's server certificate for new connections.
+    pub fn present(&self, certificate: ServerCertificate) {
+        let _ = certificate;
+        todo!()
+    }
+    /// Lays top-level members over `connectSettings`' answer (null takes one out); an empty object ends it.
+    pub fn patch_connect_settings(&self, patch: serde_json::Map<String, serde_json::Value>) {
+        let _ = patch;
+        todo!()
+    }
+    /// Takes an IAM role away from a member everywhere (`roles/cloudsql.client`, `serviceAccount:…`, `principal://…`).
+    pub fn revoke(&self, role: &str, member: &str) {
+        let _ = (role, member);
+        todo!()
+    }
+    /// Replaces the instance's client CA: certificates issued so far are refused from now on.
+    pub fn rotate_client_ca(&self) -> Result<(), Error> {
+        todo!()
+    }
+}

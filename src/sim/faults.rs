@@ -1,0 +1,109 @@
+//! Faults that tests order, hop by hop: slow, broken, refusing services.
+//!
+//! A fault stays until it is replaced or cleared. It changes what the next request or connection meets,
+//! pooled connections included; sessions that are already relayed go on.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// A service on the way, as a fault is ordered for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Hop {
+    /// Entra's discovery documents and key sets (its token endpoints stay up).
+    EntraKeys,
+    /// Google STS.
+    Sts,
+    /// IAM Credentials.
+    IamCredentials,
+    /// The SQL Admin API.
+    SqlAdmin,
+    /// The managed identity endpoint.
+    OwnIdentity,
+    /// The instance, before TLS.
+    InstanceTcp,
+    /// The instance, in place of its part of the TLS handshake.
+    InstanceTls,
+    /// The instance, in place of its answer to the start-up packet.
+    InstanceLogin,
+}
+
+/// What goes wrong there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The answer comes this much later, and is right.
+    Delay(Duration),
+    /// HTTP: this status with the service's error body. Instance: the login ends in FATAL 57P03.
+    Status(u16),
+    /// Bytes that are no answer (HTTP: status 200 and a body that is not JSON).
+    Garbage,
+    /// The connection is reset (RST).
+    Reset,
+    /// The connection is closed in order, without an answer.
+    Close,
+    /// Nobody listens: connections are refused by the kernel.
+    Refuse,
+    /// SYN packets are dropped: connections hang.
+    BlackHole,
+    /// Instance login only: `AuthenticationRequest` with this method in place of cleartext password (5 MD5, 10 SASL, 0 ok).
+    AskFor(i32),
+}
+
+/// The faults in force. Cheap to clone; all clones are one.
+#[derive(Debug, Clone)]
+pub struct Faults {
+    active: Arc<RwLock<HashMap<Hop, Fault>>>,
+    changed: watch::Sender<()>,
+}
+
+impl Default for Faults {
+    fn default() -> Self {
+        Self { active: Arc::default(), changed: watch::Sender::new(()) }
+    }
+}
+
+impl Faults {
+    /// Orders a fault; replaces the one in force there.
+    pub fn set(&self, hop: Hop, fault: Fault) {
+        self.active.write().unwrap_or_else(PoisonError::into_inner).insert(hop, fault);
+        self.changed.send_replace(());
+    }
+
+    /// Ends the fault at one hop.
+    pub fn clear(&self, hop: Hop) {
+        self.active.write().unwrap_or_else(PoisonError::into_inner).remove(&hop);
+        self.changed.send_replace(());
+    }
+
+    /// Ends every fault.
+    pub fn clear_all(&self) {
+        self.active.write().unwrap_or_else(PoisonError::into_inner).clear();
+        self.changed.send_replace(());
+    }
+
+    /// The fault in force at a hop.
+    pub fn get(&self, hop: Hop) -> Option<Fault> {
+        self.active.read().unwrap_or_else(PoisonError::into_inner).get(&hop).copied()
+    }
+
+    /// Wakes when any fault changes.
+    pub(super) fn watch(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_holds_at_its_hop_until_cleared() {
+        let faults = Faults::default();
+        faults.set(Hop::Sts, Fault::Status(503));
+        assert_eq!(faults.get(Hop::Sts), Some(Fault::Status(503)));
+        assert_eq!(faults.get(Hop::SqlAdmin), None);
+        faults.clone().clear(Hop::Sts);
+        assert_eq!(faults.get(Hop::Sts), None);
+    }
+}
