@@ -9,6 +9,7 @@ pub mod ports;
 pub mod proxy;
 pub mod psql;
 pub mod records;
+pub mod refusal;
 pub mod wire;
 
 /// The correlation id that a refusal names in its DETAIL.

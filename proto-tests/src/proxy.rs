@@ -50,15 +50,16 @@ pub fn run(arguments: &[&str], environment: &BTreeMap<String, String>) -> io::Re
 }
 
 impl Proxy {
-    /// Starts `serve --config` in `folder` without waiting for it.
+    /// Starts `serve --config` with its output in `folder`, without waiting for it.
     pub fn start(
         folder: &Path,
         config: &Path,
         ports: (Port, Port),
         environment: &BTreeMap<String, String>,
+        file_limit_kib: Option<u32>,
     ) -> io::Result<Self> {
         let output = folder.join("proxy");
-        let child = Command::new(binary())
+        let child = command(file_limit_kib)
             .args(["serve", "--config"])
             .arg(config)
             .envs(environment)
@@ -131,6 +132,16 @@ impl Proxy {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
+}
+
+/// The binary, or a shell that becomes it after it has limited the size of its files. The signal that would end a
+/// process at that limit is ignored, as ignored signals stay across `exec`: writes fail instead.
+fn command(file_limit_kib: Option<u32>) -> Command {
+    let Some(limit) = file_limit_kib else { return Command::new(binary()) };
+    let mut shell = Command::new("bash");
+    shell.args(["-c", "trap '' XFSZ; ulimit -f \"$1\"; shift; exec \"$@\"", "limited", &limit.to_string()]);
+    shell.arg(binary());
+    shell
 }
 
 impl Drop for Proxy {

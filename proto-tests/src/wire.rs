@@ -120,7 +120,6 @@ pub async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<Message> {
 }
 
 /// Reads up to and with the first message of this type; an error message on the way is a failure.
-#[track_caller]
 pub async fn read_until<S: AsyncRead + Unpin>(stream: &mut S, tag: u8) -> Vec<Message> {
     let mut messages = Vec::new();
     loop {
