@@ -159,12 +159,24 @@ impl Prepared {
 
     /// Starts the proxy and waits until it is ready.
     pub async fn start(self) -> Chain {
+        let mut chain = self.spawn();
+        chain.proxy.ready().await;
+        chain
+    }
+
+    /// Starts a proxy whose config turns the admin listener off, and waits until it takes connections.
+    pub async fn start_without_admin(self) -> Chain {
+        let mut chain = self.spawn();
+        chain.proxy.listening().await;
+        chain
+    }
+
+    fn spawn(self) -> Chain {
         let environment = self.environment();
         let config = self.config_path();
         let Self { cloud, setup, folder, ports } = self;
-        let mut proxy = Proxy::start(folder.path(), &config, ports, &environment, setup.file_limit_kib)
+        let proxy = Proxy::start(folder.path(), &config, ports, &environment, setup.file_limit_kib)
             .expect("the proxy's process starts");
-        proxy.ready().await;
         Chain { proxy, cloud, folder }
     }
 }

@@ -91,13 +91,21 @@ impl Proxy {
 
     /// Waits for `/readyz` to answer 200; tells the child's output when it ends before that.
     pub async fn ready(&mut self) {
+        let admin = self.admin();
+        self.until(|| async move { matches!(crate::http::get(admin, "/readyz").await, Ok((200, _))) }).await;
+    }
+
+    /// Waits until connections are taken.
+    pub async fn listening(&mut self) {
+        let address = self.address();
+        self.until(|| async move { tokio::net::TcpStream::connect(address).await.is_ok() }).await;
+    }
+
+    async fn until<F: Future<Output = bool>>(&mut self, holds: impl Fn() -> F) {
         let deadline = Instant::now() + PATIENCE;
-        loop {
+        while !holds().await {
             if let Some(status) = self.child.try_wait().expect("the child can be asked") {
                 panic!("the proxy ended with {status}:\n{}", self.output());
-            }
-            if matches!(self.get("/readyz").await, Ok((200, _))) {
-                return;
             }
             assert!(Instant::now() < deadline, "the proxy is not ready in {PATIENCE:?}:\n{}", self.output());
             tokio::time::sleep(Duration::from_millis(50)).await;
