@@ -18,11 +18,8 @@ async fn every_mistake_is_told_at_once_and_no_listener_opens() {
     let _taken = TcpListener::bind(prepared.address()).expect("reserved");
     let path = prepared.config_path();
     let file = path.to_str().expect("UTF-8");
-    for arguments in [["serve", "--config", file].as_slice(), &["check-config", file]] {
-        let ended = proxy::run(arguments, &prepared.environment()).expect("runs");
-        if arguments[0] == "check-config" && ended.output.contains("unrecognized subcommand") {
-            continue;
-        }
+    for command in ["serve", "check-config"] {
+        let ended = proxy::run(&[command, "--config", file], &prepared.environment()).expect("runs");
         assert_eq!(ended.status.code(), Some(EX_CONFIG), "{}", ended.output);
         for mistake in ["tennant", "odrers", "deadlines.sts", "limits.sessions"] {
             let line = ended.output.lines().find(|line| line.contains(mistake)).unwrap_or_default();

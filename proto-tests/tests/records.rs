@@ -134,7 +134,8 @@ async fn one_execution_is_one_event_with_a_begin_line_for_each_message() {
     ask(&mut stream, &[parse("", TEXT), bind("", ""), execute("", 0), sync()]).await;
     let records =
         chain.records_when("the end", |records| records.of("begin").len() == 3 && records.open().is_empty()).await;
-    let stages: Vec<&str> = records.of("begin").iter().map(|begin| begin["stage"].as_str().unwrap()).collect();
+    let begins = records.of("begin");
+    let stages: Vec<&str> = begins.iter().map(|begin| begin["stage"].as_str().unwrap()).collect();
     assert_eq!(stages, ["parse", "bind", "execute"]);
     let opened = records.began(TEXT);
     assert_eq!(records.of("begin").with("id", opened.only()["id"].as_str().unwrap()).len(), 3, "one id");

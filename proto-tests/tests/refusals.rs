@@ -2,7 +2,7 @@
 //! have too. Each test also shows how far the refused caller got.
 
 use pgpassport::sim::world::{
-    ANALYST, BYSTANDER, CONTOSO, FABRIKAM, GUEST, INSTANCE, ORDERS_APP, OTHER_APP, OUTSIDER, REPORTS_APP, TRAINEE,
+    ANALYST, BYSTANDER, CONTOSO, FABRIKAM, GUEST, ORDERS_APP, OTHER_APP, OUTSIDER, REPORTS_APP, TRAINEE,
 };
 use pgpassport::sim::{Endpoint, Fault, Hop, ServerCertificate, Signing, TokenSpec, Version};
 use proto_tests::chain::{Chain, Setup};
@@ -107,11 +107,21 @@ async fn unknown_databases_and_missing_grants_are_told_apart() {
 async fn what_google_and_the_instance_refuse_is_told_with_the_role_that_mends_it() {
     let chain = Chain::start().await;
     // Granted by the policy, but the account may not be impersonated.
-    let record = refused(&chain, &chain.as_app(&REPORTS_APP), Expected { sqlstate: "42501", says: "impersonat" }).await;
+    let record = refused(
+        &chain,
+        &chain.as_app(&REPORTS_APP),
+        Expected { sqlstate: "28000", says: "roles/iam.workloadIdentityUser" },
+    )
+    .await;
     assert_eq!(record["blame"], "google");
     assert_eq!(chain.calls().count(Endpoint::InstancePassword), 0, "no token left for the instance");
     // Granted and exchanged, but without the permission to log in to the instance.
-    let record = refused(&chain, &chain.as_person(&TRAINEE), Expected { sqlstate: "42501", says: "instance" }).await;
+    let record = refused(
+        &chain,
+        &chain.as_person(&TRAINEE),
+        Expected { sqlstate: "28000", says: "roles/cloudsql.instanceUser" },
+    )
+    .await;
     assert_eq!(record["caller"]["label"], TRAINEE.upn);
     assert_eq!(chain.calls().count(Endpoint::InstanceLogin), 0);
     // Entra's token is still right, but too old for STS: only a new one helps.
@@ -157,10 +167,10 @@ async fn a_hop_that_is_unavailable_is_named() {
         (Hop::Sts, Fault::Status(503), "STS"),
         (Hop::Sts, Fault::Refuse, "STS"),
         (Hop::IamCredentials, Fault::Status(503), "IAM"),
-        (Hop::OwnIdentity, Fault::Status(503), "own identity"),
+        (Hop::OwnIdentity, Fault::Status(503), "identity of its own"),
         (Hop::SqlAdmin, Fault::Status(503), "Admin API"),
         (Hop::SqlAdmin, Fault::Refuse, "Admin API"),
-        (Hop::InstanceTcp, Fault::Refuse, INSTANCE),
+        (Hop::InstanceTcp, Fault::Refuse, "instance"),
         (Hop::InstanceLogin, Fault::Status(503), "instance"),
     ];
     for (hop, fault, says) in cases {
@@ -182,8 +192,8 @@ async fn a_hop_that_breaks_is_named() {
         (Hop::Sts, Fault::Garbage, "STS"),
         (Hop::IamCredentials, Fault::Garbage, "IAM"),
         (Hop::SqlAdmin, Fault::Garbage, "Admin API"),
-        (Hop::InstanceTls, Fault::Garbage, INSTANCE),
-        (Hop::InstanceTls, Fault::Reset, INSTANCE),
+        (Hop::InstanceTls, Fault::Garbage, "instance"),
+        (Hop::InstanceTls, Fault::Reset, "instance"),
         (Hop::InstanceLogin, Fault::Garbage, "instance"),
         (Hop::InstanceLogin, Fault::Close, "instance"),
         (Hop::InstanceLogin, Fault::Reset, "instance"),
@@ -205,7 +215,7 @@ async fn no_token_leaves_for_a_server_that_is_not_the_instance() {
         println!("{certificate:?}");
         let chain = Chain::start().await;
         chain.cloud.present(certificate);
-        refused(&chain, &chain.app(), Expected { sqlstate: "08006", says: INSTANCE }).await;
+        refused(&chain, &chain.app(), Expected { sqlstate: "08006", says: "not the instance's own" }).await;
         assert_eq!(chain.calls().count(Endpoint::InstanceStartup), 0);
         assert_eq!(chain.calls().count(Endpoint::InstancePassword), 0);
     }
