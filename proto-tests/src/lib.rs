@@ -1,1 +1,20 @@
-//! x
+//! Drives the built proxy from outside: the simulated cloud in this process, the proxy as a child process, and
+//! clients on the wire (psql, tokio-postgres, and one that sends what it likes).
+//!
+//! A test starts with a [`chain::Chain`]: everything a caller needs, joined and ready, gone when it is dropped.
+
+pub mod chain;
+pub mod http;
+pub mod ports;
+pub mod proxy;
+pub mod psql;
+pub mod records;
+pub mod refusal;
+pub mod wire;
+
+/// The correlation id that a refusal names in its DETAIL.
+pub fn correlation(text: &str) -> Option<String> {
+    let (_, rest) = text.split_once("correlation id ")?;
+    let id: String = rest.chars().take_while(|c| c.is_ascii_hexdigit() || *c == '-').collect();
+    uuid::Uuid::try_parse(&id).ok().map(|_| id)
+}

@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# What a fresh Debian (12 or 13) lacks for building, testing and the demo. Installs only what is missing:
+# as root, else through sudo; when neither works it prints the line to run and stops.
+set -euo pipefail
+
+main() {
+  need_rust
+  local missing=()
+  mapfile -t missing < <(missing_packages)
+  [[ ${#missing[@]} -gt 0 ]] || return 0
+  echo "installing: ${missing[*]}"
+  if [[ $(id -u) -eq 0 ]]; then
+    install_packages "${missing[@]}"
+  elif command -v sudo >/dev/null && sudo "${sudo_options[@]}" true 2>/dev/null; then
+    sudo "${sudo_options[@]}" bash "$0" --install "${missing[@]}"
+  else
+    echo "not root, and sudo does not work here. Run this, then try again:" >&2
+    echo "  su -c 'bash $0 --install ${missing[*]}'" >&2
+    exit 1
+  fi
+}
+
+# Without a terminal there is nobody to type a password.
+sudo_options=()
+[[ -t 0 ]] || sudo_options=(-n)
+
+need_rust() {
+  command -v cargo >/dev/null && return 0
+  echo "Rust is missing. Install it with rustup (https://rustup.rs), then try again." >&2
+  exit 1
+}
+
+# By what is used, not by package name: whatever provides it is left alone.
+missing_packages() {
+  command -v gcc >/dev/null && [[ -e /usr/include/stdio.h ]] || printf '%s\n' gcc libc6-dev
+  command -v git >/dev/null || echo git
+  [[ -s /etc/ssl/certs/ca-certificates.crt ]] || echo ca-certificates
+  compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || echo postgresql
+  command -v psql >/dev/null || echo postgresql-client
+}
+
+# Debian's postgresql package creates and starts a cluster on port 5432. Nobody here asked for one: the drop-in
+# below (postgresql-common, createcluster.conf) keeps it from doing so while we install, and goes away again.
+install_packages() {
+  local drop_in=/etc/postgresql-common/createcluster.d/pgpassport-no-cluster.conf
+  if [[ " $* " == *" postgresql "* ]]; then
+    # shellcheck disable=SC2064
+    trap "rm -f $drop_in" EXIT
+    mkdir -p "${drop_in%/*}"
+    echo 'create_main_cluster = false' >"$drop_in"
+  fi
+  export DEBIAN_FRONTEND=noninteractive
+  local log
+  log=$(mktemp)
+  if ! { apt-get update && apt-get install -y --no-install-recommends "$@"; } >"$log" 2>&1 </dev/null; then
+    cat "$log" >&2
+    exit 1
+  fi
+  rm -f "$log"
+}
+
+case "${1:-}" in
+  --install)
+    shift
+    install_packages "$@"
+    ;;
+  *) main ;;
+esac

@@ -1,0 +1,326 @@
+//! The whole chain: a simulated cloud in this process, the built proxy in front of it, and callers.
+//!
+//! [`Setup`] says what is special about a chain, [`Prepared`] is a cloud with a config file and no proxy yet (faults
+//! can be ordered before the proxy's first request), [`Chain`] is ready for callers.
+
+use crate::ports::Port;
+use crate::proxy::Proxy;
+use crate::psql::{Login, Printed};
+use crate::records::Records;
+use crate::wire;
+use pgpassport::sim::world::{self, App, Person};
+use pgpassport::sim::{Calls, Cloud, CloudOptions, ProxyConfig, TokenSpec};
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio_rustls::client::TlsStream;
+
+/// As which host clients name the proxy; its certificate has the name.
+pub const HOST: &str = "localhost";
+/// How long records may take to arrive.
+const RECORDS_PATIENCE: Duration = Duration::from_secs(10);
+/// How often they are looked for.
+const RECORDS_PAUSE: Duration = Duration::from_millis(20);
+
+/// What is special about a chain; by default nothing.
+#[derive(Debug, Default)]
+pub struct Setup {
+    extra: String,
+    replacements: Vec<(String, String)>,
+    environment: BTreeMap<String, String>,
+    file_limit_kib: Option<u32>,
+    options: CloudOptions,
+}
+
+/// A cloud and a config file in front of which no proxy runs yet.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The simulated cloud.
+    pub cloud: Cloud,
+    setup: Setup,
+    folder: TempDir,
+    ports: (Port, Port),
+}
+
+/// A running proxy in front of a simulated cloud. Everything ends when it is dropped.
+#[derive(Debug)]
+pub struct Chain {
+    /// The proxy's process. Dropped first.
+    pub proxy: Proxy,
+    /// The simulated cloud.
+    pub cloud: Cloud,
+    folder: TempDir,
+}
+
+/// A tokio-postgres client and the task that moves its bytes.
+#[derive(Debug)]
+pub struct Connected {
+    /// The client.
+    pub client: tokio_postgres::Client,
+    /// Ends with the connection.
+    pub connection: JoinHandle<Result<(), tokio_postgres::Error>>,
+}
+
+impl Setup {
+    /// Lines appended to the config file.
+    #[must_use]
+    pub fn extra(mut self, lines: &str) -> Self {
+        self.extra.push_str(lines);
+        self.extra.push('\n');
+        self
+    }
+
+    /// Replaces a text of the config file that must be there.
+    #[must_use]
+    pub fn replace(mut self, from: &str, to: &str) -> Self {
+        self.replacements.push((from.to_owned(), to.to_owned()));
+        self
+    }
+
+    /// An environment variable of the proxy.
+    #[must_use]
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    /// No file that the proxy writes may grow past this size: a disk that is full.
+    #[must_use]
+    pub fn file_limit_kib(mut self, size: u32) -> Self {
+        self.file_limit_kib = Some(size);
+        self
+    }
+
+    /// How the cloud starts.
+    #[must_use]
+    pub fn options(mut self, options: CloudOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Starts the cloud and writes the config file.
+    pub async fn prepare(self) -> Prepared {
+        let cloud = Cloud::start(self.options.clone()).await.expect("the simulated cloud starts");
+        let folder = tempfile::Builder::new().prefix("pgpassport-test-").tempdir().expect("a folder");
+        let ports = (Port::reserve().expect("a port"), Port::reserve().expect("a port"));
+        let prepared = Prepared { cloud, setup: self, folder, ports };
+        std::fs::write(prepared.config_path(), prepared.config()).expect("the config is written");
+        prepared
+    }
+
+    /// Starts the cloud and the proxy, and waits until it is ready.
+    pub async fn start(self) -> Chain {
+        self.prepare().await.start().await
+    }
+}
+
+impl Prepared {
+    /// The config file.
+    pub fn config_path(&self) -> PathBuf {
+        self.folder.path().join("pgpassport.toml")
+    }
+
+    /// Its text.
+    pub fn config(&self) -> String {
+        let mut text = self.cloud.proxy_config(&ProxyConfig {
+            listen: self.ports.0.address(),
+            admin: self.ports.1.address(),
+            audit_path: audit_path(&self.folder),
+            extra: self.setup.extra.clone(),
+        });
+        for (from, to) in &self.setup.replacements {
+            assert!(text.contains(from), "the config has no {from:?}:\n{text}");
+            text = text.replace(from, to);
+        }
+        text
+    }
+
+    /// Where the proxy would listen.
+    pub fn address(&self) -> std::net::SocketAddr {
+        self.ports.0.address()
+    }
+
+    /// What the proxy finds in its environment.
+    pub fn environment(&self) -> BTreeMap<String, String> {
+        let mut environment: BTreeMap<String, String> = self.cloud.proxy_environment().into_iter().collect();
+        environment.extend(self.setup.environment.clone());
+        environment
+    }
+
+    /// Starts the proxy with something in its audit log already: one line of this text, which is no record.
+    pub async fn start_with_log(self, text: &str) -> Chain {
+        std::fs::write(audit_path(&self.folder), format!("{text}\n")).expect("the log can be written");
+        self.start().await
+    }
+
+    /// Starts the proxy and waits until it is ready.
+    pub async fn start(self) -> Chain {
+        let mut chain = self.spawn();
+        chain.proxy.ready().await;
+        chain
+    }
+
+    /// Starts a proxy whose config turns the admin listener off, and waits until it takes connections.
+    pub async fn start_without_admin(self) -> Chain {
+        let mut chain = self.spawn();
+        chain.proxy.listening().await;
+        chain
+    }
+
+    fn spawn(self) -> Chain {
+        let environment = self.environment();
+        let config = self.config_path();
+        let Self { cloud, setup, folder, ports } = self;
+        let proxy = Proxy::start(folder.path(), &config, ports, &environment, setup.file_limit_kib)
+            .expect("the proxy's process starts");
+        Chain { proxy, cloud, folder }
+    }
+}
+
+impl Chain {
+    /// A chain with nothing special.
+    pub async fn start() -> Self {
+        Setup::default().start().await
+    }
+
+    /// The analyst: a person with a workforce grant.
+    pub fn person(&self) -> Login {
+        self.as_person(&world::ANALYST)
+    }
+
+    /// The orders app: software with a service account grant.
+    pub fn app(&self) -> Login {
+        self.as_app(&world::ORDERS_APP)
+    }
+
+    /// A person with their own right token, naming themselves.
+    pub fn as_person(&self, person: &Person) -> Login {
+        self.login(person.upn, &TokenSpec::person(person))
+    }
+
+    /// An app with its own right token, naming its database user.
+    pub fn as_app(&self, app: &App) -> Login {
+        self.login(app.database_user, &TokenSpec::app(app))
+    }
+
+    /// Anybody with any minted token.
+    pub fn login(&self, user: &str, spec: &TokenSpec) -> Login {
+        let token = self.cloud.mint(spec).expect("a token can be minted");
+        Login {
+            host: HOST.to_owned(),
+            port: self.proxy.address().port(),
+            user: user.to_owned(),
+            database: world::DATABASE.to_owned(),
+            password: token.expose().clone(),
+            sslmode: "verify-full",
+        }
+    }
+
+    /// Runs psql.
+    pub async fn psql(&self, login: &Login, arguments: &[&str]) -> Printed {
+        login.psql(self.cloud.ca_path(), arguments).await
+    }
+
+    /// Runs one statement as psql's `-c` does and returns its output, tuples only.
+    pub async fn query(&self, login: &Login, statement: &str) -> String {
+        self.psql(login, &["-c", statement]).await.well().to_owned()
+    }
+
+    /// A verified TLS stream to the proxy, before the start-up packet.
+    pub async fn tls(&self) -> io::Result<TlsStream<TcpStream>> {
+        wire::tls(self.proxy.address(), self.cloud.ca_path(), HOST).await
+    }
+
+    /// A bare TCP stream to the proxy.
+    pub async fn tcp(&self) -> TcpStream {
+        TcpStream::connect(self.proxy.address()).await.expect("the proxy accepts")
+    }
+
+    /// A raw session, logged in.
+    pub async fn session(&self, login: &Login) -> TlsStream<TcpStream> {
+        let mut stream = self.tls().await.expect("TLS");
+        let last = self.attempt(&mut stream, login).await;
+        assert_eq!(last.tag, b'Z', "logged in, not {:?}", last.field(b'M'));
+        stream
+    }
+
+    /// A raw login on this stream: `ReadyForQuery` or the error.
+    pub async fn attempt(&self, stream: &mut TlsStream<TcpStream>, login: &Login) -> wire::Message {
+        wire::log_in(stream, login.user.as_bytes(), login.database.as_bytes(), &login.password)
+            .await
+            .expect("the proxy answers a login")
+    }
+
+    /// A tokio-postgres client, logged in.
+    pub async fn connect(&self, login: &Login) -> Connected {
+        self.try_connect(login).await.expect("tokio-postgres connects")
+    }
+
+    /// A tokio-postgres client, or why not.
+    pub async fn try_connect(&self, login: &Login) -> Result<Connected, tokio_postgres::Error> {
+        let stream = self.tls().await.expect("TLS");
+        let (client, connection) = tokio_postgres::Config::new()
+            .user(&login.user)
+            .dbname(&login.database)
+            .password(&login.password)
+            // TLS is up already: nothing is left to negotiate.
+            .ssl_mode(tokio_postgres::config::SslMode::Disable)
+            .connect_raw(stream, tokio_postgres::NoTls)
+            .await?;
+        Ok(Connected { client, connection: tokio::spawn(connection) })
+    }
+
+    /// How often the cloud's endpoints were reached.
+    pub fn calls(&self) -> &Calls {
+        self.cloud.calls()
+    }
+
+    /// The audit log's file.
+    pub fn audit_path(&self) -> PathBuf {
+        audit_path(&self.folder)
+    }
+
+    /// The audit log so far.
+    pub fn records(&self) -> Records {
+        Records::read(&self.audit_path())
+    }
+
+    /// The audit log once it holds what is waited for.
+    pub async fn records_when(&self, what: &str, holds: impl Fn(&Records) -> bool) -> Records {
+        let deadline = Instant::now() + RECORDS_PATIENCE;
+        loop {
+            let records = self.records();
+            if holds(&records) {
+                return records;
+            }
+            assert!(Instant::now() < deadline, "no record of {what} in {RECORDS_PATIENCE:?}: {records:#?}");
+            tokio::time::sleep(RECORDS_PAUSE).await;
+        }
+    }
+
+    /// The one refusal that has this correlation id.
+    pub async fn refusal(&self, correlation: &str) -> serde_json::Value {
+        let records = self
+            .records_when("the refusal", |records| !records.of("refused").with("correlation", correlation).is_empty())
+            .await;
+        records.of("refused").with("correlation", correlation).only().clone()
+    }
+
+    /// The database's own log.
+    pub fn database_log(&self) -> String {
+        std::fs::read_to_string(self.cloud.postgres_log()).expect("the database's log can be read")
+    }
+
+    /// A folder for a test's own files.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+fn audit_path(folder: &TempDir) -> PathBuf {
+    folder.path().join("audit.jsonl")
+}

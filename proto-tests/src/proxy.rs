@@ -1,0 +1,164 @@
+//! The built proxy as a child process: its output in files, its end with the value.
+
+use crate::ports::Port;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long a proxy may take to be ready, and to end.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running `pgpassport serve`.
+#[derive(Debug)]
+pub struct Proxy {
+    child: Child,
+    listen: Port,
+    admin: Port,
+    output: PathBuf,
+}
+
+/// How a child ended, and what it wrote.
+#[derive(Debug)]
+pub struct Ended {
+    /// Exit code, or the signal that ended it.
+    pub status: ExitStatus,
+    /// Standard output and standard error, in that order.
+    pub output: String,
+}
+
+/// The binary under test: `PGPASSPORT_BIN`, else the one that was built beside this test.
+pub fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("PGPASSPORT_BIN") {
+        return PathBuf::from(path);
+    }
+    let test = std::env::current_exe().expect("a test knows its own path");
+    let profile = test.ancestors().nth(2).expect("tests stand in target/PROFILE/deps");
+    let path = profile.join("pgpassport");
+    assert!(path.exists(), "{} is not built: run `cargo build`, or name one in PGPASSPORT_BIN", path.display());
+    path
+}
+
+/// Runs the binary to its end.
+pub fn run(arguments: &[&str], environment: &BTreeMap<String, String>) -> io::Result<Ended> {
+    let done = Command::new(binary()).args(arguments).envs(environment).stdin(Stdio::null()).output()?;
+    let output = [done.stdout.as_slice(), done.stderr.as_slice()].concat();
+    Ok(Ended { status: done.status, output: String::from_utf8_lossy(&output).into_owned() })
+}
+
+impl Proxy {
+    /// Starts `serve --config` with its output in `folder`, without waiting for it.
+    pub fn start(
+        folder: &Path,
+        config: &Path,
+        ports: (Port, Port),
+        environment: &BTreeMap<String, String>,
+        file_limit_kib: Option<u32>,
+    ) -> io::Result<Self> {
+        let output = folder.join("proxy");
+        let child = command(file_limit_kib)
+            .args(["serve", "--config"])
+            .arg(config)
+            .envs(environment)
+            .stdin(Stdio::null())
+            .stdout(File::create(output.with_extension("out"))?)
+            .stderr(File::create(output.with_extension("err"))?)
+            .spawn()?;
+        let (listen, admin) = ports;
+        Ok(Self { child, listen, admin, output })
+    }
+
+    /// Where clients connect.
+    pub fn address(&self) -> SocketAddr {
+        self.listen.address()
+    }
+
+    /// Where operators look.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin.address()
+    }
+
+    /// Everything written to standard output and standard error so far.
+    pub fn output(&self) -> String {
+        ["out", "err"]
+            .map(|end| std::fs::read(self.output.with_extension(end)).unwrap_or_default())
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .concat()
+    }
+
+    /// Waits for `/readyz` to answer 200; tells the child's output when it ends before that.
+    pub async fn ready(&mut self) {
+        let admin = self.admin();
+        self.until(|| async move { matches!(crate::http::get(admin, "/readyz").await, Ok((200, _))) }).await;
+    }
+
+    /// Waits until connections are taken.
+    pub async fn listening(&mut self) {
+        let address = self.address();
+        self.until(|| async move { tokio::net::TcpStream::connect(address).await.is_ok() }).await;
+    }
+
+    async fn until<F: Future<Output = bool>>(&mut self, holds: impl Fn() -> F) {
+        let deadline = Instant::now() + PATIENCE;
+        while !holds().await {
+            if let Some(status) = self.child.try_wait().expect("the child can be asked") {
+                panic!("the proxy ended with {status}:\n{}", self.output());
+            }
+            assert!(Instant::now() < deadline, "the proxy is not ready in {PATIENCE:?}:\n{}", self.output());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// `GET` on the admin listener: status and body.
+    pub async fn get(&self, path: &str) -> io::Result<(u16, String)> {
+        crate::http::get(self.admin(), path).await
+    }
+
+    /// Whether it still runs.
+    pub fn is_alive(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Sends SIGTERM (through the `kill` utility; the standard library has no call for it).
+    pub fn terminate(&self) {
+        let pid = self.child.id().to_string();
+        let status = Command::new("kill").args(["-TERM", &pid]).status().expect("`kill` is there");
+        assert!(status.success());
+    }
+
+    /// Waits for the end.
+    pub async fn ended(&mut self) -> Ended {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("the child can be asked") {
+                return Ended { status, output: self.output() };
+            }
+            assert!(Instant::now() < deadline, "the proxy did not end in {PATIENCE:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// The binary, or a shell that becomes it after it has limited the size of its files. The signal that would end a
+/// process at that limit is ignored, as ignored signals stay across `exec`: writes fail instead.
+fn command(file_limit_kib: Option<u32>) -> Command {
+    let Some(limit) = file_limit_kib else { return Command::new(binary()) };
+    let mut shell = Command::new("bash");
+    shell.args(["-c", "trap '' XFSZ; ulimit -f \"$1\"; shift; exec \"$@\"", "limited", &limit.to_string()]);
+    shell.arg(binary());
+    shell
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        // Already ended is fine; a failing test shows the output of what it drops.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("---- the proxy's output ----\n{}", self.output());
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! The audit log as a reader outside the project would read it: JSON Lines, each line an object.
+
+use serde_json::Value;
+use std::path::Path;
+
+/// All lines, in the order of the file.
+#[derive(Debug, Clone)]
+pub struct Records(Vec<Value>);
+
+impl Records {
+    /// Reads a log; a line that is no JSON object with an `event` is a failure.
+    #[track_caller]
+    pub fn read(path: &Path) -> Self {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let line = |line: &str| -> Value {
+            let value: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in record {line:?}"));
+            assert!(value.get("event").is_some_and(Value::is_string), "no event in {line}");
+            value
+        };
+        Self(text.lines().map(line).collect())
+    }
+
+    /// Records of one kind of event.
+    #[must_use]
+    pub fn of(&self, event: &str) -> Self {
+        self.keep(|record| record["event"] == event)
+    }
+
+    /// Records whose field is this text.
+    #[must_use]
+    pub fn with(&self, field: &str, value: &str) -> Self {
+        self.keep(|record| record[field] == value)
+    }
+
+    /// The begin records whose text is this.
+    #[must_use]
+    pub fn began(&self, text: &str) -> Self {
+        self.of("begin").with("text", text)
+    }
+
+    /// The end record that joins a begin record; there must be exactly one.
+    #[track_caller]
+    pub fn end_of<'a>(&'a self, begin: &Value) -> &'a Value {
+        let ends: Vec<&Value> =
+            self.0.iter().filter(|record| record["event"] == "end" && record["id"] == begin["id"]).collect();
+        assert_eq!(ends.len(), 1, "one end for {begin}, not {ends:?}");
+        ends[0]
+    }
+
+    /// The only record; there must be exactly one.
+    #[track_caller]
+    pub fn only(&self) -> &Value {
+        assert_eq!(self.0.len(), 1, "one record, not {:#?}", self.0);
+        &self.0[0]
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// One after the other.
+    pub fn iter(&self) -> std::slice::Iter<'_, Value> {
+        self.0.iter()
+    }
+
+    /// The begin records of these texts that have no end yet.
+    #[must_use]
+    pub fn open(&self) -> Self {
+        let ended = |id: &Value| self.0.iter().any(|record| record["event"] == "end" && record["id"] == *id);
+        self.keep(|record| record["event"] == "begin" && !ended(&record["id"]))
+    }
+
+    fn keep(&self, wanted: impl Fn(&Value) -> bool) -> Self {
+        Self(self.0.iter().filter(|record| wanted(record)).cloned().collect())
+    }
+}
+
+impl<'a> IntoIterator for &'a Records {
+    type Item = &'a Value;
+    type IntoIter = std::slice::Iter<'a, Value>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}

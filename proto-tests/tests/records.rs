@@ -1,0 +1,237 @@
+//! The audit log: what is written when, and how lines join.
+
+use pgpassport::sim::world::{ANALYST, CONTOSO, INSTANCE, SIGN_IN_CLIENT};
+use proto_tests::chain::{Chain, Setup};
+use proto_tests::psql::Login;
+use proto_tests::records::Records;
+use proto_tests::wire::{self, message, read_until, text};
+use serde_json::Value;
+use std::os::unix::fs::PermissionsExt;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+
+type Raw = TlsStream<TcpStream>;
+
+/// Statement and portal names, parameter formats and types: none.
+fn parse(name: &str, query: &str) -> Vec<u8> {
+    message(b'P', &[text(name), text(query), vec![0, 0]].concat())
+}
+
+fn bind(portal: &str, statement: &str) -> Vec<u8> {
+    message(b'B', &[text(portal), text(statement), vec![0; 6]].concat())
+}
+
+fn execute(portal: &str, rows: u32) -> Vec<u8> {
+    message(b'E', &[text(portal), rows.to_be_bytes().to_vec()].concat())
+}
+
+fn sync() -> Vec<u8> {
+    message(b'S', &[])
+}
+
+/// Sends and reads up to `ReadyForQuery`, errors included.
+async fn ask(stream: &mut Raw, messages: &[Vec<u8>]) {
+    stream.write_all(&messages.concat()).await.expect("sent");
+    while wire::read(stream).await.expect("an answer").tag != b'Z' {}
+}
+
+/// Every end outcome with its SQLSTATE, in the order of the begin lines that opened the events.
+fn outcomes(records: &Records, text: &str) -> Vec<(String, Option<String>)> {
+    let field = |end: &Value, name: &str| end[name].as_str().map(str::to_owned);
+    let outcome = |begin: &Value| {
+        let end = records.end_of(begin);
+        (field(end, "outcome").expect("an outcome"), field(end, "sqlstate"))
+    };
+    records.began(text).iter().map(outcome).collect()
+}
+
+fn ended(outcome: &str) -> (String, Option<String>) {
+    (outcome.to_owned(), None)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_leaves_a_begin_and_an_end_that_name_the_caller() {
+    const TEXT: &str = "select * from generate_series(1, 3) /* of the client */";
+    let chain = Chain::start().await;
+    chain.query(&chain.person(), TEXT).await;
+    let records = chain.records_when("the session's end", |records| !records.of("session_end").is_empty()).await;
+    let begins = records.began(TEXT);
+    let begin = begins.only();
+    assert_eq!((begin["stage"].as_str(), begin["tagged"].as_bool()), (Some("query"), Some(true)));
+    let caller = &begin["caller"];
+    assert_eq!(caller["label"], ANALYST.upn);
+    assert_eq!(caller["object_id"], ANALYST.object_id);
+    assert_eq!(caller["tenant"], CONTOSO.id);
+    assert_eq!(caller["app"], SIGN_IN_CLIENT);
+    assert_eq!((caller["kind"].as_str(), caller["issuer"].as_str()), (Some("user"), Some("contoso")));
+    let end = records.end_of(begin);
+    assert_eq!((end["outcome"].as_str(), end["rows"].as_u64()), (Some("ok"), Some(3)));
+    for counted in ["bytes_in", "bytes_out", "duration_us"] {
+        assert!(end[counted].as_u64().is_some_and(|n| n > 0), "{counted} in {end}");
+    }
+    let place = |wanted: &Value| records.iter().position(|record| record == wanted).expect("in the log");
+    assert!(place(begin) < place(end));
+    let kinds: Vec<&str> = records.iter().map(|record| record["event"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["session_start", "session_open", "begin", "end", "session_end"]);
+    assert!(records.iter().all(|record| record["session"] == begin["session"]), "one session");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_session_says_who_where_and_what_was_claimed() {
+    let chain = Chain::start().await;
+    let printed = chain.psql(&chain.person(), &["-c", "select current_setting('application_name')"]).await;
+    assert_eq!(printed.well(), "psql", "what the client says of itself reaches the database as before");
+    let records = chain.records_when("the session's end", |records| !records.of("session_end").is_empty()).await;
+    let start = records.of("session_start").only().clone();
+    assert_eq!(start["claimed"]["application_name"], "psql");
+    assert_eq!(start["database_user"], ANALYST.upn);
+    assert_eq!(start["instance"], INSTANCE);
+    assert_eq!((start["database"].as_str(), start["grant"].as_str()), (Some("orders"), Some("workforce")));
+    assert!(start["rule"].as_str().is_some_and(|rule| !rule.is_empty()));
+    assert!(records.of("session_open").only()["backend_pid"].as_u64().is_some_and(|pid| pid > 0));
+    let mode = std::fs::metadata(chain.audit_path()).expect("the log").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "only its owner reads the log");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_begin_line_is_there_while_the_statement_runs() {
+    const TEXT: &str = "select pg_sleep(3)";
+    let chain = Chain::start().await;
+    let mut stream = chain.session(&chain.app()).await;
+    stream.write_all(&message(b'Q', &text(TEXT))).await.unwrap();
+    let records = chain.records_when("the begin", |records| !records.began(TEXT).is_empty()).await;
+    assert_eq!(records.open().len(), 1, "it runs, and no end is known");
+    read_until(&mut stream, b'Z').await;
+    chain.records_when("the end", |records| records.open().is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_have_their_sqlstate_and_each_part_of_a_query_its_end() {
+    let chain = Chain::start().await;
+    let mut stream = chain.session(&chain.app()).await;
+    ask(&mut stream, &[message(b'Q', &text("select nope"))]).await;
+    ask(&mut stream, &[message(b'Q', &text("select 1; select 2 union select 3; select 1 / 0; select 4"))]).await;
+    let records =
+        chain.records_when("the ends", |records| records.of("begin").len() == 2 && records.open().is_empty()).await;
+    assert_eq!(outcomes(&records, "select nope"), [("error".to_owned(), Some("42703".to_owned()))]);
+    let id = records.began("select 1; select 2 union select 3; select 1 / 0; select 4").only()["id"].clone();
+    let parts: Vec<Value> = records
+        .of("end")
+        .with("id", id.as_str().unwrap())
+        .iter()
+        .map(|end| serde_json::json!([end["part"], end["outcome"], end["rows"], end["final"]]))
+        .collect();
+    let expected = serde_json::json!([[0, "ok", 1, false], [1, "ok", 2, false], [2, "error", 0, true]]);
+    assert_eq!(Value::Array(parts), expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_execution_is_one_event_with_a_begin_line_for_each_message() {
+    const TEXT: &str = "select 'extended'";
+    let chain = Chain::start().await;
+    let mut stream = chain.session(&chain.app()).await;
+    ask(&mut stream, &[parse("", TEXT), bind("", ""), execute("", 0), sync()]).await;
+    let records =
+        chain.records_when("the end", |records| records.of("begin").len() == 3 && records.open().is_empty()).await;
+    let begins = records.of("begin");
+    let stages: Vec<&str> = begins.iter().map(|begin| begin["stage"].as_str().unwrap()).collect();
+    assert_eq!(stages, ["parse", "bind", "execute"]);
+    let opened = records.began(TEXT);
+    assert_eq!(records.of("begin").with("id", opened.only()["id"].as_str().unwrap()).len(), 3, "one id");
+    assert_eq!(outcomes(&records, TEXT), [ended("ok")]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_never_executed_is_recorded_too() {
+    let chain = Chain::start().await;
+    let mut stream = chain.session(&chain.app()).await;
+    ask(&mut stream, &[parse("p", "select 'only parsed'"), sync()]).await;
+    ask(&mut stream, &[parse("b", "select 'only bound'"), bind("c", "b"), sync()]).await;
+    stream.write_all(&message(b'X', &[])).await.unwrap();
+    let records = chain.records_when("the session's end", |records| !records.of("session_end").is_empty()).await;
+    assert_eq!(outcomes(&records, "select 'only parsed'"), [ended("parsed")]);
+    assert_eq!(outcomes(&records, "select 'only bound'"), [ended("bound")]);
+    assert!(records.open().is_empty(), "no event stays open after its session");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_server_skips_after_an_error_is_skipped() {
+    let chain = Chain::start().await;
+    let mut stream = chain.session(&chain.app()).await;
+    let pipeline = [
+        parse("", "select 1 / 0"),
+        bind("", ""),
+        execute("", 0),
+        parse("", "select 'after the error'"),
+        bind("", ""),
+        execute("", 0),
+        sync(),
+        parse("", "select 'after the sync'"),
+        bind("", ""),
+        execute("", 0),
+    ];
+    stream.write_all(&pipeline.concat()).await.unwrap();
+    ask(&mut stream, &[]).await;
+    ask(&mut stream, &[sync()]).await;
+    let records =
+        chain.records_when("the ends", |records| records.of("begin").len() == 9 && records.open().is_empty()).await;
+    assert_eq!(outcomes(&records, "select 1 / 0"), [("error".to_owned(), Some("22012".to_owned()))]);
+    assert_eq!(outcomes(&records, "select 'after the error'"), [ended("skipped")]);
+    assert_eq!(outcomes(&records, "select 'after the sync'"), [ended("ok")]);
+    assert!(!chain.database_log().contains("after the error"), "the server did skip it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_portal_fetched_in_parts_is_suspended_then_done() {
+    const TEXT: &str = "select generate_series(1, 3)";
+    let chain = Chain::start().await;
+    let mut stream = chain.session(&chain.app()).await;
+    ask(&mut stream, &[parse("", TEXT), bind("", ""), execute("", 2), execute("", 0), sync()]).await;
+    let records =
+        chain.records_when("the ends", |records| records.open().is_empty() && records.of("end").len() == 2).await;
+    let ends: Vec<Value> =
+        records.of("end").iter().map(|end| serde_json::json!([end["outcome"], end["rows"]])).collect();
+    assert_eq!(Value::Array(ends), serde_json::json!([["suspended", 2], ["ok", 1]]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_breaks_off_ends_its_events_as_unknown() {
+    const TEXT: &str = "select pg_sleep(60)";
+    let chain = Chain::start().await;
+    let mut stream = chain.session(&chain.app()).await;
+    stream.write_all(&message(b'Q', &text(TEXT))).await.unwrap();
+    chain.records_when("the begin", |records| !records.began(TEXT).is_empty()).await;
+    drop(stream);
+    let records = chain.records_when("the session's end", |records| !records.of("session_end").is_empty()).await;
+    let outcome = &outcomes(&records, TEXT)[0].0;
+    assert!(outcome == "unknown" || outcome == "canceled", "{outcome}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_cannot_fill_the_disk() {
+    let chain = Setup::default().replace("[audit]", "[audit]\nunverified_refusals_per_minute = 3").start().await;
+    let stranger = Login { password: "no.to.ken".to_owned(), ..chain.person() };
+    for _ in 0..10 {
+        let mut stream = chain.tls().await.expect("TLS");
+        assert_eq!(chain.attempt(&mut stream, &stranger).await.sqlstate(), "28P01", "every one is told");
+    }
+    // Refusals of verified callers have no budget.
+    let verified = Login { database: "nowhere".to_owned(), ..chain.person() };
+    for _ in 0..5 {
+        let mut stream = chain.tls().await.expect("TLS");
+        assert_eq!(chain.attempt(&mut stream, &verified).await.sqlstate(), "3D000");
+    }
+    let records = chain
+        .records_when("the verified ones", |records| records.of("refused").with("sqlstate", "3D000").len() == 5)
+        .await;
+    let recorded = records.of("refused").with("sqlstate", "28P01").len();
+    // A new minute may begin in mid-test.
+    assert!((3..=6).contains(&recorded), "{recorded} of 10 were recorded");
+    let mut chain = chain;
+    chain.proxy.terminate();
+    chain.proxy.ended().await;
+    let suppressed: u64 =
+        chain.records().of("refusals_suppressed").iter().map(|record| record["count"].as_u64().unwrap()).sum();
+    assert_eq!(recorded as u64 + suppressed, 10, "what was not recorded was counted");
+}
