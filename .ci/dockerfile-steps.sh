@@ -26,7 +26,7 @@ main() {
 }
 
 # State of the stage that is being built.
-root= workdir=/ user=root healthcheck=
+root='' workdir=/ user=root healthcheck=''
 declare -a entrypoint=()
 
 build() {
@@ -111,6 +111,7 @@ check_Dockerfile() {
   # No network is there: the issuer is nobody.
   sed -E 's|^# authority = .*|authority = "https://127.0.0.1:1"|' config/example.toml >"$root/etc/pgpassport/pgpassport.toml"
   printf '%s\n' "$healthcheck" >"$root/healthcheck"
+  # shellcheck disable=SC2016 # expanded inside
   unshare --net bash -euc 'ip link set lo up; exec "$@"' offline bash -euc '
     source .ci/bare-debian.sh
     bare_debian_run "$1" setpriv --reuid pgpassport --regid pgpassport --init-groups bash -uc "
