@@ -3,6 +3,12 @@
 //! Reads are exact: not a byte past `ReadyForQuery` is taken from the stream. The login token is sent only in
 //! answer to `AuthenticationCleartextPassword`; any other request is an error.
 
+mod cancel;
+mod login;
+
+pub use cancel::cancel;
+pub use login::login;
+
 use crate::cloudsql::ServerStream;
 use crate::names::{DatabaseName, RoleName};
 use crate::secret::Secret;
@@ -36,7 +42,7 @@ pub struct ServerKey {
     pub secret: Vec<u8>,
 }
 
-/// A logged-in server session. Made only by [`login`].
+/// A logged-in server session. Made only by [`login()`].
 #[derive(Debug)]
 pub struct Backend {
     /// The stream, positioned right after `ReadyForQuery`.
@@ -52,7 +58,8 @@ pub struct Backend {
 /// Why the login failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The connection broke or closed; a TLS alert names a refused client certificate.
+    /// The connection broke or closed; a TLS alert names a refused client certificate. `InvalidInput` means that
+    /// the request itself cannot be sent (too long, or a parameter that is not the client's to set).
     #[error("the instance broke off during the login")]
     Broken(#[source] std::io::Error),
     /// Bytes that are no protocol message, or one that has no place here.
@@ -64,17 +71,4 @@ pub enum Error {
     /// The server's own `ErrorResponse`.
     #[error("the instance refused the login: {}", .0.message())]
     Refused(Box<ErrorFields>),
-}
-
-/// Logs in: start-up packet (protocol 3.0), token on request, greeting up to `ReadyForQuery`.
-/// Not cancel-safe: dropping it drops the stream.
-pub async fn login(server: ServerStream, request: LoginRequest<'_>) -> Result<Backend, Error> {
-    let _ = (server, request);
-    todo!()
-}
-
-/// Sends a `CancelRequest` on its own verified stream and waits until the server closes it.
-pub async fn cancel(server: ServerStream, key: &ServerKey) -> Result<(), Error> {
-    let _ = (server, key);
-    todo!()
 }

@@ -1,10 +1,150 @@
-//! What people run.
+//! What people run: the command line, and the exit codes that scripts rely on.
+//!
+//! 0: done. 1: failed while running. 2: the command line is wrong (clap's own). 78: the config is wrong, nothing
+//! was opened (`EX_CONFIG`, sysexits.h).
 
+mod check_config;
+mod serve;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use std::ffi::OsString;
+use std::io;
 use std::process::ExitCode;
 
-/// Parses the command line and runs the command.
+const EXAMPLES: &str = "\
+Examples:
+  pgpassport check-config --config /etc/pgpassport/pgpassport.toml
+  pgpassport serve --config /etc/pgpassport/pgpassport.toml --log-format json
+  pgpassport completions bash > /etc/bash_completion.d/pgpassport
+
+  # a client, with its Entra access token as the password
+  PGPASSWORD=\"$(az account get-access-token --scope api://pgpassport/.default \\
+      --query accessToken -o tsv)\" \\
+    psql 'host=db.contoso.example dbname=orders user=analyst@contoso.example sslmode=verify-full'
+";
+
+/// A PostgreSQL proxy for Google Cloud SQL: Entra ID in, Cloud SQL IAM out, and every query carries who asked.
+#[derive(Debug, Parser)]
+#[command(name = "pgpassport", version, about, after_help = EXAMPLES, max_term_width = 100)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve clients until SIGTERM or SIGINT, then drain
+    Serve(serve::Arguments),
+    /// Say everything that is wrong with a config file, and what it means
+    CheckConfig(check_config::Arguments),
+    /// Show the whole chain against a simulated cloud on this machine
+    #[cfg(feature = "demo")]
+    Demo {
+        /// Do every step, say whether it held, and stop
+        #[arg(long)]
+        check: bool,
+    },
+    /// Print completions for a shell
+    Completions {
+        /// The shell to complete in
+        shell: Shell,
+    },
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Done,
+    Failed,
+    /// The config or the command's settings are wrong; nothing was opened.
+    BadConfig,
+}
+
+impl From<Outcome> for ExitCode {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Done => Self::SUCCESS,
+            Outcome::Failed => Self::FAILURE,
+            Outcome::BadConfig => Self::from(78),
+        }
+    }
+}
+
+/// Parses the command line and runs the command. Prints help and errors itself.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let _ = arguments.into_iter().count();
-    ExitCode::SUCCESS
+    match CommandLine::try_parse_from(arguments) {
+        Ok(line) => dispatch(line.command),
+        Err(error) => {
+            // Nobody is left to tell when the terminal is gone.
+            let _ = error.print();
+            u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
+        }
+    }
+}
+
+fn dispatch(command: Command) -> ExitCode {
+    match command {
+        Command::Serve(arguments) => serve::run(arguments).into(),
+        Command::CheckConfig(arguments) => {
+            check_config::run(&arguments, &mut io::stdout().lock(), &mut io::stderr().lock()).into()
+        }
+        #[cfg(feature = "demo")]
+        Command::Demo { check } => demo::run(check),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut CommandLine::command(), "pgpassport", &mut io::stdout());
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+/// Stands in for `src/cli/demo.rs` until that is joined: `mod demo;` takes this module's place.
+#[cfg(feature = "demo")]
+mod demo {
+    use std::process::ExitCode;
+
+    pub(super) fn run(_check: bool) -> ExitCode {
+        eprintln!("pgpassport: this build has no demo yet");
+        ExitCode::FAILURE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(arguments: &[&str]) -> Result<Command, clap::Error> {
+        CommandLine::try_parse_from(arguments.iter().copied()).map(|line| line.command)
+    }
+
+    #[test]
+    fn the_command_line_is_consistent_and_helps_itself() {
+        CommandLine::command().debug_assert();
+        let help = CommandLine::command().render_long_help().to_string();
+        for word in ["serve", "check-config", "completions", "Examples:", "PGPASSWORD"] {
+            assert!(help.contains(word), "{word}: {help}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_command_line_is_2_and_help_is_0() {
+        for (arguments, code) in [
+            (&["pgpassport"][..], 2),
+            (&["pgpassport", "serve"], 2),
+            (&["pgpassport", "server", "--config", "x"], 2),
+            (&["pgpassport", "serve", "--config", "x", "--log-format", "xml"], 2),
+            (&["pgpassport", "--version"], 0),
+            (&["pgpassport", "serve", "--help"], 0),
+        ] {
+            assert_eq!(parsed(arguments).expect_err("no command").exit_code(), code, "{arguments:?}");
+        }
+        assert!(matches!(parsed(&["pgpassport", "serve", "--config", "x"]), Ok(Command::Serve(_))));
+    }
+
+    /// `serve` is driven from outside, as it takes the process's log.
+    #[test]
+    fn a_config_error_is_78() {
+        let arguments = ["pgpassport", "check-config", "--config", "/nonexistent/pgpassport.toml"].map(OsString::from);
+        assert_eq!(run(arguments), ExitCode::from(78));
+    }
 }

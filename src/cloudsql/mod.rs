@@ -1,16 +1,29 @@
 //! The connector protocol: an instance's name in, a verified TLS stream to its port 3307 out.
 //!
-//! Settings and the ephemeral certificate are cached per instance and refreshed as Google's connectors do
-//! (facts: Cloud SQL §4). The server's chain **and name** are verified before a byte is sent (§2.3, §2.4).
+//! Settings and the ephemeral certificate are cached per instance and refreshed as Google's connectors do. The
+//! server's chain **and name** are verified before a byte is sent. The reference for every rule here is Google's own
+//! `cloud-sql-go-connector`. Nothing here sees a caller's token.
 
-use crate::federation::{GoogleEndpoints, OwnIdentity};
+mod admin;
+mod certificate;
+mod connector;
+mod refresh;
+mod settings;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod verify;
+
+pub use connector::Connector;
+
+use crate::federation::OwnIdentity;
 use crate::names::InstanceName;
-use crate::time::Clock;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The connector's port on every instance (facts: Cloud SQL §2.1).
+/// The connector's port on every instance (`serverProxyPort` in Google's connector).
 pub const CONNECTOR_PORT: u16 = 3307;
 
 /// Which of an instance's addresses to dial.
@@ -54,15 +67,15 @@ pub struct ServerStream {
     pub address: SocketAddr,
 }
 
-/// Why an instance cannot be reached.
-#[derive(Debug, thiserror::Error)]
+/// Why an instance cannot be reached. `Clone`, because all who wait for one refresh learn of its failure.
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// The instance is not in the config.
     #[error("instance {0} is not configured")]
     Unknown(InstanceName),
     /// The proxy has no credential of its own.
     #[error("the proxy's own identity failed")]
-    OwnIdentity(#[source] crate::federation::Error),
+    OwnIdentity(#[source] Arc<crate::federation::Error>),
     /// The Admin API did not answer, or 5xx after its retries, or 429.
     #[error("the SQL Admin API is unavailable: {0}")]
     AdminUnavailable(String),
@@ -98,44 +111,25 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// The connector's own key or TLS settings cannot be made.
+    #[error("cannot set up the connector: {0}")]
+    SetUp(String),
 }
 
-/// Dials instances; holds one RSA key and, per instance, settings and certificate.
+/// Whose token calls the Admin API: in production always the proxy's own.
 #[derive(Debug)]
-pub struct Connector {
-    _private: (),
+enum Credential {
+    Own(Arc<OwnIdentity>),
+    #[cfg(test)]
+    Fixed(Arc<crate::federation::AccessToken>),
 }
 
-impl Connector {
-    /// Generates the RSA-2048 key; calls nothing yet.
-    pub fn new(
-        instances: Vec<InstanceConfig>,
-        endpoints: GoogleEndpoints,
-        own: Arc<OwnIdentity>,
-        http: crate::http::Client,
-        clock: Clock,
-        deadlines: Deadlines,
-    ) -> Result<Self, Error> {
-        let _ = (instances, endpoints, own, http, clock, deadlines);
-        todo!()
-    }
-
-    /// A new verified connection to the instance.
-    pub async fn dial(&self, instance: &InstanceName) -> Result<ServerStream, Error> {
-        let _ = instance;
-        todo!()
-    }
-
-    /// A new verified connection to exactly this address of the instance, for a cancel.
-    pub async fn dial_address(&self, instance: &InstanceName, address: SocketAddr) -> Result<ServerStream, Error> {
-        let _ = (instance, address);
-        todo!()
-    }
-
-    /// What an instance's TLS stream told after the handshake: drop its cached certificate, so that the next dial
-    /// gets a new one (a TLS 1.3 server rejects a client certificate only on the first read).
-    pub fn forget(&self, instance: &InstanceName) {
-        let _ = instance;
-        todo!()
+impl Credential {
+    async fn token(&self) -> Result<Arc<crate::federation::AccessToken>, crate::federation::Error> {
+        match self {
+            Self::Own(own) => own.token().await,
+            #[cfg(test)]
+            Self::Fixed(token) => Ok(Arc::clone(token)),
+        }
     }
 }

@@ -1,11 +1,28 @@
 //! The file, and the validated settings that are composed of each module's own.
 //!
-//! Every error comes at once, each with file, line, key and reason.
+//! Every error comes at once, each with file, line, key and reason; a config with an error is never served.
+//! Reading opens no socket and writes nothing. Values are never echoed in reasons, names are.
+
+mod document;
+mod durations;
+mod files;
+mod lints;
+mod network;
+mod reader;
+mod rules;
+mod settings;
+mod suggest;
+mod targets;
+#[cfg(test)]
+mod tests;
+mod trust;
+mod values;
 
 use crate::cloudsql::InstanceConfig;
 use crate::federation::{GoogleEndpoints, OwnIdentityConfig};
 use crate::identity::IssuerConfig;
 use crate::policy::Policy;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -121,7 +138,7 @@ impl Default for Deadlines {
 }
 
 /// One thing wrong with the file. `Display`: `FILE:LINE: KEY: REASON`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Problem {
     /// The file as it was named.
     pub file: PathBuf,
@@ -142,8 +159,35 @@ pub struct Loaded {
     pub warnings: Vec<Problem>,
 }
 
-/// Reads and checks a config file; all problems at once.
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {}: {}", self.file.display(), self.line, self.key, self.reason)
+    }
+}
+
+/// Reads and checks a config file; all problems at once, in the order of their lines.
+///
+/// Relative paths in the file start at the file's folder.
 pub fn load(path: &Path) -> Result<Loaded, Vec<Problem>> {
-    let _ = path;
-    todo!()
+    let bytes = document::read(path)
+        .map_err(|reason| vec![Problem { file: path.to_owned(), line: 1, key: "(file)".to_owned(), reason }])?;
+    check(path, &bytes)
+}
+
+/// Checks a config file's bytes; `path` names it in problems, and relative paths start at its folder.
+fn check(path: &Path, bytes: &[u8]) -> Result<Loaded, Vec<Problem>> {
+    let report = reader::Report::new(path, bytes);
+    let config = document::parse(bytes, &report, |root| settings::settings(root, path));
+    let (problems, warnings) = report.finish();
+    match config {
+        Some(config) if problems.is_empty() => Ok(Loaded { config, warnings }),
+        // Nothing was reported and nothing was built: a bug of ours, and still no config.
+        None if problems.is_empty() => Err(vec![Problem {
+            file: path.to_owned(),
+            line: 1,
+            key: "(file)".to_owned(),
+            reason: "cannot be used, for a reason that is not known; please report this".to_owned(),
+        }]),
+        _ => Err(problems),
+    }
 }

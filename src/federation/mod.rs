@@ -1,18 +1,40 @@
 //! How they arrive: a grant and the caller's token in, a short-lived Google token out; and the proxy's own identity.
 //!
 //! Two credentials that never mix: the caller's buys the database login, the proxy's own calls the SQL Admin API.
+//!
+//! A workforce grant is one exchange (Workforce Identity Federation: the token logs its subject in); a service
+//! account's is two (Workload Identity Federation, then impersonation). Callers' tokens are not kept: every login
+//! exchanges anew. Tokens are in forms, headers and [`Secret`]s, nowhere else.
+
+mod answer;
+mod impersonate;
+mod managed_identity;
+mod sts;
+mod token_cache;
+
+pub use answer::{MAX_DESCRIPTION_BYTES, MAX_TOKEN_BYTES};
+pub use impersonate::LIFETIME;
+pub use sts::MAX_TOKEN_SECONDS;
+pub use token_cache::{FAILURE_HOLD, LEAST_LIFE, RENEW_BEFORE};
 
 use crate::identity::VerifiedIdentity;
 use crate::names::{Provider, ServiceAccount};
-use crate::policy::Grant;
+use crate::policy::{Grant, How};
 use crate::secret::Secret;
 use crate::time::{Clock, Timestamp};
+use managed_identity::ManagedIdentity;
+use std::sync::Arc;
 use std::time::Duration;
+use sts::Exchange;
+use token_cache::TokenCache;
 
-/// OAuth scope of a database login (facts: Cloud SQL §1.4).
+/// OAuth scope of a database login (Cloud SQL IAM database authentication).
 pub const LOGIN_SCOPE: &str = "https://www.googleapis.com/auth/sqlservice.login";
 /// OAuth scope of the SQL Admin API.
 pub const ADMIN_SCOPE: &str = "https://www.googleapis.com/auth/sqlservice.admin";
+
+/// OAuth scope of a federated token that is good for nothing but impersonation.
+pub const IMPERSONATION_SCOPE: &str = "https://www.googleapis.com/auth/iam";
 
 /// Where Google's services are; a simulator or another universe domain has other addresses. No trailing slashes.
 #[derive(Debug, Clone)]
@@ -46,7 +68,7 @@ pub enum Hop {
 }
 
 /// Why there is no token.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// No answer, or 5xx/429 after the retries the source allows.
     #[error("{hop:?} is unavailable")]
@@ -79,23 +101,54 @@ pub enum Error {
     Stale,
 }
 
+/// How Google is called: where, by what client, until when.
+#[derive(Debug)]
+struct Google {
+    endpoints: GoogleEndpoints,
+    http: crate::http::Client,
+    clock: Clock,
+    deadline: Duration,
+}
+
+impl Google {
+    /// A workload pool's exchange and the impersonation it is for.
+    async fn impersonate(
+        &self,
+        provider: &Provider,
+        account: &ServiceAccount,
+        scope: &str,
+        subject: &Secret<String>,
+    ) -> Result<AccessToken, Error> {
+        let exchange = Exchange { provider, scope: IMPERSONATION_SCOPE, user_project: None };
+        let federated = sts::exchange(self, &exchange, subject).await?;
+        impersonate::generate_access_token(self, account, scope, &federated.token).await
+    }
+}
+
 /// Buys database logins with callers' tokens.
 #[derive(Debug)]
 pub struct Exchanger {
-    _private: (),
+    google: Google,
 }
 
 impl Exchanger {
-    /// `deadline` bounds each of the two calls.
+    /// `deadline` bounds each of the two calls, its retries included.
     pub fn new(endpoints: GoogleEndpoints, http: crate::http::Client, clock: Clock, deadline: Duration) -> Self {
-        let _ = (endpoints, http, clock, deadline);
-        todo!()
+        Self { google: Google { endpoints, http, clock, deadline } }
     }
 
-    /// STS, and for a service account `generateAccessToken`.
+    /// STS, and for a service account `generateAccessToken`. The token has [`LOGIN_SCOPE`] and no other.
+    /// May be dropped at any time; a token that Google issued meanwhile is lost and runs out.
     pub async fn exchange(&self, grant: &Grant, identity: &VerifiedIdentity) -> Result<AccessToken, Error> {
-        let _ = (grant, identity);
-        todo!()
+        match grant.how() {
+            How::Workforce { provider, user_project, .. } => {
+                let exchange = Exchange { provider, scope: LOGIN_SCOPE, user_project: user_project.as_deref() };
+                sts::exchange(&self.google, &exchange, identity.token()).await
+            }
+            How::ServiceAccount { provider, account } => {
+                self.google.impersonate(provider, account, LOGIN_SCOPE, identity.token()).await
+            }
+        }
     }
 }
 
@@ -118,11 +171,16 @@ pub enum OwnIdentityConfig {
 /// The proxy's own Google credential for the SQL Admin API, cached until five minutes before its end.
 #[derive(Debug)]
 pub struct OwnIdentity {
-    _private: (),
+    google: Google,
+    platform: ManagedIdentity,
+    provider: Provider,
+    account: ServiceAccount,
+    cache: TokenCache,
 }
 
 impl OwnIdentity {
-    /// Prepares the credential; calls nothing yet.
+    /// Prepares the credential; calls nothing yet. Refuses a platform whose identities are not supported.
+    /// `deadline` bounds each of the three calls that a renewal makes, its retries included.
     pub fn new(
         config: OwnIdentityConfig,
         endpoints: GoogleEndpoints,
@@ -130,12 +188,35 @@ impl OwnIdentity {
         clock: Clock,
         deadline: Duration,
     ) -> Result<Self, Error> {
-        let _ = (config, endpoints, http, clock, deadline);
-        todo!()
+        let OwnIdentityConfig::AzureManagedIdentity { resource, client_id, provider, service_account } = config;
+        Ok(Self {
+            platform: ManagedIdentity::new(http.clone(), deadline, &resource, client_id)?,
+            google: Google { endpoints, http, clock, deadline },
+            provider,
+            account: service_account,
+            cache: TokenCache::default(),
+        })
     }
 
-    /// A token with [`ADMIN_SCOPE`]. Single flight.
-    pub async fn token(&self) -> Result<std::sync::Arc<AccessToken>, Error> {
-        todo!()
+    /// A token with [`ADMIN_SCOPE`]. Single flight. May be dropped at any time.
+    pub async fn token(&self) -> Result<Arc<AccessToken>, Error> {
+        self.cache.get(&self.google.clock, || self.renew()).await
+    }
+
+    async fn renew(&self) -> Result<AccessToken, Error> {
+        let subject = self.platform.token().await?;
+        let renewed = self.google.impersonate(&self.provider, &self.account, ADMIN_SCOPE, &subject).await;
+        // [`Error::Stale`] asks a caller for a new token; this one is not a caller's.
+        renewed.map_err(|error| match error {
+            Error::Stale => Error::Refused {
+                hop: Hop::OwnIdentity,
+                code: "stale".to_owned(),
+                description: "STS finds the managed identity's token stale".to_owned(),
+            },
+            other => other,
+        })
     }
 }
+
+#[cfg(test)]
+mod tests;

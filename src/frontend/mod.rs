@@ -1,1 +1,62 @@
-//! TODO frontend
+//! The client's side of start-up: a socket in, a [`Login`] out, which can only be accepted or rejected.
+//!
+//! Reads are exact, so that plaintext sent behind an `SSLRequest` reaches the TLS handshake and fails there
+//! (CVE-2021-23214). No token is asked for outside TLS. What the client claims is decoded here and judged elsewhere.
+
+mod listener;
+mod login;
+mod negotiate;
+mod stream;
+mod tls;
+
+pub use listener::{Full, Gate, Incoming, Permit};
+pub use login::{Login, Session};
+pub use negotiate::{CancelRequest, Negotiated, Refused, negotiate};
+pub use stream::ClientStream;
+pub use tls::{TlsError, server_config};
+
+/// The longest token a client may send, in bytes (`PG_MAX_AUTH_TOKEN_LENGTH`, `src/include/libpq/auth.h`).
+pub const MAX_TOKEN: usize = 65_535;
+
+/// Why a client got no further than its start-up.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The socket broke or closed; nobody is there to be told.
+    #[error("the client left during start-up")]
+    Gone(#[source] std::io::Error),
+    /// The client took too long.
+    #[error("the client's start-up took longer than its deadline")]
+    Deadline,
+    /// The TLS handshake failed.
+    #[error("the TLS handshake with the client failed")]
+    Handshake(#[source] std::io::Error),
+    /// It wants a session without TLS.
+    #[error("the client asked for a session without TLS")]
+    NoTls,
+    /// Bytes that are no start-up.
+    #[error("the client's start-up is malformed: {0}")]
+    Malformed(&'static str),
+    /// A protocol major version other than 3.
+    #[error("the client speaks protocol {0}.{1}")]
+    Version(u16, u16),
+    /// A name that PostgreSQL would change, or that could forge a log line.
+    #[error("the start-up parameter {parameter} {reason}")]
+    Name {
+        /// `user`, `database` or another parameter.
+        parameter: String,
+        /// A clause.
+        reason: crate::names::NameError,
+    },
+    /// `user` is missing.
+    #[error("no user name in the start-up packet")]
+    NoUser,
+    /// It wants replication.
+    #[error("the client asked for a replication session")]
+    Replication,
+    /// A limit at the door is reached; said before a token is asked for.
+    #[error(transparent)]
+    Full(Full),
+    /// It sent no password message, or an empty one.
+    #[error("the client sent no token")]
+    NoToken,
+}

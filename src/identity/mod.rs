@@ -1,13 +1,37 @@
 //! Who is this: a bearer token and a time in, a [`VerifiedIdentity`] out.
 //!
-//! Order of checks and their reasons: Entra ID access tokens, facts §1.3. Keys come only from the
-//! configured issuers' discovery documents; nothing in a token names a URL that is fetched.
+//! Order of checks: form and header, then whose key it could be, the key, the signature, and only then what the
+//! token claims: issuer, tenant, version, audience, times, identity (Microsoft identity platform, "Access tokens",
+//! validation; "Secure applications and APIs by validating claims"). What an unverified token says is used to
+//! choose what to check it against and to refuse it. Keys come only from the configured issuers' discovery
+//! documents; nothing in a token names a URL that is fetched.
+//!
+//! The token itself is read once more by Google, which checks it again for itself.
+
+mod claims;
+mod json;
+mod jwks;
+mod jws;
+mod key_cache;
+#[cfg(test)]
+mod testing;
+
+pub use claims::{LEEWAY, MAX_CLAIM_BYTES, MAX_CLAIMS, MAX_LIST_ENTRIES};
+pub use jwks::MAX_KEYS;
+pub use jws::MAX_TOKEN_BYTES;
+pub use key_cache::{FAILURE_HOLD, KEEP_FOR, REFRESH_AFTER, REFRESH_INTERVAL};
 
 use crate::names::{IssuerName, TenantId};
 use crate::secret::Secret;
 use crate::time::Timestamp;
+use jws::Jws;
+use key_cache::{Found, KeyCache};
+use serde_json::Value;
 use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::task::JoinSet;
 
 /// One `[issuer.NAME]` of the config: an Entra tenant whose v2.0 access tokens are accepted.
 #[derive(Debug, Clone)]
@@ -22,6 +46,13 @@ pub struct IssuerConfig {
     pub authority: String,
     /// Client apps (`azp`) that may present tokens; empty means any.
     pub allowed_apps: Vec<String>,
+}
+
+impl IssuerConfig {
+    /// The `iss` of its v2.0 tokens, exactly.
+    pub fn url(&self) -> String {
+        format!("{}/{}/v2.0", self.authority, self.tenant)
+    }
 }
 
 /// Human or software: decided by `idtyp`, else by the presence of `scp`.
@@ -64,7 +95,9 @@ pub struct IdentityFacts {
     pub groups: Option<Vec<String>>,
     /// `roles`; `None` when absent.
     pub roles: Option<Vec<String>>,
-    /// Every other top-level string claim, for a workforce grant's subject (never `email`).
+    /// The top-level string claims that can name a workforce grant's subject, `oid`, `sub` and `upn` among them.
+    /// Never `email`, `name` and its parts (people set them), protocol fields, or values with control characters
+    /// or more than [`MAX_CLAIM_BYTES`].
     pub claims: BTreeMap<String, String>,
     /// `uti`: the token's own id in Entra's sign-in logs.
     pub token_id: Option<String>,
@@ -108,7 +141,7 @@ pub enum Error {
     /// `iss` is no configured issuer's, or does not belong to `tid`, or is not the key's issuer.
     #[error("the token's issuer is not accepted")]
     Issuer,
-    /// `tid` is no configured tenant's.
+    /// `tid` is no configured tenant's. Unverified: nobody here could check such a token.
     #[error("tenant {0} is not accepted")]
     Tenant(String),
     /// No such key, even after a refresh.
@@ -132,6 +165,9 @@ pub enum Error {
     /// `azp` may not present tokens here.
     #[error("client app {0} is not accepted")]
     App(String),
+    /// Callers of this kind are not accepted from this issuer.
+    #[error("callers of kind {0:?} are not accepted")]
+    Kind(CallerKind),
     /// Discovery or keys cannot be had, and none are cached.
     #[error("the keys of issuer {issuer} cannot be fetched")]
     Keys {
@@ -162,26 +198,68 @@ pub enum KeyFetchError {
 }
 
 /// Checks tokens against the configured issuers; caches their keys.
-#[derive(Debug)]
 pub struct Verifier {
-    _private: (),
+    issuers: Vec<Arc<KeyCache>>,
+}
+
+impl fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.issuers.iter().map(|keys| keys.issuer())).finish()
+    }
 }
 
 impl Verifier {
-    /// A verifier for these issuers. Fetches nothing yet.
+    /// A verifier for these issuers. Fetches nothing yet. `deadline` bounds each of the two GETs for keys.
     pub fn new(issuers: Vec<IssuerConfig>, http: crate::http::Client, deadline: Duration) -> Self {
-        let _ = (issuers, http, deadline);
-        todo!()
+        Self { issuers: issuers.into_iter().map(|issuer| KeyCache::new(issuer, http.clone(), deadline)).collect() }
     }
 
-    /// Fetches every issuer's keys, so that the first caller does not wait.
+    /// Fetches every issuer's keys at once, so that the first caller does not wait. Says which could not be had.
     pub async fn warm_up(&self) -> Vec<(IssuerName, KeyFetchError)> {
-        todo!()
+        let mut fetches = JoinSet::new();
+        for keys in &self.issuers {
+            let keys = Arc::clone(keys);
+            fetches.spawn(async move { (keys.issuer().name.clone(), keys.warm_up().await) });
+        }
+        fetches.join_all().await.into_iter().filter_map(|(name, outcome)| Some((name, outcome.err()?))).collect()
     }
 
-    /// Checks one token at `now`.
+    /// Checks one token at `now`. May be dropped at any time; a fetch of keys that it began goes on.
     pub async fn verify(&self, token: Secret<String>, now: Timestamp) -> Result<VerifiedIdentity, Error> {
-        let _ = (token, now);
-        todo!()
+        let jws = Jws::parse(token.expose())?;
+        let keys = self.select(&jws)?;
+        let issuer = keys.issuer();
+        let key = match keys.find(jws.kid()).await {
+            Ok(Found::Key(key)) => key,
+            Ok(Found::Foreign) => return Err(Error::Issuer),
+            Ok(Found::Unknown) => return Err(Error::UnknownKey),
+            Err(source) => return Err(Error::Keys { issuer: issuer.name.clone(), source }),
+        };
+        let facts = claims::check(&jws.verify(&key)?, issuer, now)?;
+        Ok(VerifiedIdentity { facts, token })
+    }
+
+    /// The issuer whose keys and rules a token is to be checked against, by its unverified `iss`; among several
+    /// registrations of one tenant, by its `aud`.
+    fn select(&self, jws: &Jws<'_>) -> Result<&Arc<KeyCache>, Error> {
+        let says = |claim: &str| jws.unverified(claim).and_then(Value::as_str);
+        let iss = says("iss").ok_or(Error::Claim("iss"))?;
+        let named = || self.issuers.iter().filter(|keys| keys.issuer().url() == iss);
+        let by_audience = named().find(|keys| says("aud") == Some(&keys.issuer().audience));
+        by_audience.or_else(|| named().next()).ok_or_else(|| self.stranger(says("tid"), says("ver")))
+    }
+
+    /// Why nobody here answers for a token: another tenant, an older version, or another issuer altogether.
+    fn stranger(&self, tid: Option<&str>, version: Option<&str>) -> Error {
+        match tid.and_then(|tid| TenantId::parse(tid).ok()) {
+            Some(tenant) if self.issuers.iter().all(|keys| keys.issuer().tenant != tenant) => {
+                Error::Tenant(tenant.to_string())
+            }
+            Some(_) if version == Some("1.0") => Error::Version,
+            _ => Error::Issuer,
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

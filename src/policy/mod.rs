@@ -3,12 +3,19 @@
 //! Rules are tried in the order of the file; the first whose *who* and *what* both match decides.
 //! A rule that asks for a claim which the token does not carry does not match. Pure: no I/O, no clock.
 
+mod matching;
+#[cfg(test)]
+mod matrix;
+mod role;
+
 use crate::identity::{CallerKind, VerifiedIdentity};
 use crate::names::{
     DatabaseAlias, DatabaseName, InstanceName, IssuerName, Provider, RoleName, RuleName, ServiceAccount,
 };
 use crate::time::Timestamp;
 use std::collections::BTreeMap;
+
+pub use role::{MAX_SUBJECT_BYTES, refused_subject_claim};
 
 /// One `[database.NAME]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,20 +144,49 @@ pub enum Denied {
 /// The policy: databases and rules, in order.
 #[derive(Debug, Clone)]
 pub struct Policy {
-    _databases: BTreeMap<DatabaseAlias, Target>,
-    _rules: Vec<Rule>,
+    databases: BTreeMap<DatabaseAlias, Target>,
+    rules: Vec<Rule>,
 }
 
 impl Policy {
-    /// Takes checked databases and rules.
+    /// Takes checked databases and rules. Of two databases with one alias the last counts; a TOML table has none.
     pub fn new(databases: Vec<Target>, rules: Vec<Rule>) -> Self {
-        let _ = (databases, rules);
-        todo!()
+        let databases = databases.into_iter().map(|target| (target.alias.clone(), target)).collect();
+        Self { databases, rules }
     }
 
-    /// Decides. `database` is looked up exactly.
+    /// Decides. `database` is looked up exactly: no folding of case, no trimming, no default.
+    ///
+    /// The first rule that matches decides alone: a guest or an unusable subject there is a denial, and no
+    /// later rule is asked, so that a denial never turns into another way in.
     pub fn authorize(&self, identity: &VerifiedIdentity, database: &str) -> Result<Grant, Denied> {
-        let _ = (identity, database);
-        todo!()
+        let caller = identity.facts();
+        let target = self.target(database).ok_or_else(|| Denied::UnknownDatabase(database.to_owned()))?;
+        let Some(rule) = self.rules.iter().find(|rule| rule.matches(caller, &target.alias)) else {
+            return Err(Denied::NoRule { caller: caller.label.clone(), database: target.alias.clone() });
+        };
+        let user = rule.how.role(caller)?;
+        Ok(Grant {
+            rule: rule.name.clone(),
+            target: target.clone(),
+            how: rule.how.clone(),
+            role: user,
+            expires_at: caller.expires_at,
+        })
+    }
+
+    /// The databases, by name.
+    pub fn databases(&self) -> impl Iterator<Item = &Target> {
+        self.databases.values()
+    }
+
+    /// The rules, in the order they are tried.
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
+    fn target(&self, database: &str) -> Option<&Target> {
+        let alias = DatabaseAlias::parse(database).ok()?;
+        self.databases.get(&alias)
     }
 }

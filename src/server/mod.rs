@@ -1,1 +1,247 @@
-//! TODO server
+//! Bind, serve, drain.
+//!
+//! The order matters: everything that can be wrong with the settings is found before a listener opens; the proxy is
+//! ready once both listeners are open; on SIGTERM or SIGINT it stops accepting, lets sessions end when they are idle,
+//! and ends those that are not at the drain deadline.
+
+use crate::admin::{self, AdminState, Readiness};
+use crate::audit::Auditor;
+use crate::cloudsql::{self, Connector};
+use crate::config::Config;
+use crate::federation::{self, Exchanger, OwnIdentity};
+use crate::frontend::{self, Gate, Incoming};
+use crate::identity::Verifier;
+use crate::names::SessionId;
+use crate::relay::Wish;
+use crate::session::{self, Callers, CancelKeys, Services};
+use crate::telemetry::Metrics;
+use crate::time::Clock;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{interval, sleep, timeout};
+
+/// Connections beyond `limits.sessions` that are kept long enough to be told why they are refused.
+const REFUSED_AT_ONCE: usize = 256;
+/// How long to wait after a failed accept (out of file descriptors, say).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How often refusals that were only counted are told.
+const SUPPRESSED_EVERY: Duration = Duration::from_secs(60);
+/// How long sessions may take to write their last words after the drain deadline.
+const LAST_WORDS: Duration = Duration::from_secs(15);
+
+/// Why the proxy does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The listener's certificate.
+    #[error(transparent)]
+    Tls(#[from] frontend::TlsError),
+    /// The HTTPS client.
+    #[error(transparent)]
+    Http(#[from] crate::http::Error),
+    /// The proxy's own identity.
+    #[error("cannot set up the proxy's own identity")]
+    OwnIdentity(#[source] federation::Error),
+    /// The connector.
+    #[error("cannot set up the connector")]
+    Connector(#[source] cloudsql::Error),
+    /// The metrics.
+    #[error("cannot set up the metrics")]
+    Metrics(#[source] prometheus::Error),
+    /// The log.
+    #[error("cannot open the audit log {path}")]
+    Audit {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// An address.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// Signals.
+    #[error("cannot wait for signals")]
+    Signals(#[source] io::Error),
+}
+
+/// Serves until SIGTERM or SIGINT, then drains.
+pub async fn run(config: Config) -> Result<(), Error> {
+    let clock = Clock::system();
+    let metrics = Arc::new(Metrics::new().map_err(Error::Metrics)?);
+    let (readiness, watched) = watch::channel(Readiness::Starting);
+    let gate = Gate::new(config.limits.sessions, config.limits.logins_per_address);
+    let (address, admin_address, most) = (config.listen.address, config.admin, config.limits.sessions);
+    let drain = config.deadlines.drain;
+    let services = Arc::new(services(config, Arc::clone(&metrics), clock)?);
+    let listener = listen(address).await?;
+    let mut stop = Stop::new().map_err(Error::Signals)?;
+    let (_admin_stop, admin_stopped) = watch::channel(());
+    if let Some(address) = admin_address {
+        let listener = listen(address).await?;
+        tracing::info!(address = %listener.local_addr().unwrap_or(address), "admin listener");
+        let state = AdminState { metrics, readiness: watched };
+        tokio::spawn(admin::serve(listener, state, closed(admin_stopped)));
+    }
+    for (issuer, error) in services.verifier.warm_up().await {
+        tracing::warn!(issuer = %issuer, error = %error, "the issuer's keys cannot be fetched yet");
+    }
+    tracing::info!(address = %listener.local_addr().unwrap_or(address), "ready");
+    readiness.send_replace(Readiness::Ready);
+    let (wish, sessions) = accept(&listener, &gate, &services, most, &mut stop).await;
+    drop(listener);
+    readiness.send_replace(Readiness::Draining);
+    drain_sessions(wish, sessions, drain, &mut stop).await;
+    let _ = services.auditor.record_suppressed(SessionId::generate());
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn services(config: Config, metrics: Arc<Metrics>, clock: Clock) -> Result<Services, Error> {
+    let Config {
+        listen,
+        audit,
+        issuers,
+        google,
+        ca_certificate,
+        own_identity,
+        instances,
+        policy,
+        limits,
+        deadlines,
+        ..
+    } = config;
+    let tls = frontend::server_config(&listen.certificate, &listen.key)?;
+    let http = crate::http::Client::new(ca_certificate.as_deref())?;
+    let auditor = Auditor::open(&audit.path, audit.unverified_refusals_per_minute, clock.clone())
+        .map_err(|source| Error::Audit { path: audit.path, source })?;
+    let own = OwnIdentity::new(own_identity, google.clone(), http.clone(), clock.clone(), deadlines.own_identity)
+        .map_err(Error::OwnIdentity)?;
+    let hops =
+        cloudsql::Deadlines { admin_api: deadlines.admin_api, dial: deadlines.dial, handshake: deadlines.handshake };
+    let connector = Connector::new(instances, google.clone(), Arc::new(own), http.clone(), clock.clone(), hops)
+        .map_err(Error::Connector)?;
+    Ok(Services {
+        tls,
+        verifier: Verifier::new(issuers, http.clone(), deadlines.keys),
+        policy,
+        exchanger: Exchanger::new(google, http, clock.clone(), deadlines.sts),
+        connector,
+        auditor,
+        cancel_keys: CancelKeys::default(),
+        callers: Callers::new(limits.sessions_per_caller),
+        metrics,
+        clock,
+        deadlines,
+    })
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
+    TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })
+}
+
+/// Accepts until told to stop. Sessions run in the returned set.
+async fn accept(
+    listener: &TcpListener,
+    gate: &Gate,
+    services: &Arc<Services>,
+    most: usize,
+    stop: &mut Stop,
+) -> (watch::Sender<Wish>, JoinSet<()>) {
+    let (wish, wished) = watch::channel(Wish::Run);
+    let mut sessions = JoinSet::new();
+    let mut minute = interval(SUPPRESSED_EVERY);
+    loop {
+        tokio::select! {
+            () = stop.wait() => return (wish, sessions),
+            _ = minute.tick() => {
+                let _ = services.auditor.record_suppressed(SessionId::generate());
+            }
+            Some(result) = sessions.join_next(), if !sessions.is_empty() => report(result),
+            accepted = listener.accept() => match accepted {
+                Ok((socket, address)) if sessions.len() < most.saturating_add(REFUSED_AT_ONCE) => {
+                    settle(&socket);
+                    let permit = gate.enter(address.ip());
+                    let incoming = Incoming { socket, address, permit };
+                    sessions.spawn(session::serve(incoming, Arc::clone(services), wished.clone()));
+                }
+                Ok((_, address)) => tracing::warn!(%address, "dropped: too many connections to tell it why"),
+                Err(error) => {
+                    tracing::error!(%error, "accept failed");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+    }
+}
+
+/// Small messages leave at once.
+fn settle(socket: &TcpStream) {
+    if let Err(error) = socket.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY");
+    }
+}
+
+/// Lets sessions end when idle; past the deadline, or at a second signal, ends them.
+async fn drain_sessions(wish: watch::Sender<Wish>, mut sessions: JoinSet<()>, deadline: Duration, stop: &mut Stop) {
+    tracing::info!(sessions = sessions.len(), ?deadline, "draining");
+    let last_word = session::shutdown().frame(b'E');
+    wish.send_replace(Wish::WhenIdle(last_word.clone()));
+    tokio::select! {
+        () = join(&mut sessions) => return,
+        () = sleep(deadline) => tracing::warn!(sessions = sessions.len(), "drain deadline; ending what is left"),
+        () = stop.wait() => tracing::warn!(sessions = sessions.len(), "second signal; ending what is left"),
+    }
+    wish.send_replace(Wish::Now(last_word));
+    let _ = timeout(LAST_WORDS, join(&mut sessions)).await;
+    sessions.shutdown().await;
+}
+
+async fn join(sessions: &mut JoinSet<()>) {
+    while let Some(result) = sessions.join_next().await {
+        report(result);
+    }
+}
+
+/// A session that panicked is a bug: it must be seen, and hurt nobody else.
+fn report(result: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = result
+        && error.is_panic()
+    {
+        tracing::error!(%error, "a session panicked");
+    }
+}
+
+/// Resolves when the sender is gone.
+async fn closed(mut watched: watch::Receiver<()>) {
+    while watched.changed().await.is_ok() {}
+}
+
+/// SIGTERM and SIGINT.
+struct Stop {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Stop {
+    fn new() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,5 +1,6 @@
 //! Counters: how often each endpoint was reached, so that tests can assert the path not taken.
 
+use super::faults::Hop;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -36,6 +37,20 @@ pub enum Endpoint {
     InstanceLogin,
     /// Cancel requests that reached the instance.
     InstanceCancel,
+}
+
+impl Endpoint {
+    /// The hop whose faults an HTTP endpoint follows.
+    pub(super) fn hop(self) -> Option<Hop> {
+        match self {
+            Self::EntraDiscovery | Self::EntraKeys => Some(Hop::EntraKeys),
+            Self::OwnIdentity => Some(Hop::OwnIdentity),
+            Self::Sts => Some(Hop::Sts),
+            Self::GenerateAccessToken => Some(Hop::IamCredentials),
+            Self::ConnectSettings | Self::GenerateEphemeralCert => Some(Hop::SqlAdmin),
+            _ => None,
+        }
+    }
 }
 
 const ENDPOINTS: usize = Endpoint::InstanceCancel as usize + 1;

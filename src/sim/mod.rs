@@ -8,9 +8,23 @@
 //! Not for production: the `demo` feature builds it, and release images are built without.
 
 mod calls;
+mod certs;
+mod entra;
 mod faults;
+mod gate;
+mod google;
+mod https;
+mod instance;
+mod postgres;
+mod proxy_config;
+mod start;
+mod state_dir;
 mod token_spec;
+mod watchdog;
 pub mod world;
+
+#[cfg(test)]
+mod tests;
 
 pub use calls::{Calls, Endpoint};
 pub use faults::{Fault, Faults, Hop};
@@ -19,8 +33,16 @@ pub use token_spec::{Signing, TokenSpec, Version};
 use crate::names::InstanceName;
 use crate::secret::Secret;
 use crate::time::Clock;
+use entra::Entra;
+use google::Google;
+use instance::Instance;
+use postgres::Postgres;
+use state_dir::StateDir;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use tokio::task::JoinSet;
 
 /// Why the cloud does not start or cannot do what a test asks.
 #[derive(Debug, thiserror::Error)]
@@ -81,125 +103,168 @@ pub struct ProxyConfig {
     pub extra: String,
 }
 
-/// A running cloud. Dropping it ends everything it started.
+/// A running cloud. Dropping it ends everything it started, and waits for that.
 #[derive(Debug)]
 pub struct Cloud {
-    _private: (),
+    // Dropped in this order: servers first, then PostgreSQL, then the folder.
+    servers: JoinSet<()>,
+    postgres: Postgres,
+    state: StateDir,
+    entra: Arc<Entra>,
+    google: Arc<Google>,
+    instance: Arc<Instance>,
+    faults: Faults,
+    calls: Calls,
+    clock: Clock,
+    offset: Arc<AtomicI64>,
+    urls: Urls,
+}
+
+/// Where the services are.
+#[derive(Debug)]
+struct Urls {
+    entra: String,
+    sts: String,
+    iam_credentials: String,
+    sql_admin: String,
+    identity: String,
 }
 
 impl Cloud {
     /// Starts every simulator and PostgreSQL; ready when it returns.
     pub async fn start(options: CloudOptions) -> Result<Self, Error> {
-        let _ = options;
-        todo!()
+        start::cloud(options).await
     }
 
     /// Ends everything and waits until it is gone.
-    pub async fn shutdown(self) {
-        todo!()
+    pub async fn shutdown(mut self) {
+        self.servers.shutdown().await;
+        let _ = tokio::task::spawn_blocking(move || drop(self)).await;
     }
 
     /// Entra's login host, `https://127.0.0.1:PORT`.
     pub fn entra_authority(&self) -> &str {
-        todo!()
+        &self.urls.entra
     }
     /// STS, `https://127.0.0.1:PORT`.
     pub fn sts_url(&self) -> &str {
-        todo!()
+        &self.urls.sts
     }
     /// IAM Credentials, `https://127.0.0.1:PORT`.
     pub fn iam_credentials_url(&self) -> &str {
-        todo!()
+        &self.urls.iam_credentials
     }
     /// The SQL Admin API, `https://127.0.0.1:PORT`.
     pub fn sql_admin_url(&self) -> &str {
-        todo!()
+        &self.urls.sql_admin
     }
     /// App Service's managed identity endpoint (`IDENTITY_ENDPOINT`, plain http).
     pub fn identity_endpoint(&self) -> &str {
-        todo!()
+        &self.urls.identity
     }
     /// What callers of that endpoint must send (`IDENTITY_HEADER`).
     pub fn identity_header(&self) -> &str {
-        todo!()
+        self.entra.identity_header()
     }
     /// Environment variables that the proxy needs.
     pub fn proxy_environment(&self) -> Vec<(String, String)> {
-        todo!()
+        vec![
+            ("IDENTITY_ENDPOINT".to_owned(), self.identity_endpoint().to_owned()),
+            ("IDENTITY_HEADER".to_owned(), self.identity_header().to_owned()),
+        ]
     }
     /// PEM of the CA that signs every HTTPS simulator and the proxy's listener certificate.
     pub fn ca_path(&self) -> &Path {
-        todo!()
+        self.state.ca()
     }
     /// Certificate chain and key (PEM files) for a proxy on `localhost` and 127.0.0.1.
     pub fn listener_certificate(&self) -> (PathBuf, PathBuf) {
-        todo!()
+        self.state.listener()
     }
     /// The instance's connection name.
     pub fn instance_name(&self) -> &InstanceName {
-        todo!()
+        self.instance.name()
     }
     /// Where the instance listens: 127.x.y.z:3307.
     pub fn instance_address(&self) -> SocketAddr {
-        todo!()
+        self.instance.address()
     }
     /// PostgreSQL's own log: `%m [%p] %u %d %e` and every statement.
     pub fn postgres_log(&self) -> &Path {
-        todo!()
+        self.postgres.log()
     }
     /// A folder (0700) for the files of a test or demo, removed with the cloud.
     pub fn state_dir(&self) -> &Path {
-        todo!()
+        self.state.path()
     }
     /// The config file of a proxy in front of this cloud, as TOML.
     pub fn proxy_config(&self, proxy: &ProxyConfig) -> String {
-        let _ = proxy;
-        todo!()
+        proxy_config::render(self, proxy)
     }
 
     /// Mints any token, right or wrong, without asking an endpoint.
     pub fn mint(&self, spec: &TokenSpec) -> Result<Secret<String>, Error> {
-        let _ = spec;
-        todo!()
+        self.entra.mint(spec)
     }
     /// Orders and clears faults.
     pub fn faults(&self) -> &Faults {
-        todo!()
+        &self.faults
     }
     /// How often each endpoint was reached.
     pub fn calls(&self) -> &Calls {
-        todo!()
+        &self.calls
     }
     /// The cloud's clock.
     pub fn clock(&self) -> &Clock {
-        todo!()
+        &self.clock
     }
     /// Sets the cloud's clock this many seconds ahead of the system's (negative: behind).
     pub fn shift_clock(&self, seconds: i64) {
-        let _ = seconds;
-        todo!()
+        self.offset.store(seconds, Ordering::Relaxed);
     }
-    /// Replaces Entra's signing keys of every tenant (an emergency roll-over).
+    /// Replaces Entra's signing keys of every tenant (an emergency roll-over). Blocks for about a second.
     pub fn roll_keys(&self) -> Result<(), Error> {
-        todo!()
+        self.entra.roll_keys()
     }
     /// Changes the instance's server certificate for new connections.
     pub fn present(&self, certificate: ServerCertificate) {
-        let _ = certificate;
-        todo!()
+        self.instance.present(certificate);
     }
     /// Lays top-level members over `connectSettings`' answer (null takes one out); an empty object ends it.
     pub fn patch_connect_settings(&self, patch: serde_json::Map<String, serde_json::Value>) {
-        let _ = patch;
-        todo!()
+        self.instance.patch(patch);
     }
     /// Takes an IAM role away from a member everywhere (`roles/cloudsql.client`, `serviceAccount:…`, `principal://…`).
     pub fn revoke(&self, role: &str, member: &str) {
-        let _ = (role, member);
-        todo!()
+        self.google.revoke(role, member);
     }
     /// Replaces the instance's client CA: certificates issued so far are refused from now on.
     pub fn rotate_client_ca(&self) -> Result<(), Error> {
-        todo!()
+        self.instance.rotate_client_authority()
     }
+}
+
+impl Error {
+    fn io(action: &str, source: std::io::Error) -> Self {
+        Self::Io { action: action.to_owned(), source }
+    }
+}
+
+/// TLS by aws-lc-rs, whatever the process's default is.
+fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+// The simulators' state stays usable after a panic in a test's thread.
+
+fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

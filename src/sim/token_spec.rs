@@ -1,6 +1,6 @@
 //! What a minted token shall say, right or wrong.
 
-use super::world::{App, PROXY_API, Person, Tenant};
+use super::world::{App, CONTOSO, OWN_CLIENT_ID, OWN_OBJECT_ID, PROXY_API, Person, Tenant};
 use serde_json::{Map, Value};
 
 /// How a minted token is signed.
@@ -39,6 +39,7 @@ pub struct TokenSpec {
     pub(super) signing: Signing,
     pub(super) age: i64,
     pub(super) lifetime: i64,
+    pub(super) id: uuid::Uuid,
 }
 
 impl TokenSpec {
@@ -80,6 +81,18 @@ impl TokenSpec {
         Self::new(app.tenant, claims)
     }
 
+    /// A managed identity's token, that of the proxy.
+    pub(super) fn managed_identity() -> Self {
+        let mut claims = Map::new();
+        let mut claim = |name: &str, value: Value| claims.insert(name.to_owned(), value);
+        claim("oid", OWN_OBJECT_ID.into());
+        claim("sub", OWN_OBJECT_ID.into());
+        claim("azp", OWN_CLIENT_ID.into());
+        claim("azpacr", "2".into());
+        claim("idtyp", "app".into());
+        Self::new(CONTOSO, claims)
+    }
+
     fn new(tenant: Tenant, mut claims: Map<String, Value>) -> Self {
         claims.insert("tid".to_owned(), tenant.id.into());
         claims.insert("aud".to_owned(), PROXY_API.into());
@@ -91,6 +104,7 @@ impl TokenSpec {
             signing: Signing::Published,
             age: 0,
             lifetime: 4500,
+            id: uuid::Uuid::new_v4(),
         }
     }
 

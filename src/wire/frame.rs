@@ -28,7 +28,7 @@ impl Header {
     pub fn decode(bytes: &[u8]) -> Result<Option<Self>, FrameError> {
         let Some((&[kind, a, b, c, d], _)) = bytes.split_first_chunk::<HEADER_BYTES>() else { return Ok(None) };
         let length = u32::from_be_bytes([a, b, c, d]);
-        let body = length.checked_sub(4).filter(|_| length <= i32::MAX as u32).ok_or(FrameError::Length(length))?;
+        let body = length.checked_sub(4).filter(|_| i32::try_from(length).is_ok()).ok_or(FrameError::Length(length))?;
         Ok(Some(Self { kind, body: body as usize }))
     }
 

@@ -16,6 +16,9 @@ pub const CANCEL_REQUEST: u32 = 80_877_102;
 /// Protocol version 3.0.
 pub const PROTOCOL_3_0: u32 = 196_608;
 
+/// Start-up parameters in order: names and values as bytes without NUL.
+pub type Parameters = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// What a client may send first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Initial {
@@ -42,7 +45,7 @@ pub struct StartupPacket {
     /// Minor version asked for (`0` for 3.0).
     pub minor: u16,
     /// Parameters in order, `user` and `database` included.
-    pub parameters: Vec<(Vec<u8>, Vec<u8>)>,
+    pub parameters: Parameters,
 }
 
 impl Initial {
@@ -78,7 +81,7 @@ impl StartupPacket {
 }
 
 /// Name and value pairs up to the terminator, which must be the packet's last byte.
-fn parameters(mut reader: Reader<'_>) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Malformed> {
+fn parameters(mut reader: Reader<'_>) -> Result<Parameters, Malformed> {
     let mut parameters = Vec::new();
     loop {
         let name = reader.cstr()?;

@@ -1,0 +1,274 @@
+//! The events, as plain data: what a line of the log says.
+//!
+//! One JSON object a line. Common members: `version`, `time` (RFC 3339), `session`, `event`. A statement's
+//! `begin` and `end` lines share `id`; an execution that goes through Parse, Bind and Execute is one event with a
+//! begin line for each. Members that do not apply are left out.
+
+use crate::names::{DatabaseAlias, DatabaseName, InstanceName, IssuerName, RoleName, RuleName, SessionId, TenantId};
+use crate::time::Timestamp;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use std::net::SocketAddr;
+
+/// Version of the lines' shape.
+pub const VERSION: u32 = 1;
+
+/// The most of a statement's text that its begin line holds, in bytes; `text_bytes` has the whole length.
+pub const MAX_TEXT_BYTES: usize = 64 * 1024;
+
+/// A line as it is written.
+#[derive(Debug, Serialize)]
+pub(super) struct Line<'a> {
+    pub version: u32,
+    pub time: Timestamp,
+    pub session: SessionId,
+    #[serde(flatten)]
+    pub event: &'a Event<'a>,
+}
+
+/// What happened.
+#[derive(Debug, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event<'a> {
+    /// A caller was verified and granted; nothing has been exchanged or dialled yet.
+    SessionStart(Box<SessionStart<'a>>),
+    /// The instance accepted the login; statements can follow.
+    SessionOpen(SessionOpen),
+    /// The session is over.
+    SessionEnd(SessionEnd<'a>),
+    /// Somebody was refused; `correlation` is what they were told.
+    Refused(Box<Refused<'a>>),
+    /// Refusals before a token verified that were counted and not written.
+    RefusalsSuppressed {
+        /// How many.
+        count: u64,
+    },
+    /// A message takes its place before its bytes leave.
+    Begin(Begin<'a>),
+    /// What became of it.
+    End(End<'a>),
+    /// The server reported an error at Sync (a deferred constraint, say): what ran before it did not commit.
+    SyncError {
+        /// SQLSTATE.
+        sqlstate: String,
+    },
+    /// Somebody with the session's key asked to cancel its statement.
+    Cancel {
+        /// Where the request came from.
+        client: SocketAddr,
+        /// `forwarded`, or why not.
+        outcome: &'a str,
+    },
+}
+
+/// Who acts, from the verified token alone.
+#[derive(Debug, Clone, Serialize)]
+pub struct Caller {
+    /// For people to read; never an identity.
+    pub label: String,
+    /// Issuer, as the config calls it.
+    pub issuer: IssuerName,
+    /// Entra tenant.
+    pub tenant: TenantId,
+    /// With the tenant, the identity.
+    pub object_id: String,
+    /// `user` or `app`.
+    pub kind: &'static str,
+    /// Client app that asked for the token (`azp`).
+    pub app: String,
+    /// The token's id in Entra's sign-in logs (`uti`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_id: Option<String>,
+}
+
+/// What the client says of itself; never believed.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Claimed {
+    /// `user` of the start-up packet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// `database` of the start-up packet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
+    /// `application_name` of the start-up packet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub application_name: Option<String>,
+}
+
+/// [`Event::SessionStart`].
+#[derive(Debug, Serialize)]
+pub struct SessionStart<'a> {
+    /// Who.
+    pub caller: &'a Caller,
+    /// What the client says of itself.
+    pub claimed: &'a Claimed,
+    /// The rule that decided.
+    pub rule: &'a RuleName,
+    /// `workforce` or `service_account`.
+    pub grant: &'static str,
+    /// The database as the config calls it.
+    pub database: &'a DatabaseAlias,
+    /// The database as the instance calls it.
+    pub database_name: &'a DatabaseName,
+    /// The instance.
+    pub instance: &'a InstanceName,
+    /// What the instance sees as the user.
+    pub database_user: &'a RoleName,
+    /// Client address.
+    pub client: SocketAddr,
+    /// Whether statements carry the caller's tag.
+    pub tag: bool,
+    /// When the token ends.
+    pub token_expires: Timestamp,
+}
+
+/// [`Event::SessionOpen`].
+#[derive(Debug, Serialize)]
+pub struct SessionOpen {
+    /// The server's process.
+    pub backend_pid: u32,
+    /// Where the instance was reached.
+    pub instance_address: SocketAddr,
+    /// From accept to here.
+    pub login_us: u64,
+}
+
+/// [`Event::SessionEnd`].
+#[derive(Debug, Serialize)]
+pub struct SessionEnd<'a> {
+    /// Why: `client`, `server`, `drain`, `protocol`, `audit`, `deadline`.
+    pub reason: &'a str,
+    /// SQLSTATE of the last word to the client, if the proxy had one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sqlstate: Option<&'a str>,
+    /// From accept to here.
+    pub duration_us: u64,
+    /// Begin lines written.
+    pub statements: u64,
+    /// From the client.
+    pub bytes_in: u64,
+    /// To the client.
+    pub bytes_out: u64,
+}
+
+/// [`Event::Refused`].
+#[derive(Debug, Default, Serialize)]
+pub struct Refused<'a> {
+    /// The id the client was told; equal to `session`.
+    pub correlation: String,
+    /// SQLSTATE the client was told.
+    pub sqlstate: &'a str,
+    /// Message the client was told.
+    pub message: &'a str,
+    /// What failed, in full, without secrets.
+    pub reason: &'a str,
+    /// Which side is to blame: `client`, `proxy`, `entra`, `google`, `database`.
+    pub blame: &'a str,
+    /// Who, once verified.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub caller: Option<&'a Caller>,
+    /// What the client says of itself, once it has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub claimed: Option<&'a Claimed>,
+    /// Client address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client: Option<SocketAddr>,
+}
+
+/// Which message opened or continued an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// `Query`.
+    Query,
+    /// `Parse`.
+    Parse,
+    /// `Bind`.
+    Bind,
+    /// `Execute`.
+    Execute,
+    /// `FunctionCall`.
+    FunctionCall,
+}
+
+/// [`Event::Begin`].
+#[derive(Debug, Serialize)]
+pub struct Begin<'a> {
+    /// Joins begin and end lines: the session's id and the event's number in it.
+    pub id: String,
+    /// Which message.
+    pub stage: Stage,
+    /// Who; the same as in the session's start line.
+    pub caller: &'a RawValue,
+    /// The statement's text as the client sent it, at most [`MAX_TEXT_BYTES`]; only where a text enters or an event
+    /// opens on a remembered one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// The text in base64, when it is not UTF-8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text_base64: Option<String>,
+    /// The whole text's length in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text_bytes: Option<u64>,
+    /// Prepared statement's name, when it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub statement: Option<String>,
+    /// Portal's name, when it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub portal: Option<String>,
+    /// `FunctionCall`: the function's OID.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub function_oid: Option<u32>,
+    /// Whether the statement left with the caller's tag.
+    pub tagged: bool,
+}
+
+/// How an event ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It completed.
+    Ok,
+    /// The server reported an error.
+    Error,
+    /// The server reported `query_canceled` (57014).
+    Canceled,
+    /// An Execute stopped at its row limit.
+    Suspended,
+    /// Bound, never executed.
+    Bound,
+    /// Parsed, never bound.
+    Parsed,
+    /// Skipped by the server after an earlier error.
+    Skipped,
+    /// The session ended before the server's answer.
+    Unknown,
+}
+
+/// [`Event::End`].
+#[derive(Debug, Serialize)]
+pub struct End<'a> {
+    /// Joins begin and end lines.
+    pub id: String,
+    /// A Query with several statements has several end lines, from 0.
+    pub part: u32,
+    /// No end line of this id follows.
+    #[serde(rename = "final")]
+    pub last: bool,
+    /// How.
+    pub outcome: Outcome,
+    /// Only with an error.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sqlstate: Option<&'a str>,
+    /// The server's command tag, without its numbers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<&'a str>,
+    /// Rows returned or changed.
+    pub rows: u64,
+    /// Bytes of the event's messages and of COPY data, from the client.
+    pub bytes_in: u64,
+    /// Bytes of the answer, to the client.
+    pub bytes_out: u64,
+    /// From the first begin line to here.
+    pub duration_us: u64,
+}

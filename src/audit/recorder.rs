@@ -1,0 +1,183 @@
+//! One session's place in the log.
+
+use super::event::{self, Caller, Event, MAX_TEXT_BYTES, Stage};
+use super::{Auditor, Unrecorded};
+use crate::names::SessionId;
+use base64::Engine;
+use serde_json::value::RawValue;
+
+/// What a begin line says, before it has an id.
+#[derive(Debug, Clone, Copy)]
+pub struct Begin<'a> {
+    /// Number of the event in its session.
+    pub event: u64,
+    /// Which message.
+    pub stage: Stage,
+    /// The text's known start, and its whole length in bytes.
+    pub text: Option<(&'a [u8], u64)>,
+    /// Prepared statement's name; empty is the unnamed one.
+    pub statement: &'a [u8],
+    /// Portal's name; empty is the unnamed one.
+    pub portal: &'a [u8],
+    /// `FunctionCall`: the function's OID.
+    pub function_oid: Option<u32>,
+    /// Whether the statement leaves with the tag.
+    pub tagged: bool,
+}
+
+/// What an end line says, before it has an id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct End {
+    /// Number of the event in its session.
+    pub event: u64,
+    /// Which of a Query's statements.
+    pub part: u32,
+    /// No further end follows for this event.
+    pub last: bool,
+    /// How.
+    pub outcome: event::Outcome,
+    /// With an error.
+    pub sqlstate: Option<String>,
+    /// Command tag without numbers.
+    pub command: Option<String>,
+    /// Rows returned or changed.
+    pub rows: u64,
+    /// From the client, in bytes.
+    pub bytes_in: u64,
+    /// To the client, in bytes.
+    pub bytes_out: u64,
+    /// Since the first begin, in microseconds.
+    pub duration_us: u64,
+}
+
+/// Writes one session's lines. Nothing may be forwarded that [`Recorder::commit`] has not taken.
+#[derive(Debug)]
+pub struct Recorder {
+    auditor: Auditor,
+    session: SessionId,
+    caller: Box<RawValue>,
+    pending: Vec<u8>,
+    statements: u64,
+}
+
+impl Recorder {
+    /// Opens the session's record with its start line; an error means the session must not go on.
+    pub fn open(auditor: Auditor, session: SessionId, start: event::SessionStart<'_>) -> Result<Self, Unrecorded> {
+        let caller: &Caller = start.caller;
+        let caller = serde_json::value::to_raw_value(caller).map_err(std::io::Error::from)?;
+        auditor.record(session, &Event::SessionStart(Box::new(start)))?;
+        Ok(Self { auditor, session, caller, pending: Vec::new(), statements: 0 })
+    }
+
+    /// The session that is recorded.
+    pub fn session(&self) -> SessionId {
+        self.session
+    }
+
+    /// Begin lines so far.
+    pub fn statements(&self) -> u64 {
+        self.statements
+    }
+
+    /// Prepares a begin line; [`Recorder::commit`] writes it.
+    pub fn begin(&mut self, begin: &Begin<'_>) -> Result<(), Unrecorded> {
+        self.statements = self.statements.saturating_add(1);
+        let (text, text_base64) = match begin.text {
+            Some((text, whole)) => encode_text(text, whole),
+            None => (None, None),
+        };
+        let event = Event::Begin(event::Begin {
+            id: self.id(begin.event),
+            stage: begin.stage,
+            caller: &self.caller,
+            text,
+            text_base64,
+            text_bytes: begin.text.map(|(_, whole)| whole),
+            statement: name(begin.statement),
+            portal: name(begin.portal),
+            function_oid: begin.function_oid,
+            tagged: begin.tagged,
+        });
+        self.auditor.encode(&mut self.pending, self.session, &event)
+    }
+
+    /// Prepares an end line; [`Recorder::commit`] writes it.
+    pub fn end(&mut self, end: &End) -> Result<(), Unrecorded> {
+        let event = Event::End(event::End {
+            id: self.id(end.event),
+            part: end.part,
+            last: end.last,
+            outcome: end.outcome,
+            sqlstate: end.sqlstate.as_deref(),
+            command: end.command.as_deref(),
+            rows: end.rows,
+            bytes_in: end.bytes_in,
+            bytes_out: end.bytes_out,
+            duration_us: end.duration_us,
+        });
+        self.auditor.encode(&mut self.pending, self.session, &event)
+    }
+
+    /// Prepares an event of the session itself; [`Recorder::commit`] writes it.
+    pub fn prepare(&mut self, event: &Event<'_>) -> Result<(), Unrecorded> {
+        self.auditor.encode(&mut self.pending, self.session, event)
+    }
+
+    /// Writes every prepared line in one `write(2)`. On an error none of them counts as written.
+    pub fn commit(&mut self) -> Result<(), Unrecorded> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        let result = self.auditor.append(&self.pending);
+        self.pending.clear();
+        result
+    }
+
+    /// Writes an event of the session itself, at once.
+    pub fn record(&self, event: &Event<'_>) -> Result<(), Unrecorded> {
+        self.auditor.record(self.session, event)
+    }
+
+    fn id(&self, event: u64) -> String {
+        format!("{}.{event}", self.session)
+    }
+}
+
+/// The text as UTF-8, or as base64 when it is not; at most [`MAX_TEXT_BYTES`], cut at a character's edge.
+fn encode_text(text: &[u8], whole: u64) -> (Option<String>, Option<String>) {
+    let cut = text.get(..MAX_TEXT_BYTES).unwrap_or(text);
+    match std::str::from_utf8(cut) {
+        Ok(text) => (Some(text.to_owned()), None),
+        // `error_len` is `None` when only the end is missing: the cut went through a character.
+        Err(error) if error.error_len().is_none() && whole > cut.len() as u64 => {
+            let whole = cut.get(..error.valid_up_to()).unwrap_or_default();
+            (Some(String::from_utf8_lossy(whole).into_owned()), None)
+        }
+        Err(_) => (None, Some(base64::engine::general_purpose::STANDARD.encode(cut))),
+    }
+}
+
+fn name(bytes: &[u8]) -> Option<String> {
+    (!bytes.is_empty()).then(|| String::from_utf8_lossy(bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_that_is_not_utf8_is_kept_whole_in_base64() {
+        assert_eq!(encode_text(b"SELECT 1", 8), (Some("SELECT 1".to_owned()), None));
+        assert_eq!(encode_text(b"\x83\x5c \xff x", 6), (None, Some("g1wg/yB4".to_owned())));
+    }
+
+    #[test]
+    fn a_long_text_is_cut_between_characters() {
+        let text = "é".repeat(MAX_TEXT_BYTES);
+        let (cut, _) = encode_text(&text.as_bytes()[1..], text.len() as u64 - 1);
+        assert!(cut.is_none(), "a leading half character is no cut of ours");
+        let (cut, _) = encode_text(format!("x{text}").as_bytes(), text.len() as u64 + 1);
+        let cut = cut.unwrap();
+        assert!(cut.len() < MAX_TEXT_BYTES && cut.starts_with("xé"));
+    }
+}

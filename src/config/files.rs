@@ -1,0 +1,91 @@
+//! Paths in the file, and whether what they name can be used. Nothing is written, no private key is kept.
+
+use super::values;
+use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use toml::de::DeValue;
+
+/// The largest PEM file, in bytes: a bundle of public roots is about 250 KiB.
+const MAX_PEM_BYTES: u64 = 1024 * 1024;
+
+/// A PEM file with at least one certificate, and the certificates.
+pub(super) fn certificates(
+    value: &DeValue<'_>,
+    folder: &Path,
+) -> Result<(PathBuf, Vec<CertificateDer<'static>>), String> {
+    let path = resolve(value, folder)?;
+    let pem = read(&path)?;
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    match chain {
+        Ok(chain) if !chain.is_empty() => Ok((path, chain)),
+        Ok(_) => Err(format!("{} has no -----BEGIN CERTIFICATE-----", path.display())),
+        Err(_) => Err(format!("{} is not well-formed PEM", path.display())),
+    }
+}
+
+/// A PEM file with a private key, and the key.
+pub(super) fn private_key(value: &DeValue<'_>, folder: &Path) -> Result<(PathBuf, PrivateKeyDer<'static>), String> {
+    let path = resolve(value, folder)?;
+    let pem = zeroize::Zeroizing::new(read(&path)?);
+    // The parser's own reason could quote the file.
+    let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|_| {
+        format!("{} has no usable -----BEGIN … PRIVATE KEY----- (encrypted keys are not)", path.display())
+    })?;
+    Ok((path, key))
+}
+
+/// Whether a key can sign, and belongs to the first certificate.
+pub(super) fn pair(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<(), String> {
+    CertifiedKey::from_der(chain, key, &default_provider()).map(drop).map_err(|error| match error {
+        rustls::Error::InconsistentKeys(_) => {
+            "does not belong to the first certificate of listen.certificate".to_owned()
+        }
+        other => format!("cannot serve listen.certificate: {other}"),
+    })
+}
+
+/// A log file: it or at least its folder exists.
+pub(super) fn log_file(value: &DeValue<'_>, folder: &Path) -> Result<PathBuf, String> {
+    let path = resolve(value, folder)?;
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !parent.is_dir() {
+        return Err(format!(
+            "the folder {} does not exist; create it for the proxy's user, mode 0750",
+            parent.display()
+        ));
+    }
+    match fs::metadata(&path) {
+        Ok(metadata) if metadata.is_dir() => Err(format!("{} is a folder, not a file", path.display())),
+        _ => Ok(path),
+    }
+}
+
+/// Whether a file's mode lets every user read it.
+pub(super) fn everyone_reads(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
+}
+
+/// A path, from the config's folder unless it is absolute.
+fn resolve(value: &DeValue<'_>, folder: &Path) -> Result<PathBuf, String> {
+    values::text(value).map(|text| folder.join(text))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    let unreadable = |error: std::io::Error| format!("{} cannot be read: {error}", path.display());
+    // A FIFO would hold the start-up for good.
+    if !fs::metadata(path).map_err(unreadable)?.is_file() {
+        return Err(format!("{} is not a regular file", path.display()));
+    }
+    let mut bytes = Vec::new();
+    File::open(path).map_err(unreadable)?.take(MAX_PEM_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > MAX_PEM_BYTES {
+        return Err(format!("{} is larger than {MAX_PEM_BYTES} bytes", path.display()));
+    }
+    Ok(bytes)
+}

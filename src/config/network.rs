@@ -1,0 +1,55 @@
+//! `[listen]`, `[admin]`, `[https]` and `[google]`: who is listened to and who is called.
+
+use super::reader::Section;
+use super::{ListenConfig, files, values};
+use crate::federation::GoogleEndpoints;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+/// Where the admin listener is when the file does not say.
+const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
+
+pub(super) fn listen(section: Section<'_>, folder: &Path) -> Option<ListenConfig> {
+    let address = section.required("address", values::socket_address);
+    let chain = section.required("certificate", |value| files::certificates(value, folder));
+    let key = section.required_field("key");
+    let private = key.as_ref().and_then(|key| key.read(|value| files::private_key(value, folder)));
+    section.finish();
+    let ((certificate, chain), key, (path, private)) = (chain?, key?, private?);
+    files::pair(chain, private).map_err(|reason| key.problem(&reason)).ok()?;
+    if files::everyone_reads(&path) {
+        key.warning("can be read by every user of this machine; mode 0600 or 0640 is enough");
+    }
+    Some(ListenConfig { address: address?, certificate, key: path })
+}
+
+pub(super) fn admin(section: Option<Section<'_>>) -> Option<SocketAddr> {
+    let Some(section) = section else { return Some(DEFAULT_ADMIN) };
+    let enabled = section.optional("enabled", values::boolean).unwrap_or(true);
+    let field = section.field("address");
+    let address = field.as_ref().and_then(|field| field.read(values::socket_address)).unwrap_or(DEFAULT_ADMIN);
+    if let Some(field) = field.filter(|_| enabled && !address.ip().is_loopback()) {
+        field.warning("is not loopback: health and metrics are served there in the clear, to anybody who asks");
+    }
+    section.finish();
+    enabled.then_some(address)
+}
+
+pub(super) fn https(section: Section<'_>, folder: &Path) -> Option<PathBuf> {
+    let ca = section.optional("ca_certificate", |value| files::certificates(value, folder));
+    section.finish();
+    ca.map(|(path, _)| path)
+}
+
+pub(super) fn google(section: Option<Section<'_>>) -> GoogleEndpoints {
+    let given = |key| section.as_ref().and_then(|section| section.optional(key, values::service_url));
+    let endpoints = GoogleEndpoints {
+        sts: given("sts").unwrap_or_else(|| "https://sts.googleapis.com".to_owned()),
+        iam_credentials: given("iam_credentials").unwrap_or_else(|| "https://iamcredentials.googleapis.com".to_owned()),
+        sql_admin: given("sql_admin").unwrap_or_else(|| "https://sqladmin.googleapis.com".to_owned()),
+    };
+    if let Some(section) = section {
+        section.finish();
+    }
+    endpoints
+}

@@ -1,0 +1,145 @@
+//! `[[rule]]`: who may reach what, and how they arrive there.
+
+use super::reader::{Declared, Field, Placed, Section};
+use super::{trust, values};
+use crate::identity::{CallerKind, IssuerConfig};
+use crate::names::{DatabaseAlias, IssuerName, RuleName, ServiceAccount};
+use crate::policy::{How, Rule, Target, Who, refused_subject_claim};
+use toml::de::DeValue;
+
+const KINDS: &[(&str, CallerKind)] = &[("user", CallerKind::User), ("app", CallerKind::App)];
+/// The longest quota project, in bytes (STS, `options.userProject`).
+const MAX_USER_PROJECT_BYTES: usize = 32;
+
+#[derive(Clone, Copy)]
+enum Grant {
+    Workforce,
+    ServiceAccount,
+}
+
+const GRANTS: &[(&str, Grant)] = &[("workforce", Grant::Workforce), ("service_account", Grant::ServiceAccount)];
+
+/// Every rule, in the order of the file.
+pub(super) fn rules(
+    root: &Section<'_>,
+    issuers: &Declared<IssuerConfig>,
+    databases: &Declared<Target>,
+) -> Vec<Placed<Rule>> {
+    let mut rules: Vec<Placed<Rule>> = Vec::new();
+    let entries = root.required_field("rule").and_then(|field| field.entries()).unwrap_or_default();
+    for entry in entries {
+        let Some(section) = entry.section() else { continue };
+        let Some(rule) = rule(section, issuers, databases) else { continue };
+        let twin = rules.iter().find(|other| other.value.name == rule.value.name);
+        if let Some(twin) = twin {
+            let line = entry.report.line(twin.at);
+            entry.report.problem(rule.at, &rule.key, &format!("is the name of the rule on line {line} as well"));
+        }
+        rules.push(rule);
+    }
+    rules
+}
+
+fn rule(
+    mut section: Section<'_>,
+    issuers: &Declared<IssuerConfig>,
+    databases: &Declared<Target>,
+) -> Option<Placed<Rule>> {
+    let name = section.required("name", values::name(RuleName::parse));
+    if let Some(name) = &name {
+        section.rename("rule", name.as_str());
+    }
+    let issuer = section.required_field("issuer");
+    let issuer = issuer.as_ref().and_then(|field| issuers.resolve(field, "issuer", IssuerName::parse));
+    let listed = section.required_field("databases").and_then(|field| some_entries(&field)).unwrap_or_default();
+    let databases =
+        listed.iter().filter_map(|entry| databases.resolve(entry, "database", DatabaseAlias::parse)).collect();
+    let who = who(&section);
+    let how = section.required_section("grant").and_then(how);
+    let (key, at) = (section.key.clone(), section.at);
+    section.finish();
+    Some(Placed { key, at, value: Rule { name: name?, issuer: issuer?, databases, who: who?, how: how? } })
+}
+
+/// The conditions. None at all would hand the database to the whole tenant, software included.
+fn who(section: &Section<'_>) -> Option<Who> {
+    let conditions = ["kind", "object_ids", "groups", "roles", "apps"].map(|key| section.field(key).is_some());
+    let ids = |key| condition(section, key, values::guid);
+    let who = Who {
+        kind: section.optional("kind", values::one_of(KINDS)),
+        object_ids: ids("object_ids"),
+        groups: ids("groups"),
+        roles: condition(section, "roles", |value| values::text(value).map(str::to_owned)),
+        apps: ids("apps"),
+    };
+    if !conditions.contains(&true) {
+        let reason = "needs at least one condition besides databases: kind, object_ids, groups, roles or apps";
+        section.report.absence(section.at, &section.key, reason);
+        return None;
+    }
+    Some(who)
+}
+
+/// A list that must not be empty when it is there: an empty one would ask nothing, not admit nobody.
+fn condition(
+    section: &Section<'_>,
+    key: &'static str,
+    parse: impl Fn(&DeValue<'_>) -> Result<String, String>,
+) -> Vec<String> {
+    let entries = section.field(key).and_then(|field| some_entries(&field)).unwrap_or_default();
+    entries.iter().filter_map(|entry| entry.read(&parse)).collect()
+}
+
+fn some_entries<'a>(field: &Field<'a>) -> Option<Vec<Field<'a>>> {
+    let entries = field.entries()?;
+    if entries.is_empty() {
+        field.problem("is empty; leave it out or name at least one");
+    }
+    Some(entries)
+}
+
+fn how(section: Section<'_>) -> Option<How> {
+    let how = match section.required("kind", values::one_of(GRANTS))? {
+        Grant::Workforce => workforce(&section),
+        Grant::ServiceAccount => service_account(&section),
+    };
+    section.finish();
+    how
+}
+
+fn workforce(section: &Section<'_>) -> Option<How> {
+    let provider = section.required("provider", trust::workforce_provider);
+    let subject_claim = section.required("subject_claim", subject_claim);
+    let user_project = section.optional("user_project", user_project);
+    Some(How::Workforce { provider: provider?, subject_claim: subject_claim?, user_project })
+}
+
+fn service_account(section: &Section<'_>) -> Option<How> {
+    let provider = section.required("provider", trust::workload_provider);
+    let account = section.required("service_account", |value| {
+        let account = values::name(ServiceAccount::parse)(value)?;
+        account.database_user().map_err(|error| format!("gives a database user that {error}"))?;
+        Ok(account)
+    });
+    Some(How::ServiceAccount { provider: provider?, account: account? })
+}
+
+fn subject_claim(value: &DeValue<'_>) -> Result<String, String> {
+    let claim = values::text(value)?;
+    if let Some(reason) = refused_subject_claim(claim) {
+        return Err(reason.to_owned());
+    }
+    if !claim.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
+        return Err("is not a claim's name, such as upn, oid or sub".to_owned());
+    }
+    Ok(claim.to_owned())
+}
+
+fn user_project(value: &DeValue<'_>) -> Result<String, String> {
+    let project = values::text(value)?;
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.' | ':');
+    if project.len() > MAX_USER_PROJECT_BYTES || !project.chars().all(allowed) {
+        return Err(format!("is not a project's id or number of at most {MAX_USER_PROJECT_BYTES} characters"));
+    }
+    Ok(project.to_owned())
+}

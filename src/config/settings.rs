@@ -1,0 +1,89 @@
+//! The whole file: every section in turn, then what only shows between them.
+
+use super::durations::{DEADLINES, DRAIN};
+use super::reader::{Placed, Section};
+use super::{AuditConfig, Config, Deadlines, Limits, files, lints, network, rules, targets, trust, values};
+use crate::policy::Policy;
+use std::ops::RangeInclusive;
+use std::path::Path;
+
+/// What a count may be. More sessions than this need more ports and descriptors than one process gets.
+const COUNTS: RangeInclusive<u32> = 1..=100_000;
+
+/// Reads everything; `None` when anything needed could not be read, which has been reported.
+pub(super) fn settings(root: Section<'_>, file: &Path) -> Option<Config> {
+    let folder = file.parent().unwrap_or(Path::new(""));
+    let listen = root.required_section("listen").and_then(|section| network::listen(section, folder));
+    let admin = network::admin(root.section("admin"));
+    let audit = root.required_section("audit").and_then(|section| audit(section, folder));
+    let ca_certificate = root.section("https").and_then(|section| network::https(section, folder));
+    let google = network::google(root.section("google"));
+    let own_identity = root.required_section("own_identity").and_then(trust::own_identity);
+    let issuers = trust::issuers(&root);
+    let instances = targets::instances(&root);
+    let databases = targets::databases(&root, &instances);
+    let rules = rules::rules(&root, &issuers, &databases);
+    let limits = root.section("limits").map_or_else(Limits::default, limits);
+    let deadlines = root.section("deadlines").map_or_else(Deadlines::default, deadlines);
+    if let (Some(listen), Some(admin)) = (&listen, admin) {
+        lints::addresses(&root, listen.address, admin);
+    }
+    lints::unused(root.report, &issuers, &instances, &databases, &rules);
+    lints::unreachable(root.report, &rules);
+    root.finish();
+    Some(Config {
+        listen: listen?,
+        admin,
+        audit: audit?,
+        issuers: Placed::values(issuers.entries),
+        google,
+        ca_certificate,
+        own_identity: own_identity?,
+        instances: Placed::values(instances.entries),
+        policy: Policy::new(Placed::values(databases.entries), Placed::values(rules)),
+        limits,
+        deadlines,
+    })
+}
+
+fn audit(section: Section<'_>, folder: &Path) -> Option<AuditConfig> {
+    let path = section.required("path", |value| files::log_file(value, folder));
+    let budget = section.optional("unverified_refusals_per_minute", values::integer(1..=1_000_000));
+    section.finish();
+    Some(AuditConfig { path: path?, unverified_refusals_per_minute: budget.unwrap_or(60) })
+}
+
+fn limits(section: Section<'_>) -> Limits {
+    let default = Limits::default();
+    let count = |key, default| section.optional(key, values::integer(COUNTS)).map_or(default, |count| count as usize);
+    let limits = Limits {
+        sessions: count("sessions", default.sessions),
+        sessions_per_caller: count("sessions_per_caller", default.sessions_per_caller),
+        logins_per_address: count("logins_per_address", default.logins_per_address),
+    };
+    if let Some(field) = section.field("sessions_per_caller").filter(|_| limits.sessions_per_caller > limits.sessions) {
+        field.warning("is more than limits.sessions, so it is never reached");
+    }
+    section.finish();
+    limits
+}
+
+fn deadlines(section: Section<'_>) -> Deadlines {
+    let default = Deadlines::default();
+    let deadline = |key, default| section.optional(key, values::duration(DEADLINES)).unwrap_or(default);
+    let deadlines = Deadlines {
+        startup: deadline("startup", default.startup),
+        keys: deadline("keys", default.keys),
+        sts: deadline("sts", default.sts),
+        iam_credentials: deadline("iam_credentials", default.iam_credentials),
+        own_identity: deadline("own_identity", default.own_identity),
+        admin_api: deadline("admin_api", default.admin_api),
+        dial: deadline("dial", default.dial),
+        handshake: deadline("handshake", default.handshake),
+        login: deadline("login", default.login),
+        cancel: deadline("cancel", default.cancel),
+        drain: section.optional("drain", values::duration(DRAIN)).unwrap_or(default.drain),
+    };
+    section.finish();
+    deadlines
+}

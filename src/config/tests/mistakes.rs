@@ -1,0 +1,155 @@
+//! One mistake each, and the one problem it makes.
+
+use super::{edited, problems};
+
+/// A line of the minimal file, what stands there instead, and the problem.
+const MISTAKES: &[(&str, &str, &str)] = &[
+    ("address = \"127.0.0.1:5432\"", "address = 5432", "2: listen.address: must be a string, not an integer"),
+    (
+        "address = \"127.0.0.1:5432\"",
+        "adress = \"127.0.0.1:5432\"",
+        "2: listen.adress: is not a known key; did you mean \"address\"?",
+    ),
+    (
+        "certificate = \"tls.crt\"",
+        "certificate = \"none.crt\"",
+        "3: listen.certificate: none.crt cannot be read: No such file or directory (os error 2)",
+    ),
+    (
+        "certificate = \"tls.crt\"",
+        "certificate = \"tls.key\"",
+        "3: listen.certificate: tls.key has no -----BEGIN CERTIFICATE-----",
+    ),
+    ("certificate = \"tls.crt\"", "certificate = \".\"", "3: listen.certificate: . is not a regular file"),
+    (
+        "key = \"tls.key\"",
+        "key = \"tls.crt\"",
+        "4: listen.key: tls.crt has no usable -----BEGIN … PRIVATE KEY----- (encrypted keys are not)",
+    ),
+    (
+        "key = \"tls.key\"",
+        "key = \"other.key\"",
+        "4: listen.key: does not belong to the first certificate of listen.certificate",
+    ),
+    (
+        "path = \"audit.jsonl\"",
+        "path = \"no/audit.jsonl\"",
+        "7: audit.path: the folder no does not exist; create it for the proxy's user, mode 0750",
+    ),
+    (
+        "path = \"audit.jsonl\"",
+        "path = \"tls.key/a\"",
+        "7: audit.path: the folder tls.key does not exist; create it for the proxy's user, mode 0750",
+    ),
+    (
+        "kind = \"azure-managed-identity\"",
+        "kind = \"key-file\"",
+        "10: own_identity.kind: must be \"azure-managed-identity\"",
+    ),
+    (
+        "projects/1/locations/global/workloadIdentityPools/azure/providers/proxy",
+        "locations/global/workforcePools/azure/providers/proxy",
+        "12: own_identity.provider: is in a workforce pool, which is for people; a service account needs a workloadIdentityPools provider",
+    ),
+    (
+        "tenant = \"6f9b1c52-0f0e-4c0a-9d5c-2d6f3a7b8c91\"",
+        "tenant = \"common\"",
+        "16: issuer.contoso.tenant: is not a GUID",
+    ),
+    (
+        "6f9b1c52-0f0e-4c0a-9d5c-2d6f3a7b8c91",
+        "9188040d-6c67-4c5b-b112-36a304b66dad",
+        "16: issuer.contoso.tenant: is the tenant of personal Microsoft accounts, which anybody can make",
+    ),
+    (
+        "3b1f7c9e-5a44-4f0e-8a52-7f1d6d2c9b10",
+        "api://pgpassport",
+        "17: issuer.contoso.audience: is not a hyphenated GUID: v2.0 tokens carry the app registration's client id",
+    ),
+    (
+        "[issuer.contoso]",
+        "[issuer.contoso]\nauthority = \"http://login.contoso.example\"",
+        "16: issuer.contoso.authority: must be https://, or tokens would travel in the clear (http:// is for loopback)",
+    ),
+    (
+        "[instance.\"demo-project:europe-west1:orders\"]",
+        "[instance.\"demo-project:europe-west1:orders\"]\nip_type = \"public-ip\"",
+        "20: instance.\"demo-project:europe-west1:orders\".ip_type: must be \"public\" or \"private\" or \"psc\"",
+    ),
+    (
+        "[database.orders]\ninstance = \"demo-project:europe-west1:orders\"",
+        "[database.orders]\ninstance = \"demo-project:europe-west1:order\"",
+        "22: database.orders.instance: names no [instance.…]: \"demo-project:europe-west1:order\" is not there; did you mean \"demo-project:europe-west1:orders\"?",
+    ),
+    ("name = \"people\"", "name = \"\"", "25: rule[0].name: is empty"),
+    (
+        "issuer = \"contoso\"",
+        "issuer = \"fabrikam\"",
+        "26: rule.people.issuer: names no [issuer.…]: \"fabrikam\" is not there",
+    ),
+    (
+        "databases = [\"orders\"]",
+        "databases = [\"orders\", \"Orders\"]",
+        "27: rule.people.databases[1]: names no [database.…]: \"Orders\" is not there; did you mean \"orders\"?",
+    ),
+    (
+        "databases = [\"orders\"]",
+        "databases = []",
+        "27: rule.people.databases: is empty; leave it out or name at least one",
+    ),
+    ("databases = [\"orders\"]", "databases = \"orders\"", "27: rule.people.databases: must be an array, not a string"),
+    (
+        "kind = \"user\"",
+        "kind = \"user\"\ngroups = []",
+        "29: rule.people.groups: is empty; leave it out or name at least one",
+    ),
+    ("kind = \"user\"", "groups = [\"analysts\"]", "28: rule.people.groups[0]: is not a hyphenated GUID"),
+    (
+        "kind = \"user\"",
+        "",
+        "24: rule.people: needs at least one condition besides databases: kind, object_ids, groups, roles or apps",
+    ),
+    (
+        "subject_claim = \"upn\"",
+        "subject_claim = \"email\"",
+        "29: rule.people.grant.subject_claim: guests choose their own e-mail address, so `email` proves nobody; use `upn`, `oid` or `sub`",
+    ),
+    (
+        "subject_claim = \"upn\"",
+        "subject_claim = \"upn\", service_account = \"x\"",
+        "29: rule.people.grant.service_account: is not a known key",
+    ),
+    (
+        "locations/global/workforcePools/contoso/providers/entra",
+        "projects/1/locations/global/workloadIdentityPools/a/providers/b",
+        "29: rule.people.grant.provider: is in a workload pool, whose principals are no database users; a workforce grant needs a workforcePools provider",
+    ),
+    ("[[rule]]", "[rule]", "24: rule: must be an array, not a table"),
+    ("[listen]", "[listen]\n[limits]\nsessions = 0\n[listen2]", "3: limits.sessions: is out of bounds: 1 to 100000"),
+    (
+        "[listen]",
+        "[deadlines]\ndial = \"10\"\n[listen]",
+        "2: deadlines.dial: is not a duration such as \"500ms\", \"15s\" or \"2m\"",
+    ),
+    ("[listen]", "[deadlines]\ndial = \"2h\"\n[listen]", "2: deadlines.dial: is out of bounds: 10ms to 10m"),
+    (
+        "[listen]",
+        "[admin]\naddress = \"127.0.0.1:5432\"\n[listen]",
+        "1: admin.address: is in the way of listen.address: both take port 5432",
+    ),
+    (
+        "[listen]",
+        "[https]\nca_certificate = \"tls.key\"\n[listen]",
+        "2: https.ca_certificate: tls.key has no -----BEGIN CERTIFICATE-----",
+    ),
+];
+
+#[test]
+fn each_problem_has_its_line_key_and_reason() {
+    for (from, to, expected) in MISTAKES {
+        let found = problems(&edited(from, to));
+        assert!(found.iter().any(|problem| problem == expected), "expected\n    {expected}\nfound\n    {found:#?}");
+        let alone = !to.contains("[listen2]") && !to.contains("adress") && !to.contains("[[rule]]");
+        assert!(!alone || found.len() == 1, "one mistake is one problem: {found:#?}");
+    }
+}

@@ -1,0 +1,93 @@
+//! `[issuer.NAME]` and `[own_identity]`: whose tokens count, and who the proxy is itself.
+
+use super::reader::{Declared, Placed, Section};
+use super::values;
+use crate::federation::OwnIdentityConfig;
+use crate::identity::IssuerConfig;
+use crate::names::{IssuerName, Provider, ServiceAccount, TenantId};
+
+const PUBLIC_AUTHORITY: &str = "https://login.microsoftonline.com";
+/// The tenant of all personal Microsoft accounts (Microsoft: "Access token claims reference", `tid`).
+const CONSUMERS: &str = "9188040d-6c67-4c5b-b112-36a304b66dad";
+
+/// Every issuer. Two for one tenant differ in their audience, or a token could not tell which is meant.
+pub(super) fn issuers(root: &Section<'_>) -> Declared<IssuerConfig> {
+    let mut issuers = Declared::default();
+    for (name, section) in root.named_sections("issuer") {
+        issuers.names.push(name.to_owned());
+        let (key, at) = (section.key.clone(), section.at);
+        let Some(issuer) = issuer(name, section) else { continue };
+        let twin = issuers.entries.iter().find(|other: &&Placed<IssuerConfig>| {
+            (other.value.tenant, &other.value.authority, &other.value.audience)
+                == (issuer.tenant, &issuer.authority, &issuer.audience)
+        });
+        if let Some(twin) = twin {
+            root.report.problem(at, &key, &format!("is for the same tenant and audience as {}; join them", twin.key));
+        }
+        issuers.entries.push(Placed { key, at, value: issuer });
+    }
+    issuers
+}
+
+fn issuer(name: &str, section: Section<'_>) -> Option<IssuerConfig> {
+    let name = section.named(name, IssuerName::parse);
+    let tenant = section.required("tenant", |value| {
+        let tenant = values::name(TenantId::parse)(value)?;
+        if tenant.to_string() == CONSUMERS {
+            return Err("is the tenant of personal Microsoft accounts, which anybody can make".to_owned());
+        }
+        Ok(tenant)
+    });
+    let audience = section.required("audience", |value| {
+        values::guid(value).map_err(|reason| format!("{reason}: v2.0 tokens carry the app registration's client id"))
+    });
+    let authority = section.optional("authority", values::service_url);
+    let allowed_apps = section.list("allowed_apps", values::guid);
+    section.finish();
+    Some(IssuerConfig {
+        name: name?,
+        tenant: tenant?,
+        audience: audience?,
+        authority: authority.unwrap_or_else(|| PUBLIC_AUTHORITY.to_owned()),
+        allowed_apps,
+    })
+}
+
+/// The proxy's own credential. It calls the SQL Admin API, so that it must be an account in a workload pool.
+pub(super) fn own_identity(section: Section<'_>) -> Option<OwnIdentityConfig> {
+    section.required("kind", values::one_of(&[("azure-managed-identity", ())]))?;
+    let resource = section.required("resource", |value| values::text(value).map(str::to_owned));
+    let client_id = section.optional("client_id", values::guid);
+    let provider = section.required("provider", workload_provider);
+    let service_account = section.required("service_account", values::name(ServiceAccount::parse));
+    section.finish();
+    Some(OwnIdentityConfig::AzureManagedIdentity {
+        resource: resource?,
+        client_id,
+        provider: provider?,
+        service_account: service_account?,
+    })
+}
+
+/// A provider of a pool for software.
+pub(super) fn workload_provider(value: &toml::de::DeValue<'_>) -> Result<Provider, String> {
+    let provider = values::name(Provider::parse)(value)?;
+    if provider.is_workforce() {
+        return Err(
+            "is in a workforce pool, which is for people; a service account needs a workloadIdentityPools provider"
+                .to_owned(),
+        );
+    }
+    Ok(provider)
+}
+
+/// A provider of a pool for people.
+pub(super) fn workforce_provider(value: &toml::de::DeValue<'_>) -> Result<Provider, String> {
+    let provider = values::name(Provider::parse)(value)?;
+    if !provider.is_workforce() {
+        return Err("is in a workload pool, whose principals are no database users; a workforce grant needs a \
+                    workforcePools provider"
+            .to_owned());
+    }
+    Ok(provider)
+}

@@ -1,0 +1,168 @@
+//! Readers of single values: each takes a TOML value and says what it wants instead when it is another.
+
+use super::durations;
+use super::reader::wrong_type;
+use crate::names::NameError;
+use std::borrow::Cow;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::time::Duration;
+use toml::de::DeValue;
+use uuid::Uuid;
+
+/// The longest text value, in bytes (the longest that any service takes is a URL of this order).
+const MAX_TEXT_BYTES: usize = 1024;
+
+/// A string without control characters.
+pub(super) fn text<'a>(value: &'a DeValue<'_>) -> Result<&'a str, String> {
+    let text = value.as_str().ok_or_else(|| wrong_type("a string", value))?;
+    match text {
+        "" => Err("is empty".to_owned()),
+        long if long.len() > MAX_TEXT_BYTES => Err(format!("is longer than {MAX_TEXT_BYTES} bytes")),
+        forged if forged.contains(char::is_control) => Err("has a control character".to_owned()),
+        text => Ok(text),
+    }
+}
+
+/// A name of the vocabulary.
+pub(super) fn name<T>(parse: impl Fn(&str) -> Result<T, NameError>) -> impl Fn(&DeValue<'_>) -> Result<T, String> {
+    move |value| parse(text(value)?).map_err(|error| error.to_string())
+}
+
+/// `true` or `false`.
+pub(super) fn boolean(value: &DeValue<'_>) -> Result<bool, String> {
+    value.as_bool().ok_or_else(|| wrong_type("true or false", value))
+}
+
+/// A whole number within bounds.
+pub(super) fn integer(bounds: RangeInclusive<u32>) -> impl Fn(&DeValue<'_>) -> Result<u32, String> {
+    move |value| {
+        let number = value.as_integer().ok_or_else(|| wrong_type("an integer", value))?;
+        let number = u32::from_str_radix(number.as_str(), number.radix()).ok();
+        number
+            .filter(|number| bounds.contains(number))
+            .ok_or_else(|| format!("is out of bounds: {} to {}", bounds.start(), bounds.end()))
+    }
+}
+
+/// A duration within bounds.
+pub(super) fn duration(bounds: RangeInclusive<Duration>) -> impl Fn(&DeValue<'_>) -> Result<Duration, String> {
+    move |value| durations::parse(text(value)?, &bounds)
+}
+
+/// One word of a list.
+pub(super) fn one_of<T: Copy>(words: &'static [(&'static str, T)]) -> impl Fn(&DeValue<'_>) -> Result<T, String> {
+    move |value| {
+        let given = text(value)?;
+        let known = words.iter().find(|(word, _)| *word == given).map(|(_, meaning)| *meaning);
+        known.ok_or_else(|| {
+            let words: Vec<String> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
+            format!("must be {}", words.join(" or "))
+        })
+    }
+}
+
+/// An id of Entra's, as tokens write it: lower case, hyphenated.
+pub(super) fn guid(value: &DeValue<'_>) -> Result<String, String> {
+    let text = text(value)?;
+    match Uuid::try_parse(text) {
+        Ok(id) if text.len() == 36 => Ok(id.hyphenated().to_string()),
+        _ => Err("is not a hyphenated GUID".to_owned()),
+    }
+}
+
+/// `IP:PORT`; no host name, so that what is listened on does not depend on a resolver.
+pub(super) fn socket_address(value: &DeValue<'_>) -> Result<SocketAddr, String> {
+    text(value)?.parse().map_err(|_| "is not IP:PORT, such as \"0.0.0.0:5432\" or \"[::]:5432\"".to_owned())
+}
+
+/// The address of a service without a trailing slash: `https://HOST[:PORT][/PATH]`, or `http://` towards this
+/// machine only, where simulators are. The result is what was checked: the parsed URL, written out again.
+pub(super) fn service_url(value: &DeValue<'_>) -> Result<String, String> {
+    let url = reqwest::Url::parse(text(value)?).map_err(|error| format!("is not a URL: {error}"))?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("must not carry a user name or password".to_owned());
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err("must end before any ? or #".to_owned());
+    }
+    match url.scheme() {
+        "https" if url.has_host() => {}
+        "http" if url.host_str().is_some_and(is_loopback) => {}
+        "http" => {
+            return Err("must be https://, or tokens would travel in the clear (http:// is for loopback)".to_owned());
+        }
+        _ => return Err("must be an https:// URL".to_owned()),
+    }
+    Ok(url.as_str().trim_end_matches('/').to_owned())
+}
+
+fn is_loopback(host: &str) -> bool {
+    let bare: Cow<'_, str> = host.trim_start_matches('[').trim_end_matches(']').into();
+    bare == "localhost" || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn string(text: &str) -> DeValue<'_> {
+        DeValue::String(Cow::Borrowed(text))
+    }
+
+    #[test]
+    fn tokens_go_only_to_https_or_to_this_machine() {
+        for (given, expected) in [
+            ("https://sts.googleapis.com", "https://sts.googleapis.com"),
+            ("https://sts.googleapis.com/", "https://sts.googleapis.com"),
+            ("HTTPS://STS.googleapis.com:443", "https://sts.googleapis.com"),
+            ("https://proxy.contoso.example:8443/sts", "https://proxy.contoso.example:8443/sts"),
+            ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+            ("http://127.9.9.9", "http://127.9.9.9"),
+            ("http://[::1]:8080", "http://[::1]:8080"),
+            ("http://localhost:1", "http://localhost:1"),
+            // The WHATWG parser's short forms are checked and kept as what they mean.
+            ("http://127.1", "http://127.0.0.1"),
+        ] {
+            assert_eq!(service_url(&string(given)).as_deref(), Ok(expected), "{given}");
+        }
+        for bad in [
+            "http://sts.googleapis.com",
+            "http://localhost.contoso.example",
+            "http://127.0.0.1.contoso.example",
+            "http://0.0.0.0",
+            "http://[::ffff:10.0.0.1]",
+            "http://localhost@contoso.example",
+            "https://user@contoso.example",
+            "https://user:secret@contoso.example",
+            "https://contoso.example?x=1",
+            "https://contoso.example#x",
+            "ftp://127.0.0.1",
+            "file:///etc/passwd",
+            "sts.googleapis.com",
+            "https://",
+            "",
+        ] {
+            assert!(service_url(&string(bad)).is_err(), "{bad} must be refused");
+        }
+    }
+
+    #[test]
+    fn guids_are_written_as_tokens_write_them() {
+        let lower = "0c7a5f0e-4b5d-4f5e-9a3b-6f1f2d3e4a5b";
+        assert_eq!(guid(&string(&lower.to_uppercase())).as_deref(), Ok(lower));
+        for bad in ["0c7a5f0e4b5d4f5e9a3b6f1f2d3e4a5b", "{0c7a5f0e-4b5d-4f5e-9a3b-6f1f2d3e4a5b}", "analysts"] {
+            assert!(guid(&string(bad)).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_numeric() {
+        for good in ["0.0.0.0:5432", "[::1]:5432"] {
+            assert!(socket_address(&string(good)).is_ok(), "{good}");
+        }
+        for bad in ["localhost:5432", "0.0.0.0", ":5432", "0.0.0.0:65536", "5432"] {
+            assert!(socket_address(&string(bad)).is_err(), "{bad}");
+        }
+    }
+}

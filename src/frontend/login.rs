@@ -1,0 +1,79 @@
+//! A client that waits for its verdict.
+
+use super::ClientStream;
+use super::negotiate::tell;
+use crate::secret::Secret;
+use crate::wire::{ErrorFields, Parameters, append};
+use std::io;
+use std::net::SocketAddr;
+use tokio::io::AsyncWriteExt;
+
+/// TLS is up; a claimed user and database, an unverified token. Can only be accepted or rejected; both consume it.
+#[derive(Debug)]
+pub struct Login {
+    pub(super) stream: ClientStream,
+    pub(super) address: SocketAddr,
+    pub(super) user: String,
+    pub(super) database: String,
+    pub(super) parameters: Parameters,
+    pub(super) token: Secret<String>,
+}
+
+/// A client that was accepted: its stream, positioned after the greeting.
+#[derive(Debug)]
+pub struct Session {
+    /// The stream.
+    pub stream: ClientStream,
+}
+
+impl Login {
+    /// Where the client is.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// `user` of the start-up packet: a hint.
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
+    /// `database` of the start-up packet, or the user where it has none.
+    pub fn database(&self) -> &str {
+        &self.database
+    }
+
+    /// The other start-up parameters.
+    pub fn parameters(&self) -> &[(Vec<u8>, Vec<u8>)] {
+        &self.parameters
+    }
+
+    /// `application_name`, as claimed.
+    pub fn application_name(&self) -> Option<String> {
+        let value = self.parameters.iter().rev().find(|(name, _)| name == b"application_name");
+        value.map(|(_, value)| String::from_utf8_lossy(value).into_owned())
+    }
+
+    /// Takes the token out, to be verified; it is nowhere else.
+    pub fn take_token(&mut self) -> Secret<String> {
+        std::mem::replace(&mut self.token, Secret::new(String::new()))
+    }
+
+    /// Greets the client in one write: `AuthenticationOk`, the server's own greeting, the key for cancels,
+    /// `ReadyForQuery`. (Several writes would be several TLS records, which broke PgBouncer: pgbouncer #1058.)
+    pub async fn accept(self, greeting: &[u8], pid: u32, secret: &[u8], status: u8) -> io::Result<Session> {
+        let mut out = Vec::with_capacity(greeting.len().saturating_add(64));
+        append(&mut out, b'R', &[0; 4]);
+        out.extend_from_slice(greeting);
+        append(&mut out, b'K', &[&pid.to_be_bytes(), secret].concat());
+        append(&mut out, b'Z', &[status]);
+        let mut stream = self.stream;
+        stream.write_all(&out).await?;
+        stream.flush().await?;
+        Ok(Session { stream })
+    }
+
+    /// Tells the client why not, and closes.
+    pub async fn reject(self, fields: &ErrorFields) {
+        tell(self.stream, fields).await;
+    }
+}

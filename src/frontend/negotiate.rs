@@ -1,0 +1,289 @@
+//! From the first byte to the token: encryption requests, TLS, the start-up packet, the password message.
+
+use super::{ClientStream, Error, Incoming, Login, MAX_TOKEN, Permit};
+use crate::names::{DatabaseAlias, MAX_IDENTIFIER_BYTES, NameError, RoleName};
+use crate::secret::Secret;
+use crate::wire::{
+    ErrorFields, HEADER_BYTES, Header, Initial, MAX_STARTUP_PACKET, PROTOCOL_3_0, Parameters, StartupPacket,
+};
+use pgwire::messages::Message;
+use pgwire::messages::startup::Authentication;
+use rustls::ServerConfig;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use zeroize::Zeroizing;
+
+/// First byte of a TLS handshake record (RFC 8446 §5.1): direct TLS.
+const TLS_HANDSHAKE: u8 = 0x16;
+/// How long a refused client may take to read why, in all.
+const TELL: Duration = Duration::from_secs(5);
+
+/// What a client turned out to want.
+#[derive(Debug)]
+pub enum Negotiated {
+    /// A session.
+    Login(Box<Login>, Permit),
+    /// Another session's statement cancelled.
+    Cancel(CancelRequest),
+}
+
+/// A cancel: who it means, and the connection that stays open until it is dealt with.
+#[derive(Debug)]
+pub struct CancelRequest {
+    /// The process id the session was told.
+    pub pid: u32,
+    /// The secret the session was told.
+    pub secret: Vec<u8>,
+    /// Held open: libpq waits for the close.
+    pub stream: ClientStream,
+}
+
+/// A client that got no further.
+#[derive(Debug)]
+pub struct Refused {
+    /// Why.
+    pub error: Error,
+    /// To be told.
+    pub client: RefusedClient,
+}
+
+/// The stream of a refused client, if it still listens.
+#[derive(Debug)]
+pub struct RefusedClient(Option<ClientStream>);
+
+impl RefusedClient {
+    /// Tells the client, closes, and forgets it.
+    pub async fn tell(self, fields: &ErrorFields) {
+        if let Some(stream) = self.0 {
+            tell(stream, fields).await;
+        }
+    }
+}
+
+/// Writes one FATAL error and closes, in bounded time.
+pub(super) async fn tell(mut stream: ClientStream, fields: &ErrorFields) {
+    let _ = timeout(TELL, async {
+        stream.write_all(&fields.frame(b'E')).await?;
+        stream.shutdown().await?;
+        // What the client still sends is read away: a close with unread bytes would reset the error off the wire.
+        let mut sink = [0; 1024];
+        while stream.read(&mut sink).await? > 0 {}
+        io::Result::Ok(())
+    })
+    .await;
+}
+
+/// Leads a client from its first byte to its token, within `deadline`.
+pub async fn negotiate(incoming: Incoming, tls: &Arc<ServerConfig>, deadline: Duration) -> Result<Negotiated, Refused> {
+    let mut stream = None;
+    let result = timeout(deadline, steps(incoming, tls, &mut stream)).await;
+    match result {
+        Ok(Ok(negotiated)) => Ok(negotiated),
+        Ok(Err(error)) => Err(Refused { error, client: RefusedClient(stream) }),
+        Err(_) => Err(Refused { error: Error::Deadline, client: RefusedClient(stream) }),
+    }
+}
+
+/// The steps; `refused` holds the stream whenever the client can be told something.
+async fn steps(
+    incoming: Incoming,
+    tls: &Arc<ServerConfig>,
+    refused: &mut Option<ClientStream>,
+) -> Result<Negotiated, Error> {
+    let socket = match encryption(incoming.socket, refused).await? {
+        Plain::Tls(socket) => socket,
+        Plain::Cancel { pid, secret, socket } => {
+            return Ok(Negotiated::Cancel(CancelRequest { pid, secret, stream: ClientStream::Plain(socket) }));
+        }
+    };
+    let acceptor = TlsAcceptor::from(Arc::clone(tls));
+    let stream = acceptor.accept(socket).await.map_err(Error::Handshake)?;
+    let stream = refused.insert(ClientStream::Tls(Box::new(stream)));
+    let startup = match packet(stream).await? {
+        Initial::Startup(startup) => startup,
+        Initial::Cancel { pid, secret } => {
+            let stream = refused.take().ok_or(Error::Malformed("no stream"))?;
+            return Ok(Negotiated::Cancel(CancelRequest { pid, secret, stream }));
+        }
+        Initial::Version(version) => return Err(wrong_version(version)),
+        Initial::Ssl | Initial::GssEnc => return Err(Error::Malformed("encryption was asked for inside TLS")),
+    };
+    let claims = Claims::check(&startup)?;
+    let permit = incoming.permit.map_err(Error::Full)?;
+    ask_for_token(stream, &startup).await?;
+    let token = token(stream).await?;
+    let stream = refused.take().ok_or(Error::Malformed("no stream"))?;
+    let Claims { user, database, parameters } = claims;
+    let login = Login { stream, address: incoming.address, user, database, parameters, token };
+    Ok(Negotiated::Login(Box::new(login), permit))
+}
+
+enum Plain {
+    /// The next bytes are a TLS handshake.
+    Tls(TcpStream),
+    /// A cancel in plaintext.
+    Cancel { pid: u32, secret: Vec<u8>, socket: TcpStream },
+}
+
+/// Plaintext: direct TLS, or at most one `SSLRequest` and one `GSSENCRequest` in either order.
+async fn encryption(mut socket: TcpStream, refused: &mut Option<ClientStream>) -> Result<Plain, Error> {
+    let mut first = [0];
+    if socket.peek(&mut first).await.map_err(Error::Gone)? == 1 && first == [TLS_HANDSHAKE] {
+        return Ok(Plain::Tls(socket));
+    }
+    let mut gss_asked = false;
+    loop {
+        let initial = match packet(&mut socket).await {
+            Ok(initial) => initial,
+            Err(error) => {
+                *refused = Some(ClientStream::Plain(socket));
+                return Err(error);
+            }
+        };
+        match initial {
+            Initial::Ssl => {
+                socket.write_all(b"S").await.map_err(Error::Gone)?;
+                return Ok(Plain::Tls(socket));
+            }
+            Initial::GssEnc if !gss_asked => {
+                gss_asked = true;
+                socket.write_all(b"N").await.map_err(Error::Gone)?;
+            }
+            Initial::Cancel { pid, secret } => return Ok(Plain::Cancel { pid, secret, socket }),
+            other => {
+                *refused = Some(ClientStream::Plain(socket));
+                return Err(match other {
+                    Initial::Version(version) => wrong_version(version),
+                    Initial::GssEnc => Error::Malformed("GSSAPI encryption was asked for twice"),
+                    _ => Error::NoTls,
+                });
+            }
+        }
+    }
+}
+
+/// One packet without a type: exactly its bytes are read.
+async fn packet(stream: &mut (impl AsyncReadExt + Unpin)) -> Result<Initial, Error> {
+    let length = stream.read_u32().await.map_err(Error::Gone)?;
+    let body = usize::try_from(length).ok().and_then(|length| length.checked_sub(4));
+    let body = body.filter(|body| (4..=MAX_STARTUP_PACKET).contains(body));
+    let mut bytes = vec![0; body.ok_or(Error::Malformed("invalid length of start-up packet"))?];
+    stream.read_exact(&mut bytes).await.map_err(Error::Gone)?;
+    Initial::decode(&bytes).map_err(|_| Error::Malformed("invalid start-up packet layout"))
+}
+
+fn wrong_version(version: u32) -> Error {
+    let half = |bits: u32| u16::try_from(bits & 0xffff).unwrap_or_default();
+    Error::Version(half(version >> 16), half(version))
+}
+
+/// What the start-up packet claims, in shapes that PostgreSQL would not change.
+struct Claims {
+    user: String,
+    database: String,
+    parameters: Parameters,
+}
+
+impl Claims {
+    fn check(startup: &StartupPacket) -> Result<Self, Error> {
+        let text = |parameter: &str, value: &[u8]| {
+            let refuse = |reason| Error::Name { parameter: parameter.to_owned(), reason };
+            String::from_utf8(value.to_vec()).map_err(|_| refuse(NameError::NotUtf8))
+        };
+        let refuse = |parameter: &str| {
+            let parameter = parameter.to_owned();
+            move |reason| Error::Name { parameter, reason }
+        };
+        let user = text("user", startup.get("user").filter(|user| !user.is_empty()).ok_or(Error::NoUser)?)?;
+        RoleName::parse(&user).map_err(refuse("user"))?;
+        let database = match startup.get("database").filter(|name| !name.is_empty()) {
+            Some(name) => text("database", name)?,
+            None => user.clone(),
+        };
+        DatabaseAlias::parse(&database).map_err(refuse("database"))?;
+        if startup.get("replication").is_some_and(|value| !certainly_false(value)) {
+            return Err(Error::Replication);
+        }
+        Ok(Self { user, database, parameters: passed_on(startup)? })
+    }
+}
+
+/// Everything else of the packet goes to the server as it came, but for protocol options and what is ours.
+fn passed_on(startup: &StartupPacket) -> Result<Parameters, Error> {
+    let mut parameters = Vec::new();
+    for (name, value) in &startup.parameters {
+        if matches!(name.as_slice(), b"user" | b"database" | b"replication") || name.starts_with(b"_pq_.") {
+            continue;
+        }
+        let plain = name.iter().all(u8::is_ascii_graphic) && name.len() <= MAX_IDENTIFIER_BYTES;
+        if !plain {
+            let parameter = String::from_utf8_lossy(name).chars().filter(|c| !c.is_control()).take(63).collect();
+            return Err(Error::Name { parameter, reason: NameError::Shape("a parameter name in ASCII") });
+        }
+        parameters.push((name.clone(), value.clone()));
+    }
+    Ok(parameters)
+}
+
+/// Whether PostgreSQL reads a `replication` value as false (`parse_bool`, `src/backend/utils/adt/bool.c`). Anything
+/// else counts as a wish for replication.
+fn certainly_false(value: &[u8]) -> bool {
+    let value = value.to_ascii_lowercase();
+    let prefix = |word: &[u8], least: usize| value.len() >= least && word.starts_with(&value);
+    prefix(b"false", 1) || prefix(b"no", 1) || prefix(b"off", 2) || value == b"0"
+}
+
+/// `NegotiateProtocolVersion` where the client asked for more than 3.0, then `AuthenticationCleartextPassword`.
+async fn ask_for_token(stream: &mut ClientStream, startup: &StartupPacket) -> Result<(), Error> {
+    let mut out = bytes::BytesMut::new();
+    let options: Vec<&[u8]> =
+        startup.parameters.iter().map(|(name, _)| name.as_slice()).filter(|name| name.starts_with(b"_pq_.")).collect();
+    if startup.minor > 0 || !options.is_empty() {
+        // The whole version, major included, is what PostgreSQL sends (`SendNegotiateProtocolVersion`).
+        let mut body = PROTOCOL_3_0.to_be_bytes().to_vec();
+        body.extend_from_slice(&u32::try_from(options.len()).unwrap_or(u32::MAX).to_be_bytes());
+        for option in options {
+            body.extend_from_slice(option);
+            body.push(0);
+        }
+        let mut frame = Vec::new();
+        crate::wire::append(&mut frame, b'v', &body);
+        out.extend_from_slice(&frame);
+    }
+    Authentication::CleartextPassword.encode(&mut out).map_err(|_| Error::Malformed("no authentication request"))?;
+    stream.write_all(&out).await.map_err(Error::Gone)?;
+    stream.flush().await.map_err(Error::Gone)
+}
+
+/// The password message: exactly its bytes, at most [`MAX_TOKEN`], ended by its one NUL.
+async fn token(stream: &mut ClientStream) -> Result<Secret<String>, Error> {
+    let mut header = [0; HEADER_BYTES];
+    stream.read_exact(&mut header).await.map_err(Error::Gone)?;
+    let header = match Header::decode(&header) {
+        Ok(Some(header)) if header.kind == b'p' => header,
+        Ok(Some(header)) if header.kind == b'X' => return Err(Error::Gone(io::ErrorKind::UnexpectedEof.into())),
+        _ => return Err(Error::Malformed("expected a password message")),
+    };
+    if header.body == 0 || header.body > MAX_TOKEN + 1 {
+        return Err(Error::Malformed("the password message has an invalid length"));
+    }
+    let mut body = Zeroizing::new(vec![0; header.body]);
+    stream.read_exact(&mut body).await.map_err(Error::Gone)?;
+    let password = match body.split_last() {
+        Some((0, password)) if !password.contains(&0) => password,
+        _ => return Err(Error::Malformed("the password message is malformed")),
+    };
+    match std::str::from_utf8(password) {
+        Ok("") => Err(Error::NoToken),
+        Ok(token) => Ok(Secret::new(token.to_owned())),
+        Err(_) => Err(Error::Malformed("the password is not UTF-8")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

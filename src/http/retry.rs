@@ -1,0 +1,124 @@
+//! The retry rule: a service that could not be reached, broke off, or said 5xx or 429 is asked again,
+//! twice at most, with jittered pauses, all within one deadline. For calls that may be made twice.
+
+use super::{Error, Response};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How often a call is made at most.
+pub const ATTEMPTS: u32 = 3;
+/// The pause before the second attempt; the third waits twice as long. A random quarter more or less.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// An attempt with less time than this left is not made.
+const LEAST_TIME: Duration = Duration::from_millis(50);
+
+/// Makes `call` until it gives a final answer; it is given the time that is left.
+///
+/// The last attempt's outcome is returned as it is: the caller still sees the 5xx, or why there was no answer.
+/// [`Error::Deadline`] names the whole `deadline`.
+pub async fn with_retries<F, Call>(deadline: Duration, mut call: F) -> Result<Response, Error>
+where
+    F: FnMut(Duration) -> Call,
+    Call: Future<Output = Result<Response, Error>>,
+{
+    let end = Instant::now() + deadline;
+    let mut attempt = 1;
+    loop {
+        let outcome = call(end.saturating_duration_since(Instant::now())).await;
+        let pause = jittered(FIRST_PAUSE * attempt);
+        let time_left = end.saturating_duration_since(Instant::now());
+        if attempt == ATTEMPTS || !is_transient(&outcome) || time_left < pause + LEAST_TIME {
+            return name_deadline(outcome, deadline);
+        }
+        tokio::time::sleep(pause).await;
+        attempt += 1;
+    }
+}
+
+fn is_transient(outcome: &Result<Response, Error>) -> bool {
+    match outcome {
+        Ok(response) => response.status == 429 || response.status >= 500,
+        Err(Error::Unreachable { .. } | Error::Broken { .. }) => true,
+        Err(Error::Deadline { .. } | Error::TooLarge { .. } | Error::SetUp(_)) => false,
+    }
+}
+
+fn name_deadline(outcome: Result<Response, Error>, deadline: Duration) -> Result<Response, Error> {
+    outcome.map_err(|error| match error {
+        Error::Deadline { host, .. } => Error::Deadline { host, deadline },
+        other => other,
+    })
+}
+
+/// Spreads retries of many sessions: 75 % to 125 % of `pause`.
+fn jittered(pause: Duration) -> Duration {
+    let mut byte = [0_u8; 1];
+    // Without randomness the pause is merely not spread.
+    if aws_lc_rs::rand::fill(&mut byte).is_err() {
+        return pause;
+    }
+    let [random] = byte;
+    pause * 3 / 4 + pause / 2 * u32::from(random) / 255
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16) -> Response {
+        Response { status, body: Vec::new() }
+    }
+
+    fn unreachable() -> Error {
+        Error::Unreachable { host: "sts".into(), source: "refused".into() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_what_may_pass_is_asked_again() {
+        for (first, calls) in [(answer(200), 1), (answer(400), 1), (answer(403), 1), (answer(429), 2), (answer(503), 2)]
+        {
+            let mut outcomes = vec![answer(200), first];
+            let mut made = 0;
+            let last = with_retries(Duration::from_secs(10), |_| {
+                made += 1;
+                std::future::ready(Ok(outcomes.pop().unwrap()))
+            });
+            last.await.unwrap();
+            assert_eq!(made, calls);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn attempts_end_and_the_last_outcome_is_kept() {
+        let mut made = 0;
+        let outcome = with_retries(Duration::from_secs(10), |_| {
+            made += 1;
+            std::future::ready(Err(unreachable()))
+        });
+        assert!(matches!(outcome.await, Err(Error::Unreachable { .. })));
+        assert_eq!(made, ATTEMPTS);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn retries_stay_within_the_deadline() {
+        let begin = Instant::now();
+        let deadline = Duration::from_millis(300);
+        let mut made = 0;
+        let outcome = with_retries(deadline, |left| {
+            made += 1;
+            assert!(left <= deadline);
+            std::future::ready(Err(unreachable()))
+        });
+        assert!(outcome.await.is_err());
+        assert!(begin.elapsed() <= deadline && made < ATTEMPTS, "{made} attempts in {:?}", begin.elapsed());
+    }
+
+    #[test]
+    fn jitter_stays_in_its_band() {
+        let pause = Duration::from_millis(400);
+        for _ in 0..200 {
+            let jittered = jittered(pause);
+            assert!(jittered >= Duration::from_millis(300) && jittered <= Duration::from_millis(500), "{jittered:?}");
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Whole tokens against a tenant on loopback: the checklist of what token checks get wrong.
+
+use super::testing::{AUDIENCE, Entra, PERSON, Signer, TENANT, app, encode, now};
+use super::*;
+use crate::http::testing::client;
+use serde_json::json;
+
+async fn refusal(entra: &Entra, token: String) -> Error {
+    entra.verifier().verify(Secret::new(token), now()).await.unwrap_err()
+}
+
+#[tokio::test]
+async fn a_valid_token_proves_its_identity_and_is_kept_for_the_exchange() {
+    let entra = Entra::start().await;
+    let (verifier, token) = (entra.verifier(), entra.signer.sign(&entra.person()));
+    let identity = verifier.verify(Secret::new(token.clone()), now()).await.unwrap();
+    assert_eq!((identity.facts().object_id.as_str(), identity.facts().kind), (PERSON, CallerKind::User));
+    assert_eq!(identity.token().expose(), &token);
+    assert!(!format!("{identity:?}").contains(&token));
+    let machine = verifier.verify(Secret::new(entra.signer.sign(&app(&entra.issuer_url()))), now()).await.unwrap();
+    assert_eq!(machine.facts().kind, CallerKind::App);
+    assert_eq!(entra.key_fetches(), 1, "keys are fetched once");
+}
+
+#[tokio::test]
+async fn alg_none_and_hs256_with_the_public_key_are_refused_before_any_fetch() {
+    let entra = Entra::start().await;
+    let claims = encode(entra.person().to_string().as_bytes());
+    let none = format!("{}.{claims}.", encode(br#"{"alg":"none","kid":"key-1"}"#));
+    assert!(matches!(refusal(&entra, none).await, Error::Algorithm));
+    let signed = format!("{}.{claims}", encode(br#"{"alg":"HS256","kid":"key-1","typ":"JWT"}"#));
+    let modulus = entra.signer.jwk()["n"].as_str().unwrap().to_owned();
+    let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, modulus.as_bytes());
+    let tag = aws_lc_rs::hmac::sign(&key, signed.as_bytes());
+    assert!(matches!(refusal(&entra, format!("{signed}.{}", encode(tag.as_ref()))).await, Error::Algorithm));
+    assert!(entra.server.seen().is_empty(), "nothing was fetched");
+}
+
+#[tokio::test]
+async fn keys_and_addresses_in_the_token_are_ignored() {
+    let entra = Entra::start().await;
+    let attacker = Signer::generate("key-1");
+    let claims = encode(entra.person().to_string().as_bytes());
+    let header = json!({"alg": "RS256", "kid": "key-1", "jwk": attacker.jwk(), "x5c": ["AAAA"],
+                        "jku": format!("{}/attacker", entra.server.url), "x5u": format!("{}/attacker", entra.server.url)});
+    let own = attacker.sign(&entra.person());
+    let forged = format!("{}.{claims}.{}", encode(header.to_string().as_bytes()), own.rsplit('.').next().unwrap());
+    assert!(matches!(refusal(&entra, forged).await, Error::Signature));
+    assert!(matches!(refusal(&entra, own).await, Error::Signature));
+    assert!(entra.server.seen().iter().all(|request| !request.target.contains("attacker")));
+}
+
+#[tokio::test]
+async fn a_graph_token_is_named_as_one() {
+    let entra = Entra::start().await;
+    let header = encode(br#"{"alg":"RS256","kid":"key-1","nonce":"n"}"#);
+    let token = format!("{header}.{}.{}", encode(entra.person().to_string().as_bytes()), encode(b"s"));
+    assert!(matches!(refusal(&entra, token).await, Error::GraphToken));
+}
+
+#[tokio::test]
+async fn strangers_are_refused_without_a_fetch() {
+    let entra = Entra::start().await;
+    let other = "11111111-1111-4111-8111-111111111111";
+    let v1 = format!("https://sts.windows.net/{TENANT}/");
+    for (changes, expected) in [
+        (
+            json!({"iss": format!("{}/{other}/v2.0", entra.server.url), "tid": other}),
+            format!("tenant {other} is not accepted"),
+        ),
+        (json!({"iss": v1, "ver": "1.0"}), "the token is an Entra v1.0 token".to_owned()),
+        (
+            json!({"iss": format!("{}.attacker.example/{TENANT}/v2.0", entra.server.url)}),
+            "the token's issuer is not accepted".to_owned(),
+        ),
+        (json!({"iss": [entra.issuer_url()]}), "the token has no usable claim \"iss\"".to_owned()),
+        (json!({"iss": 7}), "the token has no usable claim \"iss\"".to_owned()),
+        (json!({"iss": "x", "tid": "not a\u{1b}[31m guid"}), "the token's issuer is not accepted".to_owned()),
+    ] {
+        let mut claims = entra.person();
+        claims.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        assert_eq!(refusal(&entra, entra.signer.sign(&claims)).await.to_string(), expected);
+    }
+    assert!(entra.server.seen().is_empty(), "nothing was fetched");
+}
+
+#[tokio::test]
+async fn signed_claims_are_still_checked() {
+    let entra = Entra::start().await;
+    let verifier = entra.verifier();
+    for (claim, value, expected) in [
+        ("aud", json!("00000003-0000-0000-c000-000000000000"), "another audience"),
+        ("exp", json!(1_700_000_000), "expired"),
+        ("nbf", json!(1_900_000_000), "not valid yet"),
+        ("tid", json!("11111111-1111-4111-8111-111111111111"), "issuer"),
+    ] {
+        let mut claims = entra.person();
+        claims[claim] = value;
+        let error = verifier.verify(Secret::new(entra.signer.sign(&claims)), now()).await.unwrap_err();
+        assert!(error.to_string().contains(expected), "{claim}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn two_registrations_of_one_tenant_are_told_apart_by_audience() {
+    let entra = Entra::start().await;
+    let second =
+        IssuerConfig { name: IssuerName::parse("second").unwrap(), audience: "second".to_owned(), ..entra.config() };
+    let verifier = Verifier::new(vec![entra.config(), second], client(), Duration::from_secs(5));
+    let mut claims = entra.person();
+    for (audience, issuer) in [(AUDIENCE, "contoso"), ("second", "second")] {
+        claims["aud"] = json!(audience);
+        let identity = verifier.verify(Secret::new(entra.signer.sign(&claims)), now()).await.unwrap();
+        assert_eq!(identity.facts().issuer.as_str(), issuer);
+    }
+    claims["aud"] = json!("third");
+    let outcome = verifier.verify(Secret::new(entra.signer.sign(&claims)), now()).await;
+    assert!(matches!(outcome, Err(Error::Audience)));
+}
+
+#[tokio::test]
+async fn a_key_that_signs_for_other_tenants_is_refused() {
+    let entra = Entra::start().await;
+    let mut foreign = entra.signer.jwk();
+    foreign["issuer"] = json!("https://login.microsoftonline.com/9188040d-6c67-4c5b-b112-36a304b66dad/v2.0");
+    *entra.keys.lock().unwrap() = Some(json!({"keys": [foreign]}));
+    assert!(matches!(refusal(&entra, entra.signer.sign(&entra.person())).await, Error::Issuer));
+}
+
+#[tokio::test]
+async fn errors_never_quote_the_token() {
+    let entra = Entra::start().await;
+    let mut claims = entra.person();
+    claims["aud"] = json!("SECRET-AUDIENCE");
+    claims["oid"] = json!("SECRET-OID");
+    let token = entra.signer.sign(&claims);
+    for text in [token.clone(), token.replace('.', "!"), format!("{token}SECRET")] {
+        let error = refusal(&entra, text).await;
+        let shown = format!("{error} {error:?}");
+        assert!(!shown.contains("SECRET") && !shown.contains(&token[..20]), "{shown}");
+    }
+}

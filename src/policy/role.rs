@@ -1,0 +1,56 @@
+//! Which database user a rule makes of a caller.
+//!
+//! Assumption, to be confirmed against a real instance: Cloud SQL names a workforce user exactly as the pool maps
+//! `google.subject`, without folding case. A wrong guess is refused by the instance, never logged in as another.
+
+use super::{Denied, How};
+use crate::identity::IdentityFacts;
+use crate::names::{RoleName, ServiceAccount};
+
+/// The longest `google.subject` of a workforce pool, in bytes (IAM API, attribute mapping limits).
+pub const MAX_SUBJECT_BYTES: usize = 127;
+
+/// Why a claim cannot name a database user; `None` when it can.
+///
+/// Microsoft's claims reference calls these mutable and not unique: a guest brings an `email` of its own choosing.
+pub fn refused_subject_claim(claim: &str) -> Option<&'static str> {
+    match claim {
+        "email" => Some("guests choose their own e-mail address, so `email` proves nobody; use `upn`, `oid` or `sub`"),
+        "name" | "given_name" | "family_name" => Some("a display name proves nobody; use `upn`, `oid` or `sub`"),
+        _ => None,
+    }
+}
+
+impl How {
+    /// The database user that the instance will see.
+    pub(super) fn role(&self, caller: &IdentityFacts) -> Result<RoleName, Denied> {
+        match self {
+            Self::Workforce { .. } if caller.guest => Err(Denied::Guest),
+            Self::Workforce { subject_claim, .. } => subject(subject_claim, caller),
+            Self::ServiceAccount { account, .. } => account_user(account),
+        }
+    }
+}
+
+fn subject(claim: &str, caller: &IdentityFacts) -> Result<RoleName, Denied> {
+    let denied = |reason: &str| Denied::Subject { claim: claim.to_owned(), reason: reason.to_owned() };
+    if refused_subject_claim(claim).is_some() {
+        return Err(denied("proves nobody"));
+    }
+    let value = match claim {
+        "oid" => Some(caller.object_id.as_str()),
+        other => caller.claims.get(other).map(String::as_str),
+    };
+    let value = value.ok_or_else(|| denied("is absent"))?;
+    if value.len() > MAX_SUBJECT_BYTES {
+        return Err(denied(&format!("is {} bytes long; a subject ends at {MAX_SUBJECT_BYTES}", value.len())));
+    }
+    RoleName::parse(value).map_err(|error| denied(&error.to_string()))
+}
+
+/// The config refuses an account whose user would be too long, so the error is for whoever builds rules elsewhere.
+fn account_user(account: &ServiceAccount) -> Result<RoleName, Denied> {
+    account
+        .database_user()
+        .map_err(|error| Denied::Subject { claim: "service_account".to_owned(), reason: error.to_string() })
+}

@@ -1,0 +1,120 @@
+//! What to write next: ranges of the read buffer as they lie, with a few bytes of our own between them.
+
+use std::io::{self, IoSlice};
+use std::ops::Range;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+
+/// Pieces of one `write`, in order. Reused from read to read, so that the steady state allocates nothing.
+#[derive(Debug, Default)]
+pub struct Output {
+    own: Vec<u8>,
+    pieces: Vec<Piece>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Piece {
+    /// A range of the read buffer.
+    Input(Range<usize>),
+    /// A range of `own`.
+    Own(Range<usize>),
+}
+
+impl Output {
+    /// Passes a range of the read buffer on.
+    pub fn pass(&mut self, range: Range<usize>) {
+        if range.is_empty() {
+            return;
+        }
+        match self.pieces.last_mut() {
+            Some(Piece::Input(last)) if last.end == range.start => last.end = range.end,
+            _ => self.pieces.push(Piece::Input(range)),
+        }
+    }
+
+    /// Puts bytes of our own in.
+    pub fn insert(&mut self, bytes: &[u8]) {
+        let start = self.own.len();
+        self.own.extend_from_slice(bytes);
+        let end = self.own.len();
+        if let Some(Piece::Own(last)) = self.pieces.last_mut() {
+            last.end = end;
+            return;
+        }
+        self.pieces.push(Piece::Own(start..end));
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.own.clear();
+        self.pieces.clear();
+    }
+
+    /// Bytes in all.
+    pub fn len(&self) -> usize {
+        self.pieces
+            .iter()
+            .map(|piece| match piece {
+                Piece::Input(range) | Piece::Own(range) => range.len(),
+            })
+            .sum()
+    }
+
+    /// Whether there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    /// Everything in one piece.
+    #[cfg(test)]
+    pub fn to_vec(&self, input: &[u8]) -> Vec<u8> {
+        self.slices(input).iter().flat_map(|slice| slice.iter().copied()).collect()
+    }
+
+    /// Writes everything, in as few writes as the writer takes, and flushes. Not cancel-safe: dropped in mid-write
+    /// it leaves a part written.
+    pub async fn write_to(&mut self, input: &[u8], writer: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+        if !self.is_empty() {
+            let mut slices = self.slices(input);
+            let mut left = slices.as_mut_slice();
+            while !left.is_empty() {
+                let written = writer.write_vectored(left).await?;
+                if written == 0 {
+                    return Err(io::ErrorKind::WriteZero.into());
+                }
+                IoSlice::advance_slices(&mut left, written);
+            }
+            writer.flush().await?;
+        }
+        self.clear();
+        Ok(())
+    }
+
+    fn slices<'a>(&'a self, input: &'a [u8]) -> Vec<IoSlice<'a>> {
+        let bytes = |piece: &Piece| match piece {
+            Piece::Input(range) => input.get(range.clone()),
+            Piece::Own(range) => self.own.get(range.clone()),
+        };
+        self.pieces.iter().filter_map(bytes).map(IoSlice::new).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn adjacent_ranges_become_one_and_order_is_kept() {
+        let mut output = Output::default();
+        output.pass(0..2);
+        output.pass(2..4);
+        output.insert(b"<");
+        output.insert(b">");
+        output.pass(4..4);
+        output.pass(4..6);
+        assert_eq!(output.pieces.len(), 3);
+        assert_eq!((output.len(), output.to_vec(b"abcdef")), (8, b"abcd<>ef".to_vec()));
+        let mut written = Vec::new();
+        output.write_to(b"abcdef", &mut written).await.unwrap();
+        assert_eq!((written, output.is_empty()), (b"abcd<>ef".to_vec(), true));
+    }
+}

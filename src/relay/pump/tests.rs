@@ -1,0 +1,162 @@
+//! Whole relays over in-memory streams: who gets which bytes, what is in the log by then, and how it ends.
+
+use super::*;
+use crate::audit::testing::MemoryLog;
+use crate::relay::client_side::tests::recorder;
+use crate::relay::tag::testing::analyst;
+use crate::wire::{HEADER_BYTES, Header, append};
+use tokio::io::{DuplexStream, duplex};
+use tokio::task::JoinHandle;
+
+/// A relay under test with both of its peers.
+struct Setup {
+    client: DuplexStream,
+    server: DuplexStream,
+    wish: watch::Sender<Wish>,
+    log: MemoryLog,
+    relay: JoinHandle<Summary>,
+}
+
+fn start(tag: Tag) -> Setup {
+    let log = MemoryLog::default();
+    let relay = Relay::new(tag, recorder(&log));
+    let (client, client_side) = duplex(4096);
+    let (server, server_side) = duplex(4096);
+    let (wish, wished) = watch::channel(Wish::Run);
+    let farewell = |ending: &Ending| match ending {
+        Ending::Client | Ending::Wished | Ending::Server { fatal: Some(_) } => None,
+        other => Some(frame(b'E', format!("{other:?}").as_bytes())),
+    };
+    let relay = tokio::spawn(relay.run(client_side, server_side, wished, farewell));
+    Setup { client, server, wish, log, relay }
+}
+
+fn frame(kind: u8, body: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    append(&mut out, kind, body);
+    out
+}
+
+async fn receive(stream: &mut DuplexStream) -> (u8, Vec<u8>) {
+    let mut header = [0; HEADER_BYTES];
+    stream.read_exact(&mut header).await.unwrap();
+    let header = Header::decode(&header).unwrap().unwrap();
+    let mut body = vec![0; header.body];
+    stream.read_exact(&mut body).await.unwrap();
+    (header.kind, body)
+}
+
+/// Names of the log's events, with outcomes.
+fn story(log: &MemoryLog) -> Vec<String> {
+    let show = |line: serde_json::Value| {
+        let outcome = line["outcome"].as_str().map(|outcome| format!(" {outcome}")).unwrap_or_default();
+        format!("{}{outcome}", line["event"].as_str().unwrap())
+    };
+    log.lines().into_iter().map(show).collect()
+}
+
+#[tokio::test]
+async fn a_statement_is_in_the_log_before_the_server_has_it() {
+    let mut setup = start(Tag::of(&analyst()));
+    setup.client.write_all(&frame(b'Q', b"SELECT 1\0")).await.unwrap();
+    let (kind, body) = receive(&mut setup.server).await;
+    assert_eq!((kind, body), (b'Q', [Tag::of(&analyst()).bytes(), b"SELECT 1\0"].concat()));
+    assert_eq!(story(&setup.log), ["session_start", "begin"]);
+    setup.server.write_all(&[frame(b'C', b"SELECT 1\0"), frame(b'Z', b"I")].concat()).await.unwrap();
+    assert_eq!(receive(&mut setup.client).await, (b'C', b"SELECT 1\0".to_vec()));
+    assert_eq!(receive(&mut setup.client).await, (b'Z', b"I".to_vec()));
+    assert_eq!(story(&setup.log), ["session_start", "begin", "end ok"]);
+    setup.client.write_all(&frame(b'X', b"")).await.unwrap();
+    assert_eq!(receive(&mut setup.server).await.0, b'X');
+    drop(setup.server);
+    let summary = setup.relay.await.unwrap();
+    assert!(matches!(summary.ending, Ending::Client) && !summary.busy);
+}
+
+#[tokio::test]
+async fn what_the_log_cannot_take_never_reaches_the_server() {
+    let mut setup = start(Tag::of(&analyst()));
+    setup.log.fail(true);
+    setup.client.write_all(&frame(b'Q', b"DELETE FROM orders\0")).await.unwrap();
+    let (kind, body) = receive(&mut setup.client).await;
+    assert_eq!(kind, b'E');
+    assert!(String::from_utf8(body).unwrap().contains("Unrecorded"));
+    let mut leaked = Vec::new();
+    setup.server.read_to_end(&mut leaked).await.unwrap();
+    assert!(leaked.is_empty(), "{leaked:?} reached the server");
+    let summary = setup.relay.await.unwrap();
+    assert!(matches!(summary.ending, Ending::Refused(Refusal::Unrecorded(_))));
+}
+
+#[tokio::test]
+async fn draining_waits_for_the_statement_and_then_says_goodbye_to_both() {
+    let mut setup = start(Tag::none());
+    setup.client.write_all(&frame(b'Q', b"SELECT 1\0")).await.unwrap();
+    receive(&mut setup.server).await;
+    setup.wish.send_replace(Wish::WhenIdle(frame(b'E', b"bye")));
+    setup.server.write_all(&[frame(b'C', b"BEGIN\0"), frame(b'Z', b"T")].concat()).await.unwrap();
+    receive(&mut setup.client).await;
+    receive(&mut setup.client).await;
+    setup.client.write_all(&frame(b'Q', b"COMMIT\0")).await.unwrap();
+    receive(&mut setup.server).await;
+    setup.server.write_all(&[frame(b'C', b"COMMIT\0"), frame(b'Z', b"I")].concat()).await.unwrap();
+    receive(&mut setup.client).await;
+    receive(&mut setup.client).await;
+    assert_eq!(receive(&mut setup.client).await, (b'E', b"bye".to_vec()));
+    assert_eq!(receive(&mut setup.server).await.0, b'X');
+    let summary = setup.relay.await.unwrap();
+    assert!(matches!(summary.ending, Ending::Wished) && !summary.busy);
+}
+
+#[tokio::test]
+async fn a_hard_end_waits_for_the_frames_edge_only_and_reports_what_still_runs() {
+    let mut setup = start(Tag::none());
+    setup.client.write_all(&frame(b'Q', b"SELECT pg_sleep(60)\0")).await.unwrap();
+    receive(&mut setup.server).await;
+    let row = frame(b'D', &[7; 100]);
+    setup.server.write_all(&row[..50]).await.unwrap();
+    let mut half = [0; 50];
+    setup.client.read_exact(&mut half).await.unwrap();
+    setup.wish.send_replace(Wish::Now(frame(b'E', b"bye")));
+    setup.server.write_all(&row[50..]).await.unwrap();
+    let mut rest = [0; 55];
+    setup.client.read_exact(&mut rest).await.unwrap();
+    assert_eq!(receive(&mut setup.client).await, (b'E', b"bye".to_vec()));
+    let summary = setup.relay.await.unwrap();
+    assert!(matches!(summary.ending, Ending::Wished) && summary.busy);
+    assert_eq!(story(&setup.log).last().map(String::as_str), Some("end unknown"));
+}
+
+#[tokio::test]
+async fn a_server_that_vanishes_or_misbehaves_leaves_no_client_guessing() {
+    let mut setup = start(Tag::none());
+    drop(setup.server);
+    let (kind, body) = receive(&mut setup.client).await;
+    assert!(kind == b'E' && String::from_utf8(body).unwrap().contains("Server"));
+
+    let mut setup = start(Tag::none());
+    setup.server.write_all(&frame(b'2', b"")).await.unwrap();
+    let (kind, body) = receive(&mut setup.client).await;
+    assert!(kind == b'E' && String::from_utf8(body).unwrap().contains("Misbehaved"));
+}
+
+#[tokio::test]
+async fn both_directions_run_at_once() {
+    let mut setup = start(Tag::none());
+    setup.client.write_all(&frame(b'P', b"\0SELECT 1\0\0\0")).await.unwrap();
+    receive(&mut setup.server).await;
+    // More than both pipes hold goes each way before either side reads.
+    let data = frame(b'N', format!("SNOTICE\0M{}\0\0", "x".repeat(100_000)).as_bytes());
+    let copy = frame(b'd', &vec![1; 100_000]);
+    let (mut client_read, mut client_write) = tokio::io::split(setup.client);
+    let (mut server_read, mut server_write) = tokio::io::split(setup.server);
+    let (mut down, mut up) = (vec![0; data.len()], vec![0; copy.len()]);
+    let (sent, told, got, heard) = tokio::join!(
+        client_write.write_all(&copy),
+        server_write.write_all(&data),
+        server_read.read_exact(&mut up),
+        client_read.read_exact(&mut down),
+    );
+    assert!(sent.is_ok() && told.is_ok() && got.is_ok() && heard.is_ok());
+    assert_eq!((up, down), (copy, data));
+}

@@ -1,0 +1,138 @@
+//! The open events and the end lines that have become ready.
+
+use super::{Progress, unexecuted};
+use crate::audit::End;
+use crate::audit::event::{Outcome, Stage};
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+/// Every event that has begun and not ended.
+#[derive(Debug, Default)]
+pub(super) struct Book {
+    open: BTreeMap<u64, Open>,
+    next: u64,
+    ends: Vec<End>,
+}
+
+#[derive(Debug)]
+struct Open {
+    started: Instant,
+    stage: Stage,
+    bytes_in: u64,
+    /// Messages of this event that the server has not answered.
+    pending: u32,
+    /// Nothing can continue it any more; it ends when `pending` reaches zero.
+    abandoned: bool,
+}
+
+impl Book {
+    /// Opens an event with its first message.
+    pub fn open(&mut self, stage: Stage, bytes: u64, now: Instant) -> u64 {
+        let event = self.next;
+        self.next = event.saturating_add(1);
+        self.open.insert(event, Open { started: now, stage, bytes_in: bytes, pending: 1, abandoned: false });
+        event
+    }
+
+    /// Continues an event with its next message; `false` when it has ended already.
+    pub fn join(&mut self, event: u64, stage: Stage, bytes: u64) -> bool {
+        let Some(open) = self.open.get_mut(&event) else { return false };
+        open.stage = stage;
+        open.bytes_in = open.bytes_in.saturating_add(bytes);
+        open.pending = open.pending.saturating_add(1);
+        true
+    }
+
+    /// COPY data counts as the event's input.
+    pub fn add_input(&mut self, event: u64, bytes: u64) {
+        if let Some(open) = self.open.get_mut(&event) {
+            open.bytes_in = open.bytes_in.saturating_add(bytes);
+        }
+    }
+
+    /// The server has accepted one of the event's messages.
+    pub fn answered(&mut self, event: u64, now: Instant) {
+        let Some(open) = self.open.get_mut(&event) else { return };
+        open.pending = open.pending.saturating_sub(1);
+        if open.abandoned && open.pending == 0 {
+            self.close_unexecuted(event, now);
+        }
+    }
+
+    /// No later message can continue the event.
+    pub fn abandon(&mut self, event: u64, now: Instant) {
+        let Some(open) = self.open.get_mut(&event) else { return };
+        if open.pending == 0 {
+            self.close_unexecuted(event, now);
+        } else {
+            open.abandoned = true;
+        }
+    }
+
+    /// Ends an event; nothing happens if it has ended already.
+    pub fn close(&mut self, event: u64, outcome: Outcome, progress: &Progress, now: Instant) {
+        let Some(open) = self.open.remove(&event) else { return };
+        let end =
+            End { outcome, sqlstate: progress.failed.clone(), part: progress.part, ..open.end(event, progress, now) };
+        self.ends.push(end);
+    }
+
+    /// Ends an event with the server's command tag.
+    pub fn complete(&mut self, event: u64, progress: &Progress, command: Option<String>, now: Instant) {
+        let Some(open) = self.open.remove(&event) else { return };
+        self.ends.push(End { command, ..open.end(event, progress, now) });
+    }
+
+    /// An end line of a Query that stays open: another statement of it may follow.
+    pub fn part(&self, event: u64, progress: &Progress, now: Instant) -> Option<End> {
+        self.open.get(&event).map(|open| open.end(event, progress, now))
+    }
+
+    /// Gives out a Query's end line that turned out not to be its last.
+    pub fn release(&mut self, held: End) {
+        self.ends.push(End { last: false, ..held });
+    }
+
+    /// Ends a Query with its last end line.
+    pub fn finish_query(&mut self, event: u64, held: End) {
+        if self.open.remove(&event).is_some() {
+            self.ends.push(End { last: true, ..held });
+        }
+    }
+
+    /// Ends everything that is open, as far as it got.
+    pub fn close_all(&mut self, now: Instant) {
+        for event in self.open.keys().copied().collect::<Vec<_>>() {
+            self.close_unexecuted(event, now);
+        }
+    }
+
+    /// The end lines that are ready.
+    pub fn take_ends(&mut self) -> Vec<End> {
+        std::mem::take(&mut self.ends)
+    }
+
+    fn close_unexecuted(&mut self, event: u64, now: Instant) {
+        if let Some(outcome) = self.open.get(&event).map(|open| unexecuted(open.stage)) {
+            self.close(event, outcome, &Progress::default(), now);
+        }
+    }
+}
+
+impl Open {
+    fn end(&self, event: u64, progress: &Progress, now: Instant) -> End {
+        let elapsed = now.saturating_duration_since(self.started).as_micros();
+        End {
+            event,
+            part: progress.part,
+            last: true,
+            outcome: Outcome::Ok,
+            sqlstate: None,
+            command: None,
+            rows: progress.rows,
+            bytes_in: self.bytes_in,
+            bytes_out: progress.bytes_out,
+            duration_us: u64::try_from(elapsed).unwrap_or(u64::MAX),
+        }
+    }
+}

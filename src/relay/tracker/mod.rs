@@ -1,0 +1,215 @@
+//! Which execution does each answer belong to: the messages a client sent, matched with the server's replies.
+//!
+//! Pure: bytes are judged elsewhere, time is an argument. The client's messages are queued in the order they are
+//! forwarded; each reply of the server settles the queue's front, as `PostgresMain` (`src/backend/tcop/postgres.c`)
+//! works through them: after an error in the extended protocol everything up to the next Sync is skipped; during
+//! COPY FROM STDIN, Sync and Flush are ignored (`CopyGetData`, `copyfromparse.c`).
+//!
+//! One event is one execution: a Parse opens an event, the first Bind of it continues the event, the first Execute
+//! of that portal too. A further Bind or Execute opens a new one. What is never executed ends as `bound` or `parsed`.
+
+mod book;
+mod client;
+mod server;
+
+use crate::audit::End;
+use crate::audit::event::{Outcome, Stage};
+use book::Book;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Messages that wait for an answer, at most; past it the client is not read until the server has caught up.
+pub const MAX_OUTSTANDING: usize = 65_536;
+/// Prepared statements and portals of one session, at most.
+pub const MAX_REMEMBERED: usize = 250_000;
+/// Text of prepared statements kept in memory for one session, in bytes; past it only lengths are kept.
+pub const MAX_REMEMBERED_TEXT: usize = 4 * 1024 * 1024;
+
+/// The server's answer fits nothing that the client asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the server's message {:?} answers nothing the client sent", char::from(*.0))]
+pub struct Desync(pub u8);
+
+/// A prepared statement's text as far as it is remembered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StatementText {
+    /// Its start; empty once the session's budget is spent.
+    pub head: Box<[u8]>,
+    /// Its whole length in bytes.
+    pub bytes: u64,
+}
+
+/// A Bind's or Execute's place: which event, and what to say when it opens one.
+#[derive(Debug)]
+pub struct Place {
+    /// Number of the event.
+    pub event: u64,
+    /// The statement's text, when a new event opens on a remembered one.
+    pub text: Option<Arc<StatementText>>,
+    /// The statement's name, as far as known.
+    pub statement: Arc<[u8]>,
+}
+
+/// What a Close or Describe names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// `S`
+    Statement,
+    /// `P`
+    Portal,
+}
+
+/// One session's bookkeeping.
+#[derive(Debug, Default)]
+pub struct Tracker {
+    queue: VecDeque<Entry>,
+    book: Book,
+    statements: HashMap<Arc<[u8]>, Statement>,
+    portals: HashMap<Arc<[u8]>, Portal>,
+    remembered_text: usize,
+    next_order: u64,
+    /// After an error: until the client's next Sync everything is skipped.
+    skipping: bool,
+    /// The server reads COPY data and the client has not ended it yet.
+    copy_in: bool,
+    /// COPY data since the last execution ended, in bytes.
+    copy_bytes: u64,
+    /// Syncs dropped at a failed COPY that the server may answer nevertheless.
+    uncertain_syncs: u32,
+    status: Option<u8>,
+    sync_errors: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    order: u64,
+    /// Forwarded while the server was reading COPY data.
+    in_copy: bool,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Query { event: u64, progress: Progress },
+    Parse { event: u64, name: Arc<[u8]>, previous: Option<Statement> },
+    Bind { event: u64, portal: Arc<[u8]>, previous: Option<Portal> },
+    Execute { event: u64, progress: Progress },
+    FunctionCall { event: u64, progress: Progress },
+    Describe,
+    CloseStatement { name: Arc<[u8]>, previous: Option<Statement> },
+    ClosePortal { name: Arc<[u8]>, previous: Option<Portal> },
+    Sync,
+    CopyEnd,
+}
+
+/// What the server has answered so far to one Query, Execute or FunctionCall.
+#[derive(Debug, Default)]
+struct Progress {
+    rows: u64,
+    bytes_out: u64,
+    part: u32,
+    copying: bool,
+    /// A Query's latest end line: held until it is known whether another one follows.
+    held: Option<End>,
+    failed: Option<String>,
+}
+
+#[derive(Debug, Clone)]
+struct Statement {
+    order: u64,
+    /// The event of its Parse, until a Bind continues it.
+    event: Option<u64>,
+    text: Arc<StatementText>,
+}
+
+#[derive(Debug, Clone)]
+struct Portal {
+    order: u64,
+    /// The event of its Bind, until an Execute continues it.
+    event: Option<u64>,
+    statement: Arc<[u8]>,
+    text: Option<Arc<StatementText>>,
+}
+
+impl Tracker {
+    /// A session that has just logged in.
+    pub fn new() -> Self {
+        Self { status: Some(b'I'), ..Self::default() }
+    }
+
+    /// End lines that are ready, in order.
+    pub fn take_ends(&mut self) -> Vec<End> {
+        self.book.take_ends()
+    }
+
+    /// SQLSTATEs of errors that the server raised at Sync itself.
+    pub fn take_sync_errors(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.sync_errors)
+    }
+
+    /// Whether the client must wait until the server has answered.
+    pub fn is_full(&self) -> bool {
+        self.queue.len() >= MAX_OUTSTANDING
+    }
+
+    /// Whether too many statements and portals are open.
+    pub fn is_overfull(&self) -> bool {
+        self.statements.len().saturating_add(self.portals.len()) > MAX_REMEMBERED
+    }
+
+    /// Nothing is outstanding and no transaction is open: the session can end without harm.
+    pub fn is_idle(&self) -> bool {
+        !self.is_busy() && self.status == Some(b'I') && !self.skipping
+    }
+
+    /// Whether the server owes an answer.
+    pub fn is_busy(&self) -> bool {
+        self.queue.iter().any(|entry| !matches!(entry.kind, Kind::CopyEnd))
+    }
+
+    /// The session is over: what is open ends as `parsed`, `bound` or, where the server owed an answer, `unknown`.
+    pub fn finish(&mut self, now: Instant) {
+        for entry in std::mem::take(&mut self.queue) {
+            match entry.kind {
+                Kind::Query { event, mut progress } => {
+                    let unknown = progress.failed.is_none() && progress.held.is_none();
+                    match progress.held.take() {
+                        Some(held) => self.book.finish_query(event, held),
+                        None if unknown => self.book.close(event, Outcome::Unknown, &progress, now),
+                        None => {}
+                    }
+                }
+                Kind::FunctionCall { event, progress } | Kind::Execute { event, progress } => {
+                    self.book.close(event, Outcome::Unknown, &progress, now);
+                }
+                Kind::Parse { event, .. } | Kind::Bind { event, .. } => {
+                    self.book.close(event, Outcome::Unknown, &Progress::default(), now);
+                }
+                _ => {}
+            }
+        }
+        self.statements.clear();
+        self.portals.clear();
+        self.book.close_all(now);
+    }
+
+    fn push(&mut self, kind: Kind) -> u64 {
+        let order = self.next_order;
+        self.next_order = order.saturating_add(1);
+        self.queue.push_back(Entry { order, in_copy: self.copy_in, kind });
+        order
+    }
+}
+
+/// How an event that was never executed ends.
+fn unexecuted(stage: Stage) -> Outcome {
+    match stage {
+        Stage::Parse => Outcome::Parsed,
+        Stage::Bind => Outcome::Bound,
+        Stage::Query | Stage::Execute | Stage::FunctionCall => Outcome::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests;

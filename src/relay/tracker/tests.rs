@@ -1,0 +1,294 @@
+//! Transcripts: what the client sent, what the server answered, which end lines follow.
+
+use super::*;
+
+/// A session under test: `C:` calls on one side, `S:` on the other, end lines as short text.
+struct Session {
+    tracker: Tracker,
+    now: Instant,
+}
+
+impl Session {
+    fn new() -> Self {
+        Self { tracker: Tracker::new(), now: Instant::now() }
+    }
+
+    fn query(&mut self) -> u64 {
+        self.tracker.query(20, self.now)
+    }
+
+    fn parse(&mut self, name: &str, text: &str) -> u64 {
+        self.tracker.parse(name.as_bytes(), text.as_bytes(), text.len() as u64, 20, self.now)
+    }
+
+    fn bind(&mut self, portal: &str, statement: &str) -> Place {
+        self.tracker.bind(portal.as_bytes(), statement.as_bytes(), 20, self.now)
+    }
+
+    fn execute(&mut self, portal: &str) -> Place {
+        self.tracker.execute(portal.as_bytes(), 9, self.now)
+    }
+
+    /// The server's messages: one letter each; `C(TAG)`, `E(SQLSTATE)` and `Z(STATUS)` with their content.
+    fn server(&mut self, script: &str) {
+        for word in script.split_whitespace() {
+            let (kind, content) = match word.split_once('(') {
+                Some((kind, content)) => (kind, content.trim_end_matches(')').replace('_', " ")),
+                None => (word, String::new()),
+            };
+            let kind = kind.as_bytes()[0];
+            if kind == b'E' {
+                self.tracker.server_error(&content, self.now);
+            } else {
+                let body = if kind == b'C' { format!("{content}\0") } else { content };
+                self.tracker.server(kind, body.as_bytes(), 10, self.now).unwrap();
+            }
+        }
+    }
+
+    /// `EVENT.PART:outcome[/sqlstate][ COMMAND][ rows]`, `+` where more parts follow.
+    fn ends(&mut self) -> Vec<String> {
+        let show = |end: End| {
+            let outcome = format!("{:?}", end.outcome).to_lowercase();
+            let state = end.sqlstate.map(|state| format!("/{state}")).unwrap_or_default();
+            let command = end.command.map(|command| format!(" {command} {}", end.rows)).unwrap_or_default();
+            format!("{}.{}:{outcome}{state}{command}{}", end.event, end.part, if end.last { "" } else { " +" })
+        };
+        self.tracker.take_ends().into_iter().map(show).collect()
+    }
+}
+
+#[test]
+fn a_query_of_several_statements_has_an_end_line_for_each() {
+    let mut s = Session::new();
+    s.query();
+    s.server("T D D C(SELECT_2) C(SET)");
+    assert_eq!(s.ends(), ["0.0:ok SELECT 2 +"]);
+    assert!(!s.tracker.is_idle());
+    s.server("E(22012) Z(I)");
+    assert_eq!(s.ends(), ["0.1:ok SET 0 +", "0.2:error/22012"]);
+    assert!(s.tracker.is_idle());
+}
+
+#[test]
+fn parse_bind_and_execute_are_one_event_and_each_further_execution_another() {
+    let mut s = Session::new();
+    s.parse("s", "SELECT $1");
+    s.tracker.describe();
+    s.tracker.sync();
+    s.server("1 t T Z(I)");
+    assert!(s.ends().is_empty());
+    assert_eq!(s.bind("", "s").event, 0);
+    assert_eq!(s.execute("").event, 0);
+    s.tracker.sync();
+    s.server("2 D C(SELECT_1) Z(I)");
+    assert_eq!(s.ends(), ["0.0:ok SELECT 1"]);
+    let second = s.bind("", "s");
+    assert_eq!((second.event, &*second.text.unwrap().head), (1, b"SELECT $1".as_slice()));
+    assert_eq!(s.execute("").event, 1);
+    s.tracker.sync();
+    s.server("2 C(SELECT_0) Z(I)");
+    assert_eq!(s.ends(), ["1.0:ok SELECT 0"]);
+}
+
+#[test]
+fn what_is_never_executed_ends_as_parsed_or_bound() {
+    let mut s = Session::new();
+    s.parse("", "SELECT 1");
+    s.parse("", "SELECT 2");
+    s.bind("", "");
+    s.tracker.sync();
+    assert!(s.ends().is_empty(), "the server has not accepted the first Parse yet");
+    s.server("1 1 2");
+    assert_eq!(s.ends(), ["0.0:parsed"]);
+    s.server("Z(I)");
+    assert_eq!(s.ends(), ["1.0:bound"], "the transaction's end closed the portal");
+    s.parse("keep", "SELECT 3");
+    s.tracker.sync();
+    s.server("1 Z(I)");
+    s.tracker.finish(s.now);
+    assert_eq!(s.ends(), ["2.0:parsed"]);
+}
+
+#[test]
+fn after_an_error_everything_up_to_sync_is_skipped() {
+    let mut s = Session::new();
+    s.parse("", "SELECT 1/0");
+    s.bind("", "");
+    s.execute("");
+    s.parse("b", "SELECT 2");
+    s.tracker.sync();
+    s.query();
+    s.server("1 2 E(22012)");
+    assert_eq!(s.ends(), ["0.0:error/22012", "1.0:skipped"]);
+    s.server("Z(I) C(SELECT_1) Z(I)");
+    assert_eq!(s.ends(), ["2.0:ok SELECT 1"]);
+    assert!(s.bind("", "b").text.is_none(), "a skipped Parse names nothing");
+}
+
+#[test]
+fn what_arrives_after_an_error_and_before_sync_is_skipped_too() {
+    let mut s = Session::new();
+    s.parse("", "SELEC");
+    s.server("E(42601)");
+    s.bind("", "");
+    s.execute("");
+    s.query();
+    assert_eq!(s.ends(), ["0.0:error/42601", "1.0:skipped", "2.0:skipped", "3.0:skipped"]);
+    s.tracker.sync();
+    s.server("Z(I)");
+    assert!(s.tracker.is_idle());
+}
+
+#[test]
+fn a_failed_parse_leaves_the_earlier_statement_of_that_name() {
+    let mut s = Session::new();
+    s.parse("s", "SELECT 1");
+    s.tracker.sync();
+    s.parse("s", "SELECT 2");
+    s.tracker.sync();
+    s.server("1 Z(I) E(42P05) Z(I)");
+    assert_eq!(s.ends(), ["0.0:parsed", "1.0:error/42P05"]);
+    assert_eq!(&*s.bind("", "s").text.unwrap().head, b"SELECT 1");
+}
+
+#[test]
+fn a_suspended_portal_executed_again_is_another_event() {
+    let mut s = Session::new();
+    s.parse("", "SELECT generate_series(1, 3)");
+    s.bind("p", "");
+    s.execute("p");
+    let again = s.execute("p");
+    assert_eq!(&*again.text.unwrap().head, b"SELECT generate_series(1, 3)");
+    s.tracker.sync();
+    s.server("1 2 D D s D C(SELECT_1) Z(I)");
+    assert_eq!(s.ends(), ["0.0:suspended", "1.0:ok SELECT 1"]);
+}
+
+#[test]
+fn copy_data_counts_and_a_sync_read_by_copy_has_no_answer() {
+    let mut s = Session::new();
+    s.parse("", "COPY t FROM STDIN");
+    s.bind("", "");
+    s.execute("");
+    s.tracker.sync();
+    s.server("1 2 G");
+    s.tracker.copy_data(1000);
+    s.tracker.copy_end();
+    s.tracker.sync();
+    s.server("C(COPY_3) Z(I)");
+    assert_eq!(s.ends(), ["0.0:ok COPY 3"]);
+    assert!(s.tracker.is_idle());
+}
+
+#[test]
+fn copy_ends_outside_copy_are_ignored() {
+    let mut s = Session::new();
+    s.tracker.copy_end();
+    s.query();
+    s.tracker.copy_end();
+    s.server("G C(COPY_0) Z(I)");
+    s.tracker.copy_end();
+    s.query();
+    s.server("E(42601) Z(I)");
+    assert_eq!(s.ends(), ["0.0:ok COPY 0", "1.0:error/42601"]);
+}
+
+#[test]
+fn a_function_call_ends_at_ready_for_query() {
+    let mut s = Session::new();
+    s.tracker.function_call(30, s.now);
+    s.server("V Z(I)");
+    s.tracker.function_call(30, s.now);
+    s.server("E(42883) Z(I)");
+    assert_eq!(s.ends(), ["0.0:ok", "1.0:error/42883"]);
+}
+
+#[test]
+fn an_error_at_sync_is_no_statements_error() {
+    let mut s = Session::new();
+    s.tracker.sync();
+    s.server("E(23503) Z(I)");
+    assert_eq!((s.ends().len(), s.tracker.take_sync_errors()), (0, vec!["23503".to_owned()]));
+}
+
+#[test]
+fn a_cancelled_statement_says_so_and_a_lost_one_is_unknown() {
+    let mut s = Session::new();
+    s.query();
+    s.server("E(57014) Z(I)");
+    s.query();
+    s.tracker.finish(s.now);
+    assert_eq!(s.ends(), ["0.0:canceled/57014", "1.0:unknown"]);
+}
+
+#[test]
+fn a_reply_that_nobody_asked_for_is_a_desync() {
+    let mut tracker = Tracker::new();
+    for kind in *b"123CDGHIKRTVWZnstv" {
+        assert_eq!(
+            tracker.server(kind, b"", 5, Instant::now()),
+            Err(Desync(kind)).map_err(|e: Desync| match kind {
+                b'I' => Desync(b'C'),
+                _ => e,
+            })
+        );
+    }
+    for kind in *b"NSA" {
+        assert_eq!(tracker.server(kind, b"", 5, Instant::now()), Ok(()));
+    }
+}
+
+#[test]
+fn remembered_text_is_bounded_and_lengths_are_kept() {
+    let mut s = Session::new();
+    let big = vec![b'x'; 60_000];
+    for n in 0..100 {
+        s.tracker.parse(format!("s{n}").as_bytes(), &big, 60_000, 60_010, s.now);
+    }
+    assert!(s.tracker.remembered_text <= MAX_REMEMBERED_TEXT);
+    s.server(&"1 ".repeat(100));
+    s.bind("", "s99");
+    let again = s.bind("", "s99").text.unwrap();
+    assert_eq!((again.head.len(), again.bytes), (0, 60_000));
+    for n in 0..100 {
+        s.tracker.close(Target::Statement, format!("s{n}").as_bytes(), s.now);
+    }
+    assert_eq!(s.tracker.remembered_text, 0);
+}
+
+proptest::proptest! {
+    /// Whatever the server says to whatever the client did: no panic, and every event ends exactly once.
+    #[test]
+    fn every_event_ends_once(script in proptest::collection::vec(0u8..40, 0..200)) {
+        let mut s = Session::new();
+        let mut ends = Vec::new();
+        for step in script {
+            match step {
+                0 => { s.query(); }
+                1 | 2 => { s.parse(if step == 1 { "" } else { "s" }, "SELECT 1"); }
+                3 | 4 => { s.bind("", if step == 3 { "" } else { "s" }); }
+                5 | 6 => { s.execute(if step == 5 { "" } else { "p" }); }
+                7 => { s.tracker.function_call(10, s.now); }
+                8 => s.tracker.sync(),
+                9 => s.tracker.copy_end(),
+                10 => s.tracker.describe(),
+                11 => s.tracker.close(Target::Statement, b"s", s.now),
+                12 => s.tracker.close(Target::Portal, b"", s.now),
+                13 => { s.bind("p", "s"); }
+                14 | 15 => s.tracker.server_error("42601", s.now),
+                n => {
+                    let kind = b"123CDGHITVZnst"[usize::from(n) % 14];
+                    let _ = s.tracker.server(kind, if kind == b'Z' { b"I" } else { b"SELECT 1\0" }, 9, s.now);
+                }
+            }
+            ends.extend(s.tracker.take_ends());
+        }
+        s.tracker.finish(s.now);
+        ends.extend(s.tracker.take_ends());
+        let mut finals: Vec<u64> = ends.iter().filter(|end| end.last).map(|end| end.event).collect();
+        finals.sort_unstable();
+        let begun = s.tracker.query(1, s.now);
+        proptest::prop_assert_eq!(finals, (0..begun).collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,180 @@
+//! Cancels: which session does a key mean, and the request passed on to that session's own server.
+//!
+//! A client is told the server's real process id (PostgreSQL's own tools compare it) and a secret of ours. Lookups
+//! compare secrets in constant time and answer nothing: who does not know the key learns nothing (`ProcessCancelRequestPacket`,
+//! `src/backend/postmaster/postmaster.c`).
+
+use super::Services;
+use crate::audit::event::Event;
+use crate::backend::{self, ServerKey};
+use crate::frontend::CancelRequest;
+use crate::names::{InstanceName, SessionId};
+use crate::telemetry::CancelOutcome;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
+
+/// Length of the secret on protocol 3.0, in bytes.
+const SECRET_BYTES: usize = 4;
+/// Tries to draw a secret that no session with the same process id has.
+const DRAWS: usize = 64;
+
+type Secret = [u8; SECRET_BYTES];
+
+/// By process id; two instances can have the same one.
+type Sessions = HashMap<u32, Vec<(Secret, Arc<Target>)>>;
+
+/// Every session's key. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct CancelKeys {
+    sessions: Arc<Mutex<Sessions>>,
+}
+
+/// Where a session's cancels go.
+#[derive(Debug)]
+struct Target {
+    instance: InstanceName,
+    address: SocketAddr,
+    key: ServerKey,
+}
+
+/// One session's key; forgotten on drop.
+#[derive(Debug)]
+pub struct Registered {
+    keys: CancelKeys,
+    secret: Secret,
+    target: Arc<Target>,
+}
+
+impl CancelKeys {
+    /// Gives a session a key: the server's process id, and a secret that is unique among sessions with that id.
+    pub fn register(&self, instance: InstanceName, address: SocketAddr, key: ServerKey) -> Registered {
+        let pid = key.pid;
+        let target = Arc::new(Target { instance, address, key });
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = sessions.entry(pid).or_default();
+        let mut secret = draw();
+        for _ in 0..DRAWS {
+            if !known.iter().any(|(taken, _)| *taken == secret) {
+                break;
+            }
+            secret = draw();
+        }
+        known.push((secret, Arc::clone(&target)));
+        Registered { keys: self.clone(), secret, target }
+    }
+
+    fn find(&self, pid: u32, secret: &[u8]) -> Option<Arc<Target>> {
+        let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = sessions.get(&pid)?;
+        // Every secret is compared, so that the time says nothing about which one came close.
+        known.iter().fold(None, |found, (known, target)| {
+            let equal = aws_lc_rs::constant_time::verify_slices_are_equal(known, secret).is_ok();
+            if equal { Some(Arc::clone(target)) } else { found }
+        })
+    }
+}
+
+impl Registered {
+    /// The process id to tell the client.
+    pub fn pid(&self) -> u32 {
+        self.target.key.pid
+    }
+
+    /// The secret to tell the client.
+    pub fn secret(&self) -> &[u8] {
+        &self.secret
+    }
+
+    /// Cancels what still runs for a client that is gone.
+    pub async fn cancel(&self, services: &Services) {
+        forward(&self.target, services).await;
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        let mut sessions = self.keys.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = sessions.get_mut(&self.target.key.pid) {
+            known.retain(|(_, target)| !Arc::ptr_eq(target, &self.target));
+            if known.is_empty() {
+                sessions.remove(&self.target.key.pid);
+            }
+        }
+    }
+}
+
+/// Serves a cancel's own connection: pass it on, then close, which is what libpq waits for.
+pub async fn serve(request: CancelRequest, client: SocketAddr, services: &Services) {
+    let outcome = match services.cancel_keys.find(request.pid, &request.secret) {
+        Some(target) => forward(&target, services).await,
+        None => CancelOutcome::Unknown,
+    };
+    services.metrics.cancel(outcome);
+    let word = match outcome {
+        CancelOutcome::Forwarded => "forwarded",
+        CancelOutcome::Unknown => "unknown",
+        CancelOutcome::Failed => "failed",
+    };
+    let event = Event::Cancel { client, outcome: word };
+    if services.auditor.record_stranger(SessionId::generate(), &event).is_err() {
+        services.metrics.audit_failed();
+        tracing::error!("a cancel could not be recorded");
+    }
+    let mut stream = request.stream;
+    let _ = timeout(services.deadlines.cancel, stream.shutdown()).await;
+}
+
+async fn forward(target: &Target, services: &Services) -> CancelOutcome {
+    let forwarding = async {
+        let server = services.connector.dial_address(&target.instance, target.address).await?;
+        backend::cancel(server, &target.key).await?;
+        Ok::<(), super::Error>(())
+    };
+    match timeout(services.deadlines.cancel, forwarding).await {
+        Ok(Ok(())) => CancelOutcome::Forwarded,
+        Ok(Err(error)) => {
+            tracing::warn!(instance = %target.instance, error = %super::chain(&error), "a cancel failed");
+            CancelOutcome::Failed
+        }
+        Err(_) => {
+            tracing::warn!(instance = %target.instance, "a cancel passed its deadline");
+            CancelOutcome::Failed
+        }
+    }
+}
+
+/// Four random bytes: the first of a version 4 UUID, all of whose bits are random (RFC 9562 §5.4).
+fn draw() -> Secret {
+    let [a, b, c, d, ..] = uuid::Uuid::new_v4().into_bytes();
+    [a, b, c, d]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn register(keys: &CancelKeys, pid: u32) -> Registered {
+        let instance = InstanceName::parse("demo-project:europe-west1:orders").unwrap();
+        let key = ServerKey { pid, secret: vec![1, 2, 3, 4] };
+        keys.register(instance, "127.0.0.1:3307".parse().unwrap(), key)
+    }
+
+    #[test]
+    fn a_key_finds_its_own_session_only_and_is_forgotten_with_it() {
+        let keys = CancelKeys::default();
+        let (one, two) = (register(&keys, 7), register(&keys, 7));
+        assert_ne!(one.secret(), two.secret());
+        let found = keys.find(7, one.secret()).unwrap();
+        assert!(Arc::ptr_eq(&found, &one.target));
+        assert!(keys.find(8, one.secret()).is_none());
+        assert!(keys.find(7, b"").is_none() && keys.find(7, &[one.secret(), &[0]].concat()).is_none());
+        let secret = one.secret().to_vec();
+        drop(one);
+        assert!(keys.find(7, &secret).is_none());
+        drop(two);
+        assert!(keys.sessions.lock().unwrap().is_empty());
+    }
+}

@@ -1,0 +1,375 @@
+//! The one table that decides what a refused client is told: SQLSTATE, message, detail, hint with the next step.
+//!
+//! SQLSTATEs: PostgreSQL documentation, appendix A (`src/backend/utils/errcodes.txt`). No text holds a token.
+
+use super::Error;
+use crate::backend;
+use crate::cloudsql;
+use crate::federation::{self, Hop};
+use crate::frontend::{self, Full};
+use crate::identity;
+use crate::names::SessionId;
+use crate::policy::Denied;
+use crate::relay::{Ending, Refusal};
+use crate::telemetry::Blame;
+use crate::wire::ErrorFields;
+
+/// `admin_shutdown`.
+pub(super) const ADMIN_SHUTDOWN: &str = "57P01";
+const INVALID_AUTHORIZATION: &str = "28000";
+const INVALID_PASSWORD: &str = "28P01";
+const INVALID_NAME: &str = "42602";
+const INVALID_CATALOG: &str = "3D000";
+const INSUFFICIENT_PRIVILEGE: &str = "42501";
+const TOO_MANY_CONNECTIONS: &str = "53300";
+const DISK_FULL: &str = "53100";
+const CANNOT_CONNECT_NOW: &str = "57P03";
+const CONNECTION_FAILURE: &str = "08006";
+const PROTOCOL_VIOLATION: &str = "08P01";
+const FEATURE_NOT_SUPPORTED: &str = "0A000";
+const PROGRAM_LIMIT: &str = "54000";
+const QUERY_CANCELED: &str = "57014";
+
+const NEW_TOKEN: &str = "Get a new access token for the proxy's own app registration (az account get-access-token \
+                         --scope api://PROXY-APP-ID/.default) and connect with it as the password.";
+const ASK_OPERATOR: &str = "Tell the operator of pgpassport the correlation id; the proxy's log has the cause.";
+const LATER: &str = "Try again in a moment; if it lasts, tell the operator of pgpassport the correlation id.";
+
+/// What a refused client is told, and whose side it is on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejection {
+    /// SQLSTATE.
+    pub sqlstate: String,
+    /// One line.
+    pub message: String,
+    /// The next step for this person.
+    pub hint: String,
+    /// Whose side.
+    pub blame: Blame,
+}
+
+impl Rejection {
+    fn new(blame: Blame, sqlstate: &str, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { sqlstate: sqlstate.to_owned(), message: message.into(), hint: hint.into(), blame }
+    }
+
+    /// The FATAL error a client gets. The detail has the correlation id, which the records have too.
+    pub fn fields(&self, correlation: SessionId) -> ErrorFields {
+        ErrorFields::new("FATAL", &self.sqlstate, &self.message)
+            .detail(&format!("pgpassport refused the connection; correlation id {correlation}"))
+            .hint(&self.hint)
+    }
+
+    /// The SQLSTATE as a metric label: ours by name, a server's own as `server`.
+    pub fn metric(&self) -> &'static str {
+        const OURS: [&str; 15] = [
+            ADMIN_SHUTDOWN,
+            INVALID_AUTHORIZATION,
+            INVALID_PASSWORD,
+            INVALID_NAME,
+            INVALID_CATALOG,
+            INSUFFICIENT_PRIVILEGE,
+            TOO_MANY_CONNECTIONS,
+            DISK_FULL,
+            CANNOT_CONNECT_NOW,
+            CONNECTION_FAILURE,
+            PROTOCOL_VIOLATION,
+            FEATURE_NOT_SUPPORTED,
+            PROGRAM_LIMIT,
+            QUERY_CANCELED,
+            "XX000",
+        ];
+        OURS.into_iter().find(|ours| *ours == self.sqlstate).unwrap_or("server")
+    }
+
+    /// The table.
+    pub fn of(error: &Error) -> Self {
+        match error {
+            Error::Frontend(error) => frontend(error),
+            Error::Identity(error) => identity(error),
+            Error::User { claimed, label, role } => Self::new(
+                Blame::Client,
+                INVALID_AUTHORIZATION,
+                format!("user \"{claimed}\" contradicts the token: it is \"{label}\", who logs in as \"{role}\""),
+                format!("Connect with user={label} or user={role}."),
+            ),
+            Error::Denied(denied) => denied_by_policy(denied),
+            Error::TooMany(count) => Self::new(
+                Blame::Client,
+                TOO_MANY_CONNECTIONS,
+                format!("too many connections: this caller has {count} sessions"),
+                "Close some, use a connection pool, or ask the operator to raise limits.sessions_per_caller.",
+            ),
+            Error::Unrecorded(_) => unrecorded(),
+            Error::Exchange(error) => exchange(error),
+            Error::Connect(error) => connect(error),
+            Error::Login(error) => login(error),
+            Error::LoginDeadline(_) => {
+                Self::new(Blame::Database, CANNOT_CONNECT_NOW, "the instance did not answer the login in time", LATER)
+            }
+        }
+    }
+}
+
+fn frontend(error: &frontend::Error) -> Rejection {
+    use frontend::Error as E;
+    let client = |sqlstate, message: String, hint: &str| Rejection::new(Blame::Client, sqlstate, message, hint);
+    match error {
+        E::NoTls => client(
+            INVALID_AUTHORIZATION,
+            "connections without TLS are refused".to_owned(),
+            "Connect with sslmode=verify-full and sslrootcert set to the CA of the proxy's certificate.",
+        ),
+        E::NoUser => client(
+            INVALID_AUTHORIZATION,
+            error.to_string(),
+            "Connect with user= your own name or the database user that your grant gives.",
+        ),
+        E::Name { .. } => client(
+            INVALID_NAME,
+            error.to_string(),
+            "Names are valid UTF-8 without control characters, at most 63 bytes; check the connection string.",
+        ),
+        E::NoToken => client(INVALID_PASSWORD, "the password is empty".to_owned(), NEW_TOKEN),
+        E::Replication => client(
+            INSUFFICIENT_PRIVILEGE,
+            "replication sessions need a grant that allows them".to_owned(),
+            "Connect without replication=; no rule of this version can grant it.",
+        ),
+        E::Version(..) => client(
+            FEATURE_NOT_SUPPORTED,
+            error.to_string(),
+            "Use a client that speaks protocol version 3 (any since PostgreSQL 7.4).",
+        ),
+        E::Deadline => client(QUERY_CANCELED, error.to_string(), "Have the token ready before connecting."),
+        E::Full(full) => Rejection::new(
+            Blame::Proxy,
+            TOO_MANY_CONNECTIONS,
+            format!("too many connections: {full}"),
+            match full {
+                Full::Sessions => "Try again later, or ask the operator to raise limits.sessions.",
+                Full::Address => "Try again later, or ask the operator to raise limits.logins_per_address.",
+            },
+        ),
+        E::Gone(_) | E::Handshake(_) | E::Malformed(_) => client(
+            PROTOCOL_VIOLATION,
+            error.to_string(),
+            "The client does not speak PostgreSQL's protocol as documented; check what connects here.",
+        ),
+    }
+}
+
+fn identity(error: &identity::Error) -> Rejection {
+    use identity::Error as E;
+    let message = format!("the token was refused: {error}");
+    let client = |sqlstate, hint: &str| Rejection::new(Blame::Client, sqlstate, message.clone(), hint);
+    match error {
+        E::GraphToken => client(
+            INVALID_PASSWORD,
+            "Request the token for the proxy: scope api://PROXY-APP-ID/.default, not https://graph.microsoft.com.",
+        ),
+        E::Audience => client(
+            INVALID_PASSWORD,
+            "Request the token for the proxy's app registration: scope api://PROXY-APP-ID/.default.",
+        ),
+        E::Version => client(
+            INVALID_PASSWORD,
+            "Set api.requestedAccessTokenVersion to 2 in the manifest of the proxy's app registration.",
+        ),
+        E::NotYetValid => client(INVALID_PASSWORD, "Check the clocks of this machine and of the proxy."),
+        E::Tenant(_) => client(
+            INVALID_AUTHORIZATION,
+            "Sign in to a tenant that the proxy accepts (az login --tenant TENANT), or ask its operator to add yours.",
+        ),
+        E::App(_) => client(
+            INVALID_AUTHORIZATION,
+            "Get the token with a client app that the proxy accepts, or ask its operator to add yours.",
+        ),
+        E::Kind(_) => client(
+            INVALID_AUTHORIZATION,
+            "Sign in as the kind of caller that the issuer's section of the config accepts, or ask the operator.",
+        ),
+        E::Keys { .. } => Rejection::new(
+            Blame::Entra,
+            CANNOT_CONNECT_NOW,
+            "the token cannot be checked now: its issuer's keys cannot be fetched",
+            LATER,
+        ),
+        _ => client(INVALID_PASSWORD, NEW_TOKEN),
+    }
+}
+
+fn denied_by_policy(denied: &Denied) -> Rejection {
+    let client = |sqlstate, hint: &str| Rejection::new(Blame::Client, sqlstate, denied.to_string(), hint);
+    match denied {
+        Denied::UnknownDatabase(_) => client(
+            INVALID_CATALOG,
+            "Check dbname: it is a name of the proxy's config; ask its operator which ones there are.",
+        ),
+        Denied::NoRule { .. } => client(
+            INSUFFICIENT_PRIVILEGE,
+            "Ask the operator which group, role or app gives this database; after a change get a new token.",
+        ),
+        Denied::Guest => client(
+            INVALID_AUTHORIZATION,
+            "Use an account of the tenant itself, or ask the operator for a grant through a service account.",
+        ),
+        Denied::Subject { .. } => client(INVALID_AUTHORIZATION, ASK_OPERATOR),
+    }
+}
+
+fn unrecorded() -> Rejection {
+    Rejection::new(
+        Blame::Proxy,
+        DISK_FULL,
+        "the audit log cannot take the record, so nothing is let through",
+        "Ask the operator to make room for the audit log.",
+    )
+}
+
+fn exchange(error: &federation::Error) -> Rejection {
+    use federation::Error as E;
+    match error {
+        E::Stale => Rejection::new(
+            Blame::Client,
+            INVALID_PASSWORD,
+            "Google finds the token stale",
+            format!("{NEW_TOKEN} The same one will not do."),
+        ),
+        E::Unavailable { hop, .. } => {
+            Rejection::new(blame(*hop), CANNOT_CONNECT_NOW, format!("{} is unavailable", name(*hop)), LATER)
+        }
+        E::Broken { hop, .. } => Rejection::new(
+            blame(*hop),
+            CONNECTION_FAILURE,
+            format!("{} gave an answer that cannot be used", name(*hop)),
+            LATER,
+        ),
+        E::Refused { hop, code, description } => Rejection::new(
+            blame(*hop),
+            INVALID_AUTHORIZATION,
+            format!("{} refused the exchange: {code}: {description}", name(*hop)),
+            match hop {
+                Hop::Sts => {
+                    "Ask the operator to compare the pool provider's issuer, audience and condition with the token."
+                }
+                Hop::IamCredentials => {
+                    "Ask the operator to grant roles/iam.workloadIdentityUser on the service account to the caller."
+                }
+                Hop::OwnIdentity => ASK_OPERATOR,
+            },
+        ),
+    }
+}
+
+fn blame(hop: Hop) -> Blame {
+    match hop {
+        Hop::Sts | Hop::IamCredentials => Blame::Google,
+        Hop::OwnIdentity => Blame::Proxy,
+    }
+}
+
+fn name(hop: Hop) -> &'static str {
+    match hop {
+        Hop::Sts => "Google STS",
+        Hop::IamCredentials => "Google IAM Credentials",
+        Hop::OwnIdentity => "the proxy's own identity",
+    }
+}
+
+fn connect(error: &cloudsql::Error) -> Rejection {
+    use cloudsql::Error as E;
+    let proxy = |sqlstate, message: &str, hint: &str| Rejection::new(Blame::Proxy, sqlstate, message, hint);
+    match error {
+        E::Unknown(_) | E::Mismatch(_) => {
+            proxy(CANNOT_CONNECT_NOW, "the instance does not fit the proxy's config", ASK_OPERATOR)
+        }
+        E::OwnIdentity(federation::Error::Broken { .. }) => {
+            proxy(CONNECTION_FAILURE, "the proxy's own identity gave an answer that cannot be used", ASK_OPERATOR)
+        }
+        E::OwnIdentity(_) => proxy(CANNOT_CONNECT_NOW, "the proxy has no identity of its own now", ASK_OPERATOR),
+        E::AdminRefused { .. } => proxy(
+            CANNOT_CONNECT_NOW,
+            "the SQL Admin API refused the proxy",
+            "Ask the operator to check roles/cloudsql.client of the proxy's service account and the instance's name.",
+        ),
+        E::AdminUnavailable(_) => {
+            Rejection::new(Blame::Google, CANNOT_CONNECT_NOW, "the SQL Admin API is unavailable", LATER)
+        }
+        E::AdminBroken(_) => Rejection::new(
+            Blame::Google,
+            CONNECTION_FAILURE,
+            "the SQL Admin API gave an answer that cannot be used",
+            LATER,
+        ),
+        E::Dial { .. } => Rejection::new(Blame::Database, CANNOT_CONNECT_NOW, "the instance cannot be reached", LATER),
+        E::Tls { .. } => Rejection::new(
+            Blame::Database,
+            CONNECTION_FAILURE,
+            "the instance's TLS failed or is not the instance's own",
+            ASK_OPERATOR,
+        ),
+    }
+}
+
+fn login(error: &backend::Error) -> Rejection {
+    use backend::Error as E;
+    match error {
+        E::Refused(fields) => Rejection::new(
+            Blame::Database,
+            &fields.sqlstate(),
+            format!("the instance refused the login: {}", fields.message()),
+            match fields.sqlstate().as_str() {
+                INVALID_AUTHORIZATION | INVALID_PASSWORD => {
+                    "Ask the operator whether the database user exists on the instance with its IAM type, and whether \
+                     its principal has roles/cloudsql.instanceUser."
+                }
+                INVALID_CATALOG => {
+                    "Ask the operator to compare the database's section of the config with the instance."
+                }
+                _ => LATER,
+            },
+        ),
+        E::Method(_) => Rejection::new(
+            Blame::Database,
+            CONNECTION_FAILURE,
+            format!("{error}; the token was not sent"),
+            "Ask the operator whether the instance has cloudsql.iam_authentication on and the user is an IAM user.",
+        ),
+        E::Broken(_) | E::Unexpected(_) => {
+            Rejection::new(Blame::Database, CONNECTION_FAILURE, "the instance broke off the login", LATER)
+        }
+    }
+}
+
+/// The last word to a client whose session the proxy ends; `None` where the client or its server ended it.
+pub(super) fn farewell(ending: &Ending) -> Option<Rejection> {
+    let client = |sqlstate, message: String, hint: &str| Some(Rejection::new(Blame::Client, sqlstate, message, hint));
+    match ending {
+        Ending::Client | Ending::Wished | Ending::Server { fatal: Some(_) } => None,
+        Ending::Server { fatal: None } => {
+            Some(Rejection::new(Blame::Database, CONNECTION_FAILURE, "the instance closed the connection", LATER))
+        }
+        Ending::Misbehaved(_) => Some(Rejection::new(
+            Blame::Database,
+            CONNECTION_FAILURE,
+            "the instance answered out of order; the session was ended",
+            ASK_OPERATOR,
+        )),
+        Ending::Unrecorded(_) | Ending::Refused(Refusal::Unrecorded(_)) => Some(unrecorded()),
+        Ending::Refused(refusal @ (Refusal::Type(_) | Refusal::Length | Refusal::EndlessName)) => client(
+            PROTOCOL_VIOLATION,
+            refusal.to_string(),
+            "The client does not speak PostgreSQL's protocol as documented; check what connects here.",
+        ),
+        Ending::Refused(refusal @ (Refusal::TooLong | Refusal::Overfull)) => {
+            client(PROGRAM_LIMIT, refusal.to_string(), "Send less in one statement, or close prepared statements.")
+        }
+    }
+}
+
+/// What a session is told when the process shuts down.
+pub fn shutdown() -> ErrorFields {
+    ErrorFields::new("FATAL", ADMIN_SHUTDOWN, "terminating connection: pgpassport is shutting down")
+        .hint("Connect again; another pgpassport may serve you.")
+}

@@ -1,0 +1,93 @@
+//! Google: STS, IAM Credentials, the SQL Admin API, and the IAM that they and the instance ask.
+
+mod errors;
+mod iam;
+mod iam_credentials;
+mod sql_admin;
+mod sts;
+mod tokens;
+
+pub(super) use iam::{Iam, Permission, Principal};
+pub(super) use tokens::Issued;
+
+use super::calls::{Calls, Endpoint};
+use super::entra::Entra;
+use super::faults::Faults;
+use super::https::Service;
+use super::instance::Instance;
+use crate::time::Clock;
+use axum::Router;
+use axum::routing::{get, post};
+use std::sync::{Arc, Mutex, RwLock};
+use tokens::TokenStore;
+
+/// OAuth scope that includes all others.
+const CLOUD_PLATFORM: &str = "https://www.googleapis.com/auth/cloud-platform";
+/// OAuth scope of IAM Credentials.
+const IAM_SCOPE: &str = "https://www.googleapis.com/auth/iam";
+
+/// Google's state, shared by its services and the instance.
+#[derive(Debug)]
+pub(super) struct Google {
+    entra: Arc<Entra>,
+    clock: Clock,
+    tokens: Mutex<TokenStore>,
+    iam: RwLock<Iam>,
+    instance: Arc<Instance>,
+}
+
+impl Google {
+    /// With the standard bindings and no tokens.
+    pub(super) fn new(entra: Arc<Entra>, clock: Clock, instance: Arc<Instance>) -> Self {
+        Self { entra, clock, tokens: Mutex::default(), iam: RwLock::new(Iam::standard()), instance }
+    }
+
+    /// What an access token is good for now; `None` for one that is unknown or expired.
+    pub(super) fn inspect(&self, token: &str) -> Option<Issued> {
+        super::lock(&self.tokens).get(token, self.clock.now())
+    }
+
+    /// Whether IAM lets the principal do this.
+    pub(super) fn allows(&self, principal: &Principal, permission: Permission) -> bool {
+        super::read(&self.iam).allows(principal, permission)
+    }
+
+    /// Takes a role away from a member.
+    pub(super) fn revoke(&self, role: &str, member: &str) {
+        super::write(&self.iam).revoke(role, member);
+    }
+
+    /// `https://sts.googleapis.com`
+    pub(super) fn sts_service(self: &Arc<Self>, calls: Calls, faults: Faults) -> Service {
+        let router = Router::new().route("/v1/token", post(sts::token)).with_state(Arc::clone(self));
+        Service { router, endpoint: |_| Some(Endpoint::Sts), error: errors::oauth_outage, calls, faults }
+    }
+
+    /// `https://iamcredentials.googleapis.com`
+    pub(super) fn iam_credentials_service(self: &Arc<Self>, calls: Calls, faults: Faults) -> Service {
+        let router = Router::new()
+            .route("/v1/projects/{project}/serviceAccounts/{call}", post(iam_credentials::call))
+            .with_state(Arc::clone(self));
+        Service { router, endpoint: |_| Some(Endpoint::GenerateAccessToken), error: errors::outage, calls, faults }
+    }
+
+    /// `https://sqladmin.googleapis.com`
+    pub(super) fn sql_admin_service(self: &Arc<Self>, calls: Calls, faults: Faults) -> Service {
+        let instances = "/sql/v1beta4/projects/{project}/instances/{instance}";
+        let router = Router::new()
+            .route(&format!("{instances}/connectSettings"), get(sql_admin::connect_settings))
+            .route(instances, post(sql_admin::call))
+            .with_state(Arc::clone(self));
+        Service { router, endpoint: sql_admin_endpoint, error: errors::outage, calls, faults }
+    }
+}
+
+fn sql_admin_endpoint(path: &str) -> Option<Endpoint> {
+    if path.ends_with("/connectSettings") {
+        Some(Endpoint::ConnectSettings)
+    } else if path.ends_with(":generateEphemeralCert") {
+        Some(Endpoint::GenerateEphemeralCert)
+    } else {
+        None
+    }
+}

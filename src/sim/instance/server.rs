@@ -1,0 +1,218 @@
+//! The instance's listener: TLS 1.3 with a client certificate, login, then bytes to and from PostgreSQL.
+
+use super::Instance;
+use super::login::{Admitted, Door, first_packet, refuse};
+use crate::sim::calls::{Calls, Endpoint};
+use crate::sim::certs::failed;
+use crate::sim::faults::{Fault, Faults, Hop};
+use crate::sim::gate::Gate;
+use crate::sim::google::Google;
+use crate::sim::{Error, provider};
+use crate::time::Clock;
+use crate::wire::ErrorFields;
+use rustls::ServerConfig;
+use rustls::pki_types::UnixTime;
+use rustls::server::WebPkiClientVerifier;
+use rustls::time_provider::TimeProvider;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use x509_parser::prelude::FromDer as _;
+
+/// The connector's port.
+const PORT: u16 = 3307;
+/// Addresses to try before giving up.
+const MAX_BIND_ATTEMPTS: u32 = 4096;
+/// From accept until the session is let in (`authentication_timeout`).
+const AUTHENTICATION_TIMEOUT: Duration = Duration::from_secs(60);
+/// Sessions at a time; further ones wait to be accepted.
+const MAX_SESSIONS: usize = 1024;
+/// Bytes of a `Garbage` fault: no TLS record and no PostgreSQL message.
+const GARBAGE: &[u8] = b"\x00\xff\x00\xffthis is neither TLS nor PostgreSQL\n";
+
+/// Everything a connection needs.
+#[derive(Debug, Clone)]
+pub(in crate::sim) struct Server {
+    pub(in crate::sim) instance: Arc<Instance>,
+    pub(in crate::sim) google: Arc<Google>,
+    pub(in crate::sim) clock: Clock,
+    pub(in crate::sim) calls: Calls,
+    pub(in crate::sim) faults: Faults,
+    /// PostgreSQL's Unix socket.
+    pub(in crate::sim) socket: PathBuf,
+}
+
+/// Finds a free loopback address for port 3307: clouds that run at once have different ones.
+pub(in crate::sim) fn bind(faults: &Faults) -> Result<Gate, Error> {
+    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for _ in 0..MAX_BIND_ATTEMPTS {
+        // Random, so that clouds of any process rarely meet; the kernel decides when they do.
+        let [high, low, ..] = uuid::Uuid::new_v4().into_bytes();
+        let address = SocketAddr::from((Ipv4Addr::new(127, 77, high, low.clamp(1, 254)), PORT));
+        match Gate::bind(address, Hop::InstanceTcp, faults.clone()) {
+            Ok(gate) => return Ok(gate),
+            Err(error) => last = error,
+        }
+    }
+    Err(Error::io("bind a loopback address at port 3307", last))
+}
+
+impl Server {
+    /// Serves until dropped; every session ends with it.
+    pub(in crate::sim) async fn serve(self, mut gate: Gate) {
+        let mut sessions = JoinSet::new();
+        loop {
+            while sessions.try_join_next().is_some() {}
+            if sessions.len() >= MAX_SESSIONS {
+                sessions.join_next().await;
+            }
+            match gate.accept().await {
+                Ok(stream) => drop(sessions.spawn(self.clone().connection(stream))),
+                Err(error) => {
+                    tracing::warn!(%error, "the simulated instance cannot accept");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+    }
+
+    async fn connection(self, stream: TcpStream) {
+        self.calls.add(Endpoint::InstanceConnection);
+        if let Err(error) = self.session(stream).await {
+            tracing::debug!(%error, "a session of the simulated instance ended");
+        }
+    }
+
+    async fn session(self, mut stream: TcpStream) -> io::Result<()> {
+        stream.set_nodelay(true)?;
+        let letting_in = async {
+            for hop in [Hop::InstanceTcp, Hop::InstanceTls] {
+                if self.disturb(hop, &mut stream).await? {
+                    return Ok(None);
+                }
+            }
+            let mut stream = self.handshake(stream).await?;
+            let admitted = self.let_in(&mut stream).await?;
+            Ok::<_, io::Error>(admitted.map(|admitted| (stream, admitted)))
+        };
+        let Ok(admitted) = tokio::time::timeout(AUTHENTICATION_TIMEOUT, letting_in).await else { return Ok(()) };
+        match admitted? {
+            None => Ok(()),
+            Some((stream, Admitted::Session(packet))) => self.relay(stream, &packet).await,
+            Some((stream, Admitted::Cancel(packet))) => self.cancel(stream, &packet).await,
+        }
+    }
+
+    /// Does what a fault orders before TLS; true when nothing more is to be done.
+    async fn disturb(&self, hop: Hop, stream: &mut TcpStream) -> io::Result<bool> {
+        match self.faults.get(hop) {
+            None | Some(Fault::AskFor(_)) => return Ok(false),
+            Some(Fault::Delay(duration)) => {
+                tokio::time::sleep(duration).await;
+                return Ok(false);
+            }
+            Some(Fault::Garbage) => stream.write_all(GARBAGE).await?,
+            Some(Fault::Close | Fault::Status(_)) => {}
+            Some(Fault::Reset | Fault::Refuse | Fault::BlackHole) => stream.set_zero_linger()?,
+        }
+        Ok(true)
+    }
+
+    /// TLS 1.3 with a client certificate of the instance's client CA.
+    async fn handshake(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        let config = self.tls().map_err(io::Error::other)?;
+        let stream = TlsAcceptor::from(Arc::new(config)).accept(stream).await?;
+        self.calls.add(Endpoint::InstanceHandshake);
+        Ok(stream)
+    }
+
+    fn tls(&self) -> Result<ServerConfig, Error> {
+        let roots = Arc::clone(&crate::sim::read(&self.instance.clients).roots);
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider())
+            .build()
+            .map_err(|error| failed("the client verifier", error))?;
+        let identity = self.instance.certificates.identity(*crate::sim::read(&self.instance.presented));
+        ServerConfig::builder_with_details(provider(), Arc::new(SharedTime(self.clock.clone())))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(|error| failed("TLS 1.3", error))?
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(identity.chain.clone(), identity.key.clone_key())
+            .map_err(|error| failed("the server certificate", error))
+    }
+
+    async fn let_in(&self, stream: &mut TlsStream<TcpStream>) -> io::Result<Option<Admitted>> {
+        let serial = client_serial(stream)?;
+        let (initial, packet) = first_packet(stream).await?;
+        let fault = self.faults.get(Hop::InstanceLogin);
+        let mut method = None;
+        match fault {
+            None => {}
+            Some(Fault::Delay(duration)) => tokio::time::sleep(duration).await,
+            Some(Fault::AskFor(asked)) => method = Some(asked),
+            Some(Fault::Status(_)) => {
+                let fields = ErrorFields::new("FATAL", "57P03", "the database system is starting up");
+                return refuse(stream, &fields).await;
+            }
+            Some(Fault::Garbage) => {
+                stream.write_all(GARBAGE).await?;
+                stream.shutdown().await?;
+                return Ok(None);
+            }
+            Some(Fault::Close) => {
+                stream.shutdown().await?;
+                return Ok(None);
+            }
+            Some(Fault::Reset | Fault::Refuse | Fault::BlackHole) => {
+                stream.get_ref().0.set_zero_linger()?;
+                return Ok(None);
+            }
+        }
+        let door = Door { instance: &self.instance, google: &self.google, calls: &self.calls, serial: &serial, method };
+        door.admit(stream, initial, packet).await
+    }
+
+    /// Hands the session to PostgreSQL, which sends `AuthenticationOk` itself; backpressure and half-close pass through.
+    async fn relay(self, mut stream: TlsStream<TcpStream>, packet: &[u8]) -> io::Result<()> {
+        self.calls.add(Endpoint::InstanceLogin);
+        let mut postgres = UnixStream::connect(&self.socket).await?;
+        postgres.write_all(packet).await?;
+        tokio::io::copy_bidirectional(&mut stream, &mut postgres).await?;
+        Ok(())
+    }
+
+    /// Passes a cancel on and closes when PostgreSQL has taken it.
+    async fn cancel(self, mut stream: TlsStream<TcpStream>, packet: &[u8]) -> io::Result<()> {
+        self.calls.add(Endpoint::InstanceCancel);
+        let mut postgres = UnixStream::connect(&self.socket).await?;
+        postgres.write_all(packet).await?;
+        let mut nothing = Vec::new();
+        postgres.take(1).read_to_end(&mut nothing).await?;
+        stream.shutdown().await
+    }
+}
+
+/// The serial number of the client's certificate, as the leaf has it.
+fn client_serial(stream: &TlsStream<TcpStream>) -> io::Result<Vec<u8>> {
+    let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    let leaf = leaf.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+    let (_, certificate) = x509_parser::certificate::X509Certificate::from_der(leaf).map_err(io::Error::other)?;
+    Ok(certificate.raw_serial().to_vec())
+}
+
+/// rustls judges client certificates by the cloud's clock.
+#[derive(Debug)]
+struct SharedTime(Clock);
+
+impl TimeProvider for SharedTime {
+    fn current_time(&self) -> Option<UnixTime> {
+        let seconds = u64::try_from(self.0.now().as_second()).ok()?;
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
+    }
+}

@@ -1,0 +1,286 @@
+//! Counters, gauges and histograms, each behind a typed method; the registry is private to one [`Metrics`].
+//!
+//! Invariant: every label value is an enum's or a `&'static str`, so no caller can name a series or make new ones.
+
+use prometheus::{
+    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder, core::Collector,
+};
+use std::time::Duration;
+
+/// Upper bounds of the hop histogram, in seconds: loopback to the longest default deadline.
+const HOP_BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 20.0];
+
+/// A hop that a login waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hop {
+    /// From accept until the client's token has arrived.
+    Startup,
+    /// An issuer's discovery document and keys, and the check of the token.
+    Verify,
+    /// STS, and for a service account IAM Credentials.
+    Exchange,
+    /// Admin API (when its answer is not cached), TCP and TLS to the instance.
+    Dial,
+    /// The instance's answer to the login.
+    Login,
+}
+
+impl Hop {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Startup => "startup",
+            Self::Verify => "verify",
+            Self::Exchange => "exchange",
+            Self::Dial => "dial",
+            Self::Login => "login",
+        }
+    }
+}
+
+/// Whose side a refused login is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// The caller or its client.
+    Client,
+    /// This proxy or its config.
+    Proxy,
+    /// Microsoft Entra ID.
+    Entra,
+    /// STS, IAM Credentials or the SQL Admin API.
+    Google,
+    /// The instance.
+    Database,
+}
+
+impl Blame {
+    /// The label's value, for log fields too.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Proxy => "proxy",
+            Self::Entra => "entra",
+            Self::Google => "google",
+            Self::Database => "database",
+        }
+    }
+}
+
+/// What became of a cancel request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CancelOutcome {
+    /// Passed on to the instance.
+    Forwarded,
+    /// No session has such a key.
+    Unknown,
+    /// The instance could not be told.
+    Failed,
+}
+
+impl CancelOutcome {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Forwarded => "forwarded",
+            Self::Unknown => "unknown",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// Which way relayed bytes went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// Client to instance.
+    ToServer,
+    /// Instance to client.
+    ToClient,
+}
+
+/// Everything that is counted. Handed down as an `Arc`; methods never block.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    connections: IntCounter,
+    sessions: IntGauge,
+    logins: IntCounterVec,
+    hops: HistogramVec,
+    statements: IntCounter,
+    to_server: IntCounter,
+    to_client: IntCounter,
+    audit_written: IntCounter,
+    audit_failed: IntCounter,
+    cancels: IntCounterVec,
+}
+
+impl Metrics {
+    /// Everything at zero, in a registry of its own. Fails only when two metrics have one name.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let bytes = registered(
+            &registry,
+            IntCounterVec::new(
+                Opts::new("pgpassport_relayed_bytes_total", "Bytes relayed, tags included, by direction."),
+                &["direction"],
+            )?,
+        )?;
+        let audit = registered(
+            &registry,
+            IntCounterVec::new(
+                Opts::new("pgpassport_audit_records_total", "Audit records by outcome of their write."),
+                &["outcome"],
+            )?,
+        )?;
+        let logins = Opts::new("pgpassport_logins_total", "Logins by SQLSTATE (00000: accepted) and side to blame.");
+        let hops = HistogramOpts::new("pgpassport_hop_duration_seconds", "Time a login spent in each hop.")
+            .buckets(HOP_BUCKETS.to_vec());
+        let cancels = Opts::new("pgpassport_cancels_total", "Cancel requests by outcome.");
+        Ok(Self {
+            connections: counter(&registry, "pgpassport_connections_total", "Connections accepted.")?,
+            sessions: registered(
+                &registry,
+                IntGauge::new("pgpassport_sessions_active", "Sessions now, logging in included.")?,
+            )?,
+            logins: registered(&registry, IntCounterVec::new(logins, &["sqlstate", "blame"])?)?,
+            hops: registered(&registry, HistogramVec::new(hops, &["hop"])?)?,
+            statements: counter(&registry, "pgpassport_statements_total", "Statements executed.")?,
+            to_server: bytes.with_label_values(&["to_server"]),
+            to_client: bytes.with_label_values(&["to_client"]),
+            audit_written: audit.with_label_values(&["written"]),
+            audit_failed: audit.with_label_values(&["failed"]),
+            cancels: registered(&registry, IntCounterVec::new(cancels, &["outcome"])?)?,
+            registry,
+        })
+    }
+
+    /// One more connection.
+    pub fn connection_accepted(&self) {
+        self.connections.inc();
+    }
+
+    /// One more session, until the value is dropped.
+    #[must_use = "the session counts as over when this is dropped"]
+    pub fn session_started(&self) -> SessionGauge {
+        self.sessions.inc();
+        SessionGauge(self.sessions.clone())
+    }
+
+    /// A login that ended in `ReadyForQuery`.
+    pub fn login_accepted(&self) {
+        self.logins.with_label_values(&["00000", "none"]).inc();
+    }
+
+    /// A login that was refused.
+    pub fn login_refused(&self, sqlstate: &'static str, blame: Blame) {
+        self.logins.with_label_values(&[sqlstate, blame.as_str()]).inc();
+    }
+
+    /// What a hop of a login took, whether it succeeded or not.
+    pub fn hop(&self, hop: Hop, took: Duration) {
+        self.hops.with_label_values(&[hop.label()]).observe(took.as_secs_f64());
+    }
+
+    /// Statements whose begin was recorded.
+    pub fn statements(&self, count: u64) {
+        self.statements.inc_by(count);
+    }
+
+    /// Bytes relayed.
+    pub fn bytes(&self, direction: Direction, count: u64) {
+        match direction {
+            Direction::ToServer => self.to_server.inc_by(count),
+            Direction::ToClient => self.to_client.inc_by(count),
+        }
+    }
+
+    /// Records that reached the log.
+    pub fn audit_written(&self, count: u64) {
+        self.audit_written.inc_by(count);
+    }
+
+    /// A record that the log could not take.
+    pub fn audit_failed(&self) {
+        self.audit_failed.inc();
+    }
+
+    /// A cancel request.
+    pub fn cancel(&self, outcome: CancelOutcome) {
+        self.cancels.with_label_values(&[outcome.label()]).inc();
+    }
+
+    /// All of it in Prometheus's text format 0.0.4.
+    pub fn encode(&self) -> Result<String, prometheus::Error> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}
+
+/// Counts one session while it lives.
+#[derive(Debug)]
+pub struct SessionGauge(IntGauge);
+
+impl Drop for SessionGauge {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+fn counter(registry: &Registry, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+    registered(registry, IntCounter::new(name, help)?)
+}
+
+fn registered<M: Collector + Clone + 'static>(registry: &Registry, metric: M) -> Result<M, prometheus::Error> {
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_method_moves_its_own_series_and_no_other() {
+        let metrics = Metrics::new().unwrap();
+        metrics.connection_accepted();
+        metrics.login_accepted();
+        metrics.login_refused("28P01", Blame::Client);
+        metrics.login_refused("57P03", Blame::Google);
+        metrics.login_refused("57P03", Blame::Google);
+        metrics.hop(Hop::Dial, Duration::from_millis(20));
+        metrics.statements(3);
+        metrics.bytes(Direction::ToServer, 10);
+        metrics.bytes(Direction::ToClient, 20);
+        metrics.audit_written(6);
+        metrics.audit_failed();
+        metrics.cancel(CancelOutcome::Unknown);
+        let text = metrics.encode().unwrap();
+        for line in [
+            "pgpassport_connections_total 1",
+            "pgpassport_logins_total{blame=\"none\",sqlstate=\"00000\"} 1",
+            "pgpassport_logins_total{blame=\"client\",sqlstate=\"28P01\"} 1",
+            "pgpassport_logins_total{blame=\"google\",sqlstate=\"57P03\"} 2",
+            "pgpassport_hop_duration_seconds_bucket{hop=\"dial\",le=\"0.01\"} 0",
+            "pgpassport_hop_duration_seconds_bucket{hop=\"dial\",le=\"0.025\"} 1",
+            "pgpassport_statements_total 3",
+            "pgpassport_relayed_bytes_total{direction=\"to_server\"} 10",
+            "pgpassport_relayed_bytes_total{direction=\"to_client\"} 20",
+            "pgpassport_audit_records_total{outcome=\"written\"} 6",
+            "pgpassport_audit_records_total{outcome=\"failed\"} 1",
+            "pgpassport_cancels_total{outcome=\"unknown\"} 1",
+        ] {
+            assert!(text.lines().any(|have| have == line), "{line} is missing from:\n{text}");
+        }
+        assert!(!text.contains("forwarded"), "{text}");
+    }
+
+    #[test]
+    fn a_session_counts_until_it_is_dropped_even_by_a_panic() {
+        let metrics = Metrics::new().unwrap();
+        let first = metrics.session_started();
+        let gauge = metrics.session_started();
+        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+            let _gauge = gauge;
+            panic!("a session's bug");
+        }));
+        assert!(metrics.encode().unwrap().contains("pgpassport_sessions_active 1"));
+        drop(first);
+        assert!(metrics.encode().unwrap().contains("pgpassport_sessions_active 0"));
+    }
+}
