@@ -2,9 +2,9 @@
 
 use super::Outcome;
 use crate::config::{self, Config, Problem};
+use crate::server;
 use crate::telemetry::{self, Format};
 use std::error::Error;
-use std::io;
 use std::path::PathBuf;
 
 /// Arguments of `serve`.
@@ -51,7 +51,7 @@ fn serve(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
     // An error means that one is set already, by a test.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(server::run(config))
+    Ok(runtime.block_on(server::run(config))?)
 }
 
 /// As a compiler does, for people; as events, for what collects JSON.
@@ -80,19 +80,10 @@ fn chain(error: &dyn Error) -> String {
     telemetry::redact(&text).into_owned()
 }
 
-/// Stands in for `crate::server` until that is joined: `use crate::server;` takes this module's place.
-mod server {
-    use super::{Config, Error, io};
-
-    pub(super) async fn run(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
-        drop(config);
-        std::future::ready(Err(io::Error::other("this build has no server yet").into())).await
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io;
 
     #[test]
     fn an_error_is_told_with_its_sources_and_without_tokens() {

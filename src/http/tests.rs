@@ -133,6 +133,40 @@ async fn only_the_ca_file_is_trusted() {
     assert!(matches!(named, Err(Error::Unreachable { .. })), "{named:?}");
 }
 
+/// The platform's roots come from the process's environment, so a child process has it.
+#[tokio::test]
+async fn a_ca_file_replaces_the_platforms_roots() {
+    let (platform, file) = (ca(), ca());
+    let (platform_url, file_url) = (tls_server(&platform).await, tls_server(&file).await);
+    let output = tokio::process::Command::new(std::env::current_exe().unwrap())
+        .args(["http::tests::child_roots", "--exact", "--ignored", "--nocapture"])
+        .env_clear()
+        .env("SSL_CERT_FILE", &platform.file)
+        .env("CHILD_CA", &file.file)
+        .env("CHILD_URLS", format!("{platform_url} {file_url}"))
+        .output()
+        .await
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("CHILD: platform [true, false] file [false, true]"), "{text}");
+}
+
+#[tokio::test]
+#[ignore = "a child of the test above"]
+async fn child_roots() {
+    let (Ok(file), Ok(urls)) = (std::env::var("CHILD_CA"), std::env::var("CHILD_URLS")) else { return };
+    let reached = async |client: Client| {
+        let mut reached = Vec::new();
+        for url in urls.split(' ') {
+            reached.push(client.get(url, None, LONG).await.is_ok());
+        }
+        reached
+    };
+    let platform = reached(Client::new(None).unwrap()).await;
+    let file = reached(Client::new(Some(Path::new(&file))).unwrap()).await;
+    println!("CHILD: platform {platform:?} file {file:?}");
+}
+
 #[test]
 fn a_bad_ca_file_says_which_and_why() {
     let folder = tempfile::tempdir().unwrap();

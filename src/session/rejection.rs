@@ -281,10 +281,10 @@ fn connect(error: &cloudsql::Error) -> Rejection {
     use cloudsql::Error as E;
     let proxy = |sqlstate, message: &str, hint: &str| Rejection::new(Blame::Proxy, sqlstate, message, hint);
     match error {
-        E::Unknown(_) | E::Mismatch(_) => {
+        E::Unknown(_) | E::Mismatch(_) | E::SetUp(_) => {
             proxy(CANNOT_CONNECT_NOW, "the instance does not fit the proxy's config", ASK_OPERATOR)
         }
-        E::OwnIdentity(federation::Error::Broken { .. }) => {
+        E::OwnIdentity(error) if matches!(**error, federation::Error::Broken { .. }) => {
             proxy(CONNECTION_FAILURE, "the proxy's own identity gave an answer that cannot be used", ASK_OPERATOR)
         }
         E::OwnIdentity(_) => proxy(CANNOT_CONNECT_NOW, "the proxy has no identity of its own now", ASK_OPERATOR),

@@ -146,6 +146,16 @@ async fn a_renewed_certificate_takes_over_before_the_old_one_ends() {
 }
 
 #[tokio::test]
+async fn the_task_renews_in_time_though_nobody_dials() {
+    let world = World::new(Server::default()).await;
+    // Four minutes before its end, that is in about a second.
+    world.api.lock().unwrap().lifetime = Duration::from_secs(4 * 60 + 2);
+    world.arrive().await;
+    assert_eq!(world.calls(), 2);
+    world.until_calls(4).await;
+}
+
+#[tokio::test]
 async fn an_expired_certificate_is_never_presented() {
     let world = World::new(Server::default()).await;
     world.arrive().await;
