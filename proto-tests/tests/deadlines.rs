@@ -12,7 +12,7 @@ use tokio::io::AsyncReadExt;
 /// What a hop may take in these tests; the others keep their defaults, so that only it can be what ended the wait.
 const SHORT: Duration = Duration::from_millis(1500);
 /// How much later than its deadline a refusal may come on a busy machine: less than any other deadline.
-const SLACK: Duration = Duration::from_millis(3000);
+const SLACK: Duration = Duration::from_secs(3);
 /// Longer than the proxy remembers that the keys could not be fetched.
 const SETTLE: Duration = Duration::from_millis(2500);
 /// How much earlier than its deadline a refusal may seem to come.
@@ -89,7 +89,7 @@ async fn a_hop_that_hangs_is_given_up_in_time() {
         let printed = chain.psql(&chain.app(), &["-c", "select 'must not run'"]).await;
         let took = began.elapsed();
         let record = chain.refusal(&printed.correlation()).await;
-        if !(SHORT - EARLY..SHORT + SLACK).contains(&took) {
+        if !(SHORT..SHORT + SLACK).contains(&(took + EARLY)) {
             wrong.push(format!("{key}: refused after {took:?}: {record}"));
         }
         if record["sqlstate"] != "57P03" || !printed.refused().contains(says) {
