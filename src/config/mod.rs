@@ -26,7 +26,6 @@ pub use crate::session::Deadlines;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// Everything `serve` needs.
 #[derive(Debug)]

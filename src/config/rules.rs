@@ -7,7 +7,8 @@ use crate::names::{DatabaseAlias, IssuerName, RuleName, ServiceAccount};
 use crate::policy::{How, Rule, Target, Who, refused_subject_claim};
 use toml::de::DeValue;
 
-const KINDS: &[(&str, CallerKind)] = &[("user", CallerKind::User), ("app", CallerKind::App)];
+/// As rules and issuers name them.
+pub(super) const KINDS: &[(&str, CallerKind)] = &[("user", CallerKind::User), ("app", CallerKind::App)];
 /// The longest quota project, in bytes (STS, `options.userProject`).
 const MAX_USER_PROJECT_BYTES: usize = 32;
 

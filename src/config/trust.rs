@@ -1,7 +1,7 @@
 //! `[issuer.NAME]` and `[own_identity]`: whose tokens count, and who the proxy is itself.
 
 use super::reader::{Declared, Placed, Section};
-use super::values;
+use super::{rules, values};
 use crate::federation::OwnIdentityConfig;
 use crate::identity::IssuerConfig;
 use crate::names::{IssuerName, Provider, ServiceAccount, TenantId};
@@ -43,6 +43,7 @@ fn issuer(name: &str, section: Section<'_>) -> Option<IssuerConfig> {
     });
     let authority = section.optional("authority", values::service_url);
     let allowed_apps = section.list("allowed_apps", values::guid);
+    let allowed_kinds = section.list("allowed_kinds", values::one_of(rules::KINDS));
     section.finish();
     Some(IssuerConfig {
         name: name?,
@@ -50,6 +51,7 @@ fn issuer(name: &str, section: Section<'_>) -> Option<IssuerConfig> {
         audience: audience?,
         authority: authority.unwrap_or_else(|| PUBLIC_AUTHORITY.to_owned()),
         allowed_apps,
+        allowed_kinds,
     })
 }
 

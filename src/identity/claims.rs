@@ -53,6 +53,9 @@ pub(super) fn check(claims: &Claims, issuer: &IssuerConfig, now: Timestamp) -> R
     let object_id = guid(claims, "oid")?;
     let app = check_app(claims, issuer)?;
     let kind = kind(claims)?;
+    if !issuer.allowed_kinds.is_empty() && !issuer.allowed_kinds.contains(&kind) {
+        return Err(Error::Kind(kind));
+    }
     Ok(IdentityFacts {
         issuer: issuer.name.clone(),
         issuer_url: issuer.url(),

@@ -13,6 +13,7 @@ fn issuer() -> IssuerConfig {
         audience: AUDIENCE.to_owned(),
         authority: "https://login.microsoftonline.com".to_owned(),
         allowed_apps: Vec::new(),
+        allowed_kinds: Vec::new(),
     }
 }
 
@@ -170,6 +171,17 @@ fn only_allowed_apps_present_tokens() {
     };
     assert!(with(&[]).is_ok() && with(&["x", APP]).is_ok() && with(&[&APP.to_uppercase()]).is_ok());
     assert!(matches!(with(&[PERSON]), Err(Error::App(app)) if app == APP));
+}
+
+#[test]
+fn only_allowed_kinds_of_caller_are_accepted() {
+    let claims = person(&issuer().url());
+    let with = |kinds: &[CallerKind]| {
+        let issuer = IssuerConfig { allowed_kinds: kinds.to_vec(), ..issuer() };
+        check(claims.as_object().unwrap(), &issuer, now())
+    };
+    assert!(with(&[CallerKind::User]).is_ok() && with(&[]).is_ok());
+    assert!(matches!(with(&[CallerKind::App]), Err(Error::Kind(CallerKind::User))));
 }
 
 #[test]

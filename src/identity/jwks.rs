@@ -193,6 +193,7 @@ mod tests {
             audience: String::new(),
             authority: authority.to_owned(),
             allowed_apps: Vec::new(),
+            allowed_kinds: Vec::new(),
         };
         let microsoft = issuer("https://login.microsoftonline.com");
         let answer = |status: u16, body: Value| Response { status, body: body.to_string().into_bytes() };

@@ -46,6 +46,8 @@ pub struct IssuerConfig {
     pub authority: String,
     /// Client apps (`azp`) that may present tokens; empty means any.
     pub allowed_apps: Vec<String>,
+    /// Kinds of caller that are accepted; empty means both.
+    pub allowed_kinds: Vec<CallerKind>,
 }
 
 impl IssuerConfig {
@@ -63,6 +65,16 @@ pub enum CallerKind {
     User,
     /// Software signed in as itself (client credentials, managed identity).
     App,
+}
+
+impl CallerKind {
+    /// As the config and the records say it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::App => "app",
+        }
+    }
 }
 
 /// Proof that a token's signature and claims were checked at a known time. Made only by [`Verifier::verify`].
@@ -166,7 +178,7 @@ pub enum Error {
     #[error("client app {0} is not accepted")]
     App(String),
     /// Callers of this kind are not accepted from this issuer.
-    #[error("callers of kind {0:?} are not accepted")]
+    #[error("callers of kind {} are not accepted", .0.as_str())]
     Kind(CallerKind),
     /// Discovery or keys cannot be had, and none are cached.
     #[error("the keys of issuer {issuer} cannot be fetched")]

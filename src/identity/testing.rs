@@ -100,6 +100,7 @@ impl Entra {
             audience: AUDIENCE.to_owned(),
             authority: self.server.url.clone(),
             allowed_apps: Vec::new(),
+            allowed_kinds: Vec::new(),
         }
     }
 

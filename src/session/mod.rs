@@ -19,7 +19,7 @@ use crate::backend::{self, Backend};
 use crate::cloudsql::{self, Connector, ServerStream};
 use crate::federation::{self, Exchanger};
 use crate::frontend::{self, Incoming, Login, Negotiated, Permit, Refused};
-use crate::identity::{self, CallerKind, VerifiedIdentity, Verifier};
+use crate::identity::{self, VerifiedIdentity, Verifier};
 use crate::names::SessionId;
 use crate::policy::{self, Grant, How, Policy};
 use crate::relay::tag::Tag;
@@ -370,10 +370,7 @@ fn caller(identity: &VerifiedIdentity) -> Caller {
         issuer: facts.issuer.clone(),
         tenant: facts.tenant,
         object_id: facts.object_id.clone(),
-        kind: match facts.kind {
-            CallerKind::User => "user",
-            CallerKind::App => "app",
-        },
+        kind: facts.kind.as_str(),
         app: facts.app.clone(),
         token_id: facts.token_id.clone(),
     }

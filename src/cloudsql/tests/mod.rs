@@ -249,7 +249,7 @@ async fn a_refusal_can_be_mended_without_a_restart() {
     let calls = world.calls();
     assert!(world.dial().await.is_err());
     assert_eq!(world.calls(), calls, "the failure stands for a moment");
-    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    tokio::time::sleep(Duration::from_millis(1100)).await;
     world.arrive().await;
 }
 
