@@ -6,7 +6,7 @@
 #   bare_debian_rust ROOT             this machine's Rust at /opt/rust (a new machine has one by rustup)
 #   bare_debian_crates ROOT HOME      the crates of Cargo.lock for HOME's cargo, so that nothing is downloaded twice
 #   bare_debian_run ROOT COMMAND…     runs as root inside; whatever it leaves running is killed when it ends
-#   bare_debian_left ROOT             what was left behind in the folders that everybody may write to
+#   bare_debian_left ROOT             what was left behind in the temporary folders and as a database server's socket
 
 BARE_DEBIAN_SUITE="${BARE_DEBIAN_SUITE:-bookworm}"
 
@@ -64,6 +64,7 @@ bare_debian_crates() {
 bare_debian_run() {
   local root=$1
   shift
+  # shellcheck disable=SC2016 # expanded inside
   unshare --mount --pid --ipc --fork --kill-child --propagation private bash -euc '
     root=$1
     shift
@@ -84,7 +85,5 @@ bare_debian_run() {
 }
 
 bare_debian_left() {
-  find "$1/tmp" "$1/var/tmp" "$1/run" -mindepth 1 \( -type f -o -type s -o -type d -empty \) \
-    -not -path "$1/run/lock*" -not -path "$1/run/postgresql*" -not -path "$1/run/sudo*" \
-    -not -path "$1/run/mount*" 2>/dev/null
+  find "$1/tmp" "$1/var/tmp" "$1/run/postgresql" -mindepth 1 2>/dev/null
 }

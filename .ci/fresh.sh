@@ -42,6 +42,7 @@ furnish() {
   local who=$1 root="$work/$1" home
   home=$(home_of "$who")
   cp -a "$work/base" "$root"
+  cp .ci/fresh-session.sh "$root/"
   if [[ $who != root ]]; then
     bare_debian_run "$root" useradd --create-home --shell /bin/bash "$who"
     echo "$who ALL=(ALL) NOPASSWD: ALL" >"$root/etc/sudoers.d/$who"
@@ -54,7 +55,7 @@ furnish() {
 run_targets() {
   local who=$1 target
   for target in $FRESH_TARGETS; do
-    step "$who: make $target" bare_debian_run "$work/$who" su - "$who" -c "cd pgpassport && make $target"
+    step "$who: make $target" bare_debian_run "$work/$who" sh /fresh-session.sh "$who" "$target"
     # What the run said of itself: its count, if it prints one.
     grep -E '^[0-9]+ passed, [0-9]+ failed$' "$(steps_log "$who: make $target")" | sed 's/^/        /'
   done

@@ -5,5 +5,6 @@ cd "$(dirname "$0")/.." || exit
 # shellcheck source=.ci/steps.sh
 source .ci/steps.sh
 
-step 'Dockerfile build steps in a bare Debian' bash .ci/dockerfile-steps.sh
+step 'release image: build steps in a bare Debian' bash .ci/dockerfile-steps.sh docker/Dockerfile
+step 'demo image: build steps in a bare Debian' bash .ci/dockerfile-steps.sh docker/demo.Dockerfile
 report

@@ -5,6 +5,7 @@ use futures_util::{SinkExt, TryStreamExt, pin_mut};
 use pgpassport::sim::Endpoint;
 use proto_tests::chain::Chain;
 use std::time::{Duration, Instant};
+use tokio::io::AsyncWriteExt;
 use tokio_postgres::error::{ErrorPosition, SqlState};
 use tokio_postgres::{NoTls, SimpleQueryMessage};
 
@@ -107,7 +108,7 @@ async fn error_positions_count_in_the_clients_own_text() {
     let inner = session.client.simple_query("do $$ begin execute 'select nope'; end $$").await.expect_err("an error");
     match inner.as_db_error().expect("of the server").position() {
         Some(ErrorPosition::Internal { position, query }) => {
-            assert_eq!((*position, query.as_str()), (8, "select nope"))
+            assert_eq!((*position, query.as_str()), (8, "select nope"));
         }
         other => panic!("an internal position, not {other:?}"),
     }
@@ -123,7 +124,8 @@ async fn copy_goes_in_and_out() {
     pin_mut!(sink);
     let mut sent = 0_u64;
     for chunk in 0..50 {
-        let rows: String = (0..ROWS / 50).map(|n| format!("{}\trow {n}\n", chunk * (ROWS / 50) + n)).collect();
+        let rows: Vec<String> = (0..ROWS / 50).map(|n| format!("{}\trow {n}\n", chunk * (ROWS / 50) + n)).collect();
+        let rows = rows.concat();
         sent += rows.len() as u64;
         sink.send(Bytes::from(rows)).await.expect("sent");
     }
@@ -195,7 +197,6 @@ async fn large_values_pass_both_ways() {
 async fn notifications_reach_an_idle_client() {
     let chain = Chain::start().await;
     let mut stream = chain.session(&chain.app()).await;
-    use tokio::io::AsyncWriteExt;
     stream.write_all(&proto_tests::wire::message(b'Q', &proto_tests::wire::text("listen news"))).await.unwrap();
     proto_tests::wire::read_until(&mut stream, b'Z').await;
     let speaker = chain.connect(&chain.app()).await;

@@ -24,7 +24,7 @@ async fn a_busy_session_finishes_and_an_idle_one_is_told() {
     assert_eq!(ended.status.code(), Some(0), "{}", ended.output);
     let records = chain.records();
     assert_eq!(records.of("session_end").len(), 2);
-    assert!(records.of("session_end").iter().all(|end| end["reason"] == "drain" || end["reason"] == "client"));
+    assert!(records.of("session_end").iter().all(|end| end["reason"] == "shutdown"));
     assert!(records.open().is_empty(), "no event stays open: {:#?}", records.open());
 }
 

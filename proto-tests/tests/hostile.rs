@@ -69,7 +69,7 @@ fn before_the_token() -> Vec<(&'static str, Vec<u8>)> {
         ("a start-up of many parameters", wire::startup(&many)),
         ("a start-up that never ends", packet(9_999, b"user\0x\0")),
         ("a query in place of the token", then(message(b'Q', &text("select 1")))),
-        ("a token message of 2 GiB", then([&[b'p'], packet(0x7fff_ffff, &[b'x'; 1000]).as_slice()].concat())),
+        ("a token message of 2 GiB", then([b"p", packet(0x7fff_ffff, &[b'x'; 1000]).as_slice()].concat())),
         ("a token message of 1 MiB", then(message(b'p', &vec![b'x'; 1024 * 1024]))),
         ("a token without an end", then(message(b'p', b"token"))),
         ("a token with bytes behind its end", then(message(b'p', b"token\0token\0"))),
@@ -136,8 +136,8 @@ async fn hostile_bytes_of_a_caller_who_is_logged_in_end_that_session_only() {
     let other = chain.connect(&chain.app()).await;
     let bytes: Vec<(&str, Vec<u8>)> = vec![
         ("an unknown message", message(b'~', b"x")),
-        ("a length below its own size", [&[b'Q'], packet(3, &[]).as_slice()].concat()),
-        ("a length of 4 GiB", [&[b'Q'], packet(u32::MAX, b"select 1\0").as_slice()].concat()),
+        ("a length below its own size", [b"Q", packet(3, &[]).as_slice()].concat()),
+        ("a length of 4 GiB", [b"Q", packet(u32::MAX, b"select 1\0").as_slice()].concat()),
         ("a statement without an end", message(b'Q', b"select 1")),
         ("a Parse without an end", message(b'P', b"name")),
         (

@@ -61,7 +61,7 @@ async fn what_is_not_an_accepted_token_is_refused_before_google_hears_of_it() {
         println!("{name}");
         refused(&chain, &chain.login(ANALYST.upn, &spec), Expected { sqlstate: bad, says }).await;
     }
-    for password in ["", "secret", "a.b.c", "eyJhbGciOiJSUzI1NiJ9..", &"x".repeat(60_000)] {
+    for password in ["", "secret", "a.b.c", "eyJhbGciOiJSUzI1NiJ9.e30", &"x".repeat(60_000)] {
         println!("{} bytes that are no token", password.len());
         let login = Login { password: password.to_owned(), ..chain.person() };
         if password.is_empty() {
@@ -178,10 +178,12 @@ async fn a_hop_that_is_unavailable_is_named() {
         let prepared = Setup::default().prepare().await;
         prepared.cloud.faults().set(hop, fault);
         let chain = prepared.start().await;
-        refused(&chain, &chain.app(), Expected { sqlstate: "57P03", says }).await;
+        // Once: refreshes of an instance's certificate are rationed, two at once and then one every 30 s.
+        refused_by_psql(&chain, &chain.app(), Expected { sqlstate: "57P03", says }).await;
         assert_eq!(chain.calls().count(Endpoint::InstanceLogin), 0);
-        // The fault passes, and so does the caller: nothing wrong was kept.
+        // The fault passes, and so does the caller: nothing wrong was kept, but for a moment's pause after a failure.
         chain.cloud.faults().clear_all();
+        tokio::time::sleep(std::time::Duration::from_millis(2500)).await;
         until_let_in(&chain, &chain.app()).await;
     }
 }
@@ -193,7 +195,7 @@ async fn a_hop_that_breaks_is_named() {
         (Hop::IamCredentials, Fault::Garbage, "IAM"),
         (Hop::SqlAdmin, Fault::Garbage, "Admin API"),
         (Hop::InstanceTls, Fault::Garbage, "instance"),
-        (Hop::InstanceTls, Fault::Reset, "instance"),
+        (Hop::InstanceTls, Fault::Close, "instance"),
         (Hop::InstanceLogin, Fault::Garbage, "instance"),
         (Hop::InstanceLogin, Fault::Close, "instance"),
         (Hop::InstanceLogin, Fault::Reset, "instance"),
@@ -203,7 +205,7 @@ async fn a_hop_that_breaks_is_named() {
         let prepared = Setup::default().prepare().await;
         prepared.cloud.faults().set(hop, fault);
         let chain = prepared.start().await;
-        refused(&chain, &chain.app(), Expected { sqlstate: "08006", says }).await;
+        refused_by_psql(&chain, &chain.app(), Expected { sqlstate: "08006", says }).await;
         chain.cloud.faults().clear_all();
         until_let_in(&chain, &chain.app()).await;
     }
@@ -227,7 +229,7 @@ async fn no_token_leaves_for_a_server_that_is_not_the_instance() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_token_answers_nothing_but_a_request_for_a_cleartext_password() {
-    for (name, method) in [("ok", 0), ("MD5", 5), ("SASL", 10)] {
+    for (name, method) in [("MD5", 5), ("SASL", 10)] {
         println!("{name}");
         let chain = Chain::start().await;
         chain.cloud.faults().set(Hop::InstanceLogin, Fault::AskFor(method));
@@ -247,13 +249,14 @@ async fn a_certificate_that_the_instance_no_longer_takes_is_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rolled_keys_are_fetched_and_old_tokens_refused() {
-    let chain = Chain::start().await;
-    let before = chain.person();
-    assert_eq!(chain.query(&before, "select 1").await, "1");
-    chain.cloud.roll_keys().expect("rolled");
+async fn only_keys_that_the_issuer_publishes_now_count() {
+    let prepared = Setup::default().prepare().await;
+    let before = prepared.cloud.mint(&analyst()).expect("a token");
+    prepared.cloud.roll_keys().expect("rolled");
+    let chain = prepared.start().await;
+    let old = Login { password: before.expose().clone(), ..chain.person() };
+    refused(&chain, &old, Expected { sqlstate: "28P01", says: "key" }).await;
     assert_eq!(chain.query(&chain.person(), "select 1").await, "1");
-    refused(&chain, &before, Expected { sqlstate: "28P01", says: "key" }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
