@@ -136,7 +136,7 @@ pub struct SessionOpen {
 /// [`Event::SessionEnd`].
 #[derive(Debug, Serialize)]
 pub struct SessionEnd<'a> {
-    /// Why: `client`, `server`, `drain`, `protocol`, `audit`, `deadline`.
+    /// Why: `client`, `server`, `drain`, `refused`, `server_misbehaved`, `unrecorded`.
     pub reason: &'a str,
     /// SQLSTATE of the last word to the client, if the proxy had one.
     #[serde(skip_serializing_if = "Option::is_none")]

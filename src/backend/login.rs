@@ -2,7 +2,7 @@
 //!
 //! Reads are exact, a header and then its body, because what follows `ReadyForQuery` belongs to the relay. The token
 //! leaves in answer to `AuthenticationCleartextPassword` alone, and once. A server that lets the session in without
-//! asking has checked the client certificate instead (Cloud SQL's automatic IAM authentication); that is its right.
+//! asking has not checked who the caller is, and is not believed.
 //! Messages and their order: PostgreSQL documentation, "Message Flow", "Start-up" (protocol-flow).
 
 use super::{Backend, Error, LoginRequest, MAX_GREETING, MAX_STARTUP_MESSAGE, ServerKey};
@@ -67,7 +67,8 @@ where
         let message = receive(stream).await?;
         match message.kind {
             b'R' => match (method(&message.body)?, sent) {
-                (AUTHENTICATION_OK, _) => return Ok(()),
+                (AUTHENTICATION_OK, true) => return Ok(()),
+                (AUTHENTICATION_OK, false) => return Err(unexpected("a login without the token")),
                 (CLEARTEXT_PASSWORD, false) => {
                     send(stream, password).await?;
                     sent = true;

@@ -35,6 +35,8 @@ const REFRESH_DEADLINE: Duration = Duration::from_secs(60);
 const REFRESH_BURST: u32 = 2;
 /// … and the time in which one more is allowed.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(30);
+/// After a first failure, no refresh follows for this long.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
 /// All that a dial needs. Immutable; replaced as a whole.
 #[derive(Debug)]
@@ -195,14 +197,25 @@ impl Shared {
 /// The instance's one task: refreshes when asked or due, for ever.
 async fn keep_fresh(shared: Arc<Shared>) {
     let mut limiter = Limiter::new(Instant::now());
+    let mut failures = 0;
+    let mut not_before = Instant::now();
     loop {
         due(&shared).await;
-        sleep_until(limiter.next(Instant::now())).await;
+        sleep_until(not_before).await;
         limiter.take(Instant::now());
         let outcome = timeout(REFRESH_DEADLINE, shared.source.fetch(&shared.config)).await;
         let outcome = outcome
             .unwrap_or_else(|_| Err(Error::AdminUnavailable(format!("no certificate within {REFRESH_DEADLINE:?}"))));
-        let not_before = limiter.next(Instant::now());
+        if outcome.is_ok() {
+            failures = 0;
+            not_before = limiter.next(Instant::now());
+        } else {
+            // A failure gave no certificate: it counts against its own, shorter wait, so that callers are let in
+            // soon after an outage.
+            limiter.put_back();
+            failures += 1;
+            not_before = Instant::now() + failure_pause(failures);
+        }
         shared.publish(outcome, not_before);
     }
 }
@@ -288,6 +301,12 @@ fn refresh_after(left: Duration) -> Duration {
     if left >= LONG_LIFE { left / 2 } else { left.saturating_sub(REFRESH_BUFFER) }
 }
 
+/// How long no refresh follows the `failures`th failure in a row: doubling from [`FIRST_PAUSE`] to
+/// [`REFRESH_INTERVAL`].
+fn failure_pause(failures: u32) -> Duration {
+    FIRST_PAUSE.saturating_mul(1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX)).min(REFRESH_INTERVAL)
+}
+
 /// A token bucket: [`REFRESH_BURST`] at once, then one each [`REFRESH_INTERVAL`].
 #[derive(Debug)]
 struct Limiter {
@@ -308,6 +327,10 @@ impl Limiter {
             self.filled += REFRESH_INTERVAL;
         }
         if self.tokens > 0 { now } else { self.filled + REFRESH_INTERVAL }
+    }
+
+    fn put_back(&mut self) {
+        self.tokens = (self.tokens + 1).min(REFRESH_BURST);
     }
 
     fn take(&mut self, now: Instant) {

@@ -22,6 +22,7 @@ use crate::cloudsql::InstanceConfig;
 use crate::federation::{GoogleEndpoints, OwnIdentityConfig};
 use crate::identity::IssuerConfig;
 use crate::policy::Policy;
+pub use crate::session::Deadlines;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -85,55 +86,9 @@ pub struct Limits {
     pub logins_per_address: usize,
 }
 
-/// `[deadlines]`: each bounds one hop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Deadlines {
-    /// From accept until the client's token has arrived.
-    pub startup: Duration,
-    /// An issuer's discovery document or keys.
-    pub keys: Duration,
-    /// STS, each call.
-    pub sts: Duration,
-    /// `generateAccessToken`, each call.
-    pub iam_credentials: Duration,
-    /// The proxy's own identity endpoint.
-    pub own_identity: Duration,
-    /// Each Admin API call with its retries.
-    pub admin_api: Duration,
-    /// TCP to the instance.
-    pub dial: Duration,
-    /// TLS with the instance.
-    pub handshake: Duration,
-    /// The instance's answer to the login.
-    pub login: Duration,
-    /// A cancel, from accept to the server's close.
-    pub cancel: Duration,
-    /// From SIGTERM until sessions that are still busy are ended.
-    pub drain: Duration,
-}
-
 impl Default for Limits {
     fn default() -> Self {
         Self { sessions: 1000, sessions_per_caller: 100, logins_per_address: 50 }
-    }
-}
-
-impl Default for Deadlines {
-    fn default() -> Self {
-        let seconds = Duration::from_secs;
-        Self {
-            startup: seconds(60),
-            keys: seconds(5),
-            sts: seconds(10),
-            iam_credentials: seconds(10),
-            own_identity: seconds(10),
-            admin_api: seconds(20),
-            dial: seconds(10),
-            handshake: seconds(10),
-            login: seconds(15),
-            cancel: seconds(10),
-            drain: seconds(30),
-        }
     }
 }
 

@@ -34,7 +34,9 @@ pub(super) async fn generate_access_token(
     let base = &google.endpoints.iam_credentials;
     let url = format!("{base}/v1/projects/-/serviceAccounts/{account}:generateAccessToken");
     let request = json!({ "scope": [scope], "lifetime": format!("{}s", LIFETIME.as_secs()) });
-    let outcome = with_retries(google.deadline, |left| google.http.post_json(&url, federated, &request, left)).await;
+    let outcome =
+        with_retries(google.deadlines.iam_credentials, |left| google.http.post_json(&url, federated, &request, left))
+            .await;
     let body = accepted(Hop::IamCredentials, outcome, federated)?;
     read(body.expose(), google.clock.now())
 }

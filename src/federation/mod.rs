@@ -102,12 +102,25 @@ pub enum Error {
 }
 
 /// How Google is called: where, by what client, until when.
-#[derive(Debug)]
-struct Google {
-    endpoints: GoogleEndpoints,
-    http: crate::http::Client,
-    clock: Clock,
-    deadline: Duration,
+#[derive(Debug, Clone)]
+pub struct Google {
+    /// Where.
+    pub endpoints: GoogleEndpoints,
+    /// By what client.
+    pub http: crate::http::Client,
+    /// Wall time.
+    pub clock: Clock,
+    /// Until when.
+    pub deadlines: Deadlines,
+}
+
+/// Bounds of the calls, each with its retries.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadlines {
+    /// STS.
+    pub sts: Duration,
+    /// `generateAccessToken`.
+    pub iam_credentials: Duration,
 }
 
 impl Google {
@@ -132,9 +145,9 @@ pub struct Exchanger {
 }
 
 impl Exchanger {
-    /// `deadline` bounds each of the two calls, its retries included.
-    pub fn new(endpoints: GoogleEndpoints, http: crate::http::Client, clock: Clock, deadline: Duration) -> Self {
-        Self { google: Google { endpoints, http, clock, deadline } }
+    /// Calls nothing yet.
+    pub fn new(google: Google) -> Self {
+        Self { google }
     }
 
     /// STS, and for a service account `generateAccessToken`. The token has [`LOGIN_SCOPE`] and no other.
@@ -180,18 +193,12 @@ pub struct OwnIdentity {
 
 impl OwnIdentity {
     /// Prepares the credential; calls nothing yet. Refuses a platform whose identities are not supported.
-    /// `deadline` bounds each of the three calls that a renewal makes, its retries included.
-    pub fn new(
-        config: OwnIdentityConfig,
-        endpoints: GoogleEndpoints,
-        http: crate::http::Client,
-        clock: Clock,
-        deadline: Duration,
-    ) -> Result<Self, Error> {
+    /// `deadline` bounds the platform's own answer, its retries included.
+    pub fn new(config: OwnIdentityConfig, google: Google, deadline: Duration) -> Result<Self, Error> {
         let OwnIdentityConfig::AzureManagedIdentity { resource, client_id, provider, service_account } = config;
         Ok(Self {
-            platform: ManagedIdentity::new(http.clone(), deadline, &resource, client_id)?,
-            google: Google { endpoints, http, clock, deadline },
+            platform: ManagedIdentity::new(google.http.clone(), deadline, &resource, client_id)?,
+            google,
             provider,
             account: service_account,
             cache: TokenCache::default(),

@@ -58,7 +58,7 @@ pub(super) async fn exchange(
     }
     // Before the call: a token must never be taken to live longer than it does.
     let asked_at = google.clock.now();
-    let outcome = with_retries(google.deadline, |left| google.http.post_form(&url, &form, left)).await;
+    let outcome = with_retries(google.deadlines.sts, |left| google.http.post_form(&url, &form, left)).await;
     let body = accepted(Hop::Sts, outcome, subject)?;
     let (token, lifetime) = read(body.expose())?;
     Ok(AccessToken { token, expires_at: later(asked_at, lifetime) })

@@ -106,8 +106,13 @@ fn service_account() -> Grant {
     })
 }
 
+fn google(url: &str, http: Client, clock: Clock) -> Google {
+    let (sts, iam_credentials) = (Duration::from_secs(5), Duration::from_secs(5));
+    Google { endpoints: endpoints(url), http, clock, deadlines: Deadlines { sts, iam_credentials } }
+}
+
 fn exchanger(url: &str) -> Exchanger {
-    Exchanger::new(endpoints(url), client(), Clock::system(), Duration::from_secs(5))
+    Exchanger::new(google(url, client(), Clock::system()))
 }
 
 #[tokio::test]
@@ -234,7 +239,7 @@ fn own_identity(url: &str, clock: Clock) -> Result<OwnIdentity, Error> {
         provider: Provider::parse(WORKLOAD).unwrap(),
         service_account: ServiceAccount::parse(ACCOUNT).unwrap(),
     };
-    OwnIdentity::new(config, endpoints(url), client(), clock, Duration::from_secs(5))
+    OwnIdentity::new(config, google(url, client(), clock), Duration::from_secs(5))
 }
 
 /// Runs one of the `child_…` tests below with an App Service environment; gives back what it printed.
@@ -378,12 +383,7 @@ async fn child_exchange() {
     let Some(url) = child_server() else { return };
     let authority = ca();
     let secure = http2(&authority, willing).await;
-    let over_http2 = Exchanger::new(
-        endpoints(&secure),
-        Client::new(Some(&authority.file)).unwrap(),
-        Clock::system(),
-        Duration::from_secs(5),
-    );
+    let over_http2 = Exchanger::new(google(&secure, Client::new(Some(&authority.file)).unwrap(), Clock::system()));
     for exchanger in [exchanger(&url), over_http2] {
         exchanger.exchange(&service_account(), &identity()).await.unwrap();
         exchanger.exchange(&workforce(Some("1")), &identity()).await.unwrap();

@@ -199,6 +199,10 @@ impl Claims {
             let parameter = parameter.to_owned();
             move |reason| Error::Name { parameter, reason }
         };
+        let twice = |name: &[u8]| startup.parameters.iter().filter(|(known, _)| known == name).count() > 1;
+        if twice(b"user") || twice(b"database") || twice(b"replication") {
+            return Err(Error::Malformed("user, database or replication stands twice"));
+        }
         let user = text("user", startup.get("user").filter(|user| !user.is_empty()).ok_or(Error::NoUser)?)?;
         RoleName::parse(&user).map_err(refuse("user"))?;
         let database = match startup.get("database").filter(|name| !name.is_empty()) {

@@ -15,7 +15,8 @@ use tokio::time::Instant;
 pub const REFRESH_AFTER: Duration = Duration::from_secs(3600);
 /// Keys older than this are not used: Entra must be asked first.
 pub const KEEP_FOR: Duration = Duration::from_secs(24 * 3600);
-/// Between two fetches while there are keys: unknown ids must not make us a hammer.
+/// Between two refreshes of keys that are there: unknown ids must not make us a hammer. The first fetch does not count,
+/// so that a roll right after the start is followed at once.
 pub const REFRESH_INTERVAL: Duration = Duration::from_secs(300);
 /// While there are no keys at all, a failure stands for this long.
 pub const FAILURE_HOLD: Duration = Duration::from_secs(2);
@@ -44,7 +45,7 @@ pub(super) struct KeyCache {
 struct State {
     keys: Option<(Arc<KeySet>, Instant)>,
     failure: Option<(KeyFetchError, Instant)>,
-    /// When the last fetch began.
+    /// When the last refresh of keys that were there began.
     asked: Option<Instant>,
     /// Fetches that ended.
     fetches: u64,
@@ -89,7 +90,14 @@ impl KeyCache {
                 self.refresh(seen).await?;
                 Ok(self.look(kid))
             }
-            Lookup::Unknown => self.unknown(),
+            Lookup::Unknown => {
+                // A refresh that is under way may bring it: in a roll many callers come with the new key at once.
+                drop(self.flight.lock().await);
+                match self.look(kid) {
+                    Found::Unknown => self.unknown(),
+                    found => Ok(found),
+                }
+            }
             known => {
                 if age >= REFRESH_AFTER && may_ask {
                     drop(self.start_refresh(seen));
@@ -149,7 +157,9 @@ impl KeyCache {
                 if state.fetches != seen {
                     return state.failure.as_ref().map_or(Ok(()), |(failure, _)| Err(repeated(failure)));
                 }
-                state.asked = Some(Instant::now());
+                if state.usable().is_some() {
+                    state.asked = Some(Instant::now());
+                }
             }
             let outcome = jwks::fetch(&cache.issuer, &cache.http, cache.deadline).await;
             cache.settle(outcome)

@@ -45,6 +45,23 @@ async fn a_new_key_is_fetched_once_and_unknown_ids_are_no_hammer() {
 }
 
 #[tokio::test]
+async fn a_roll_right_after_the_start_is_followed_for_all_who_come_at_once() {
+    let entra = Entra::start().await;
+    let verifier = std::sync::Arc::new(entra.verifier());
+    verify(&verifier, &entra, &entra.signer).await.unwrap();
+    let rolled = Signer::generate("key-2");
+    publish(&entra, &[&rolled]);
+    let token = rolled.sign(&entra.person());
+    let mut callers = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        let (verifier, token) = (std::sync::Arc::clone(&verifier), Secret::new(token.clone()));
+        callers.spawn(async move { verifier.verify(token, now()).await.map(|_| ()) });
+    }
+    assert!(callers.join_all().await.iter().all(Result::is_ok));
+    assert_eq!(entra.key_fetches(), 2);
+}
+
+#[tokio::test]
 async fn many_first_callers_share_one_fetch() {
     let entra = Entra::start().await;
     let verifier = std::sync::Arc::new(entra.verifier());

@@ -8,7 +8,7 @@ use crate::admin::{self, AdminState, Readiness};
 use crate::audit::Auditor;
 use crate::cloudsql::{self, Connector};
 use crate::config::Config;
-use crate::federation::{self, Exchanger, OwnIdentity};
+use crate::federation::{self, Exchanger, Google, OwnIdentity};
 use crate::frontend::{self, Gate, Incoming};
 use crate::identity::Verifier;
 use crate::names::SessionId;
@@ -125,17 +125,19 @@ fn services(config: Config, metrics: Arc<Metrics>, clock: Clock) -> Result<Servi
     let http = crate::http::Client::new(ca_certificate.as_deref())?;
     let auditor = Auditor::open(&audit.path, audit.unverified_refusals_per_minute, clock.clone())
         .map_err(|source| Error::Audit { path: audit.path, source })?;
-    let own = OwnIdentity::new(own_identity, google.clone(), http.clone(), clock.clone(), deadlines.own_identity)
-        .map_err(Error::OwnIdentity)?;
+    let calls = federation::Deadlines { sts: deadlines.sts, iam_credentials: deadlines.iam_credentials };
+    let google_calls = Google { endpoints: google.clone(), http: http.clone(), clock: clock.clone(), deadlines: calls };
+    let own =
+        OwnIdentity::new(own_identity, google_calls.clone(), deadlines.own_identity).map_err(Error::OwnIdentity)?;
     let hops =
         cloudsql::Deadlines { admin_api: deadlines.admin_api, dial: deadlines.dial, handshake: deadlines.handshake };
-    let connector = Connector::new(instances, google.clone(), Arc::new(own), http.clone(), clock.clone(), hops)
+    let connector = Connector::new(instances, google, Arc::new(own), http.clone(), clock.clone(), hops)
         .map_err(Error::Connector)?;
     Ok(Services {
         tls,
         verifier: Verifier::new(issuers, http.clone(), deadlines.keys),
         policy,
-        exchanger: Exchanger::new(google, http, clock.clone(), deadlines.sts),
+        exchanger: Exchanger::new(google_calls),
         connector,
         auditor,
         cancel_keys: CancelKeys::default(),

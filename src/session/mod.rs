@@ -5,17 +5,18 @@
 
 mod callers;
 mod cancel;
+mod deadlines;
 mod rejection;
 
 pub use callers::Callers;
 pub use cancel::CancelKeys;
+pub use deadlines::Deadlines;
 pub use rejection::shutdown;
 
 use crate::audit::event::{Caller, Claimed, Event, SessionEnd, SessionOpen, SessionStart};
 use crate::audit::{Auditor, Recorder};
 use crate::backend::{self, Backend};
 use crate::cloudsql::{self, Connector, ServerStream};
-use crate::config::Deadlines;
 use crate::federation::{self, Exchanger};
 use crate::frontend::{self, Incoming, Login, Negotiated, Permit, Refused};
 use crate::identity::{self, CallerKind, VerifiedIdentity, Verifier};
@@ -244,7 +245,7 @@ impl Connection<'_> {
         let (reason, sqlstate) = match &summary.ending {
             Ending::Client => ("client", None),
             Ending::Server { fatal } => ("server", fatal.clone()),
-            Ending::Wished => ("shutdown", Some(rejection::ADMIN_SHUTDOWN.to_owned())),
+            Ending::Wished => ("drain", Some(rejection::ADMIN_SHUTDOWN.to_owned())),
             Ending::Refused(_) => ("refused", None),
             Ending::Misbehaved(_) => ("server_misbehaved", None),
             Ending::Unrecorded(_) => ("unrecorded", None),

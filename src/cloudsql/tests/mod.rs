@@ -246,6 +246,10 @@ async fn a_refusal_can_be_mended_without_a_restart() {
     world.api.lock().unwrap().failures = vec![google_error(StatusCode::FORBIDDEN, "notAuthorized")];
     assert!(world.dial().await.is_err());
     world.api.lock().unwrap().failures.clear();
+    let calls = world.calls();
+    assert!(world.dial().await.is_err());
+    assert_eq!(world.calls(), calls, "the failure stands for a moment");
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
     world.arrive().await;
 }
 

@@ -1,0 +1,7 @@
+//! The simulators driven from outside, over loopback, as the proxy and its callers will.
+
+mod cleanup;
+mod driver;
+mod entra;
+mod google;
+mod instance;
