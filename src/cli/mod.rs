@@ -4,6 +4,8 @@
 //! was opened (`EX_CONFIG`, sysexits.h).
 
 mod check_config;
+#[cfg(feature = "demo")]
+mod demo;
 mod serve;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -95,17 +97,6 @@ fn dispatch(command: Command) -> ExitCode {
             clap_complete::generate(shell, &mut CommandLine::command(), "pgpassport", &mut io::stdout());
             ExitCode::SUCCESS
         }
-    }
-}
-
-/// Stands in for `src/cli/demo.rs` until that is joined: `mod demo;` takes this module's place.
-#[cfg(feature = "demo")]
-mod demo {
-    use std::process::ExitCode;
-
-    pub(super) fn run(_check: bool) -> ExitCode {
-        eprintln!("pgpassport: this build has no demo yet");
-        ExitCode::FAILURE
     }
 }
 

@@ -69,8 +69,7 @@ impl Gate {
         let wanted = self.faults.get(self.hop);
         let right = match (&self.state, wanted) {
             (State::Refusing { .. }, Some(Fault::Refuse)) | (State::Full { .. }, Some(Fault::BlackHole)) => true,
-            (State::Open(_), Some(Fault::Refuse | Fault::BlackHole)) => false,
-            (State::Open(_), _) => true,
+            (State::Open(_), wanted) => !matches!(wanted, Some(Fault::Refuse | Fault::BlackHole)),
             _ => false,
         };
         if right {

@@ -5,14 +5,14 @@ use std::path::Path;
 
 /// Renders the file. Paths and addresses are written as TOML strings.
 pub(super) fn render(cloud: &Cloud, proxy: &ProxyConfig) -> String {
-    let (certificate, key) = cloud.listener_certificate();
-    let (listen, admin, extra) = (proxy.listen, proxy.admin, &proxy.extra);
-    let (certificate, key) = (path(&certificate), path(&key));
+    let (tls_certificate, tls_key) = cloud.listener_certificate();
+    let (listen, admin, more) = (proxy.listen, proxy.admin, &proxy.extra);
+    let (certificate, key) = (path(&tls_certificate), path(&tls_key));
     let (audit, ca) = (path(&proxy.audit_path), path(cloud.ca_path()));
     let (entra, sts) = (cloud.entra_authority(), cloud.sts_url());
     let (iam_credentials, sql_admin) = (cloud.iam_credentials_url(), cloud.sql_admin_url());
     let (tenant, audience, group) = (world::CONTOSO.id, world::PROXY_API, world::ORDERS_GROUP);
-    let (resource, own_provider, own_account) = (world::OWN_RESOURCE, world::OWN_PROVIDER, world::OWN_SERVICE_ACCOUNT);
+    let (resource, own_provider, sql_account) = (world::OWN_RESOURCE, world::OWN_PROVIDER, world::OWN_SERVICE_ACCOUNT);
     let (instance, database, number) = (world::INSTANCE, world::DATABASE, world::PROJECT_NUMBER);
     let workforce = world::WORKFORCE_PROVIDER;
     let apps = app_rule(&world::ORDERS_APP, "orders-app") + &app_rule(&world::REPORTS_APP, "reports-app");
@@ -40,7 +40,7 @@ sql_admin = "{sql_admin}"
 kind = "azure-managed-identity"
 resource = "{resource}"
 provider = "{own_provider}"
-service_account = "{own_account}"
+service_account = "{sql_account}"
 
 [issuer.contoso]
 tenant = "{tenant}"
@@ -60,7 +60,7 @@ kind = "user"
 groups = ["{group}"]
 grant = {{ kind = "workforce", provider = "{workforce}", subject_claim = "upn", user_project = "{number}" }}
 
-{apps}{extra}"#
+{apps}{more}"#
     )
 }
 

@@ -1,6 +1,6 @@
 //! Entra: discovery and keys per tenant, client credentials, device code, and the managed identity endpoint.
 //!
-//! Shapes: Microsoft identity platform, "OpenID Connect", "OAuth 2.0 client credentials flow", "device
+//! Shapes: Microsoft identity platform, "`OpenID` Connect", "OAuth 2.0 client credentials flow", "device
 //! authorization grant", and App Service's "REST endpoint reference" for managed identities.
 
 mod client_credentials;

@@ -2,7 +2,7 @@
 
 use super::driver::{ACCESS_TOKEN, Driver, EXCHANGE, IAM_SCOPE, JWT, answer, text};
 use crate::federation::{ADMIN_SCOPE, LOGIN_SCOPE};
-use crate::sim::world::{self, ANALYST, ORDERS_APP, OUTSIDER, OWN_SERVICE_ACCOUNT, REPORTS_APP};
+use crate::sim::world::{ANALYST, ORDERS_APP, OUTSIDER, OWN_SERVICE_ACCOUNT, REPORTS_APP};
 use crate::sim::world::{WORKFORCE_PROVIDER, WORKLOAD_PROVIDER};
 use crate::sim::{Fault, Hop, ServerCertificate, Signing, TokenSpec, Version};
 use serde_json::{Value, json};
