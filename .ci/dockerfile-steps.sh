@@ -116,7 +116,7 @@ check_Dockerfile() {
     source .ci/bare-debian.sh
     bare_debian_run "$1" setpriv --reuid pgpassport --regid pgpassport --init-groups bash -uc "
       pgpassport serve --config /etc/pgpassport/pgpassport.toml & proxy=\$!
-      for _ in \$(seq 100); do sh /healthcheck && break; sleep 0.2; done
+      for _ in \$(seq 100); do sh /healthcheck 2>/dev/null && break; sleep 0.2; done
       sh /healthcheck || exit 1
       kill -TERM \$proxy && wait \$proxy"' offline "$root"
 }

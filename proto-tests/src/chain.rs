@@ -4,7 +4,7 @@
 //! can be ordered before the proxy's first request), [`Chain`] is ready for callers.
 
 use crate::ports::Port;
-use crate::proxy::Proxy;
+use crate::proxy::{Limited, Proxy};
 use crate::psql::{Login, Printed};
 use crate::records::Records;
 use crate::wire;
@@ -32,7 +32,7 @@ pub struct Setup {
     extra: String,
     replacements: Vec<(String, String)>,
     environment: BTreeMap<String, String>,
-    file_limit_kib: Option<u32>,
+    limited: Limited,
     options: CloudOptions,
 }
 
@@ -88,10 +88,10 @@ impl Setup {
         self
     }
 
-    /// No file that the proxy writes may grow past this size: a disk that is full.
+    /// What the proxy's process goes without.
     #[must_use]
-    pub fn file_limit_kib(mut self, size: u32) -> Self {
-        self.file_limit_kib = Some(size);
+    pub fn limited(mut self, limited: Limited) -> Self {
+        self.limited = limited;
         self
     }
 
@@ -175,7 +175,7 @@ impl Prepared {
         let environment = self.environment();
         let config = self.config_path();
         let Self { cloud, setup, folder, ports } = self;
-        let proxy = Proxy::start(folder.path(), &config, ports, &environment, setup.file_limit_kib)
+        let proxy = Proxy::start(folder.path(), &config, ports, &environment, setup.limited)
             .expect("the proxy's process starts");
         Chain { proxy, cloud, folder }
     }

@@ -12,6 +12,18 @@ use std::time::{Duration, Instant};
 /// How long a proxy may take to be ready, and to end.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+/// What the proxy's process goes without.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Limited {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// No file that it writes may grow past this size: a disk that is full.
+    FilesKib(u32),
+    /// Every write to standard error fails.
+    NoLog,
+}
+
 /// A running `pgpassport serve`.
 #[derive(Debug)]
 pub struct Proxy {
@@ -56,10 +68,10 @@ impl Proxy {
         config: &Path,
         ports: (Port, Port),
         environment: &BTreeMap<String, String>,
-        file_limit_kib: Option<u32>,
+        limited: Limited,
     ) -> io::Result<Self> {
         let output = folder.join("proxy");
-        let child = command(file_limit_kib)
+        let child = command(limited)
             .args(["serve", "--config"])
             .arg(config)
             .envs(environment)
@@ -142,13 +154,16 @@ impl Proxy {
     }
 }
 
-/// The binary, or a shell that becomes it after it has limited the size of its files. The signal that would end a
-/// process at that limit is ignored, as ignored signals stay across `exec`: writes fail instead.
-fn command(file_limit_kib: Option<u32>) -> Command {
-    let Some(limit) = file_limit_kib else { return Command::new(binary()) };
+/// The binary, or a shell that becomes it after it has taken something away.
+fn command(limited: Limited) -> Command {
+    let script = match limited {
+        Limited::Nothing => return Command::new(binary()),
+        // Ignored signals stay ignored across `exec`: writes past the limit fail and do not end the process.
+        Limited::FilesKib(limit) => format!("trap '' XFSZ; ulimit -f {limit}; exec \"$@\""),
+        Limited::NoLog => "exec \"$@\" 2>/dev/full".to_owned(),
+    };
     let mut shell = Command::new("bash");
-    shell.args(["-c", "trap '' XFSZ; ulimit -f \"$1\"; shift; exec \"$@\"", "limited", &limit.to_string()]);
-    shell.arg(binary());
+    shell.args(["-c", &script, "limited"]).arg(binary());
     shell
 }
 

@@ -1,6 +1,7 @@
 //! Nothing a client sends can crash or hang the process: after each of these the same process serves the next caller.
 
 use proto_tests::chain::{Chain, Setup};
+use proto_tests::proxy::Limited;
 use proto_tests::wire::{self, message, text};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -165,6 +166,19 @@ async fn hostile_bytes_of_a_caller_who_is_logged_in_end_that_session_only() {
     }
     let records = chain.records_when("every session's end", |records| records.of("session_end").len() == 11).await;
     assert!(records.open().is_empty(), "{:#?}", records.open());
+}
+
+/// The log on standard error is for operators; that nobody can read it is no reason to stop, or to panic.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_cannot_be_written_hurts_nobody() {
+    let mut chain = Setup::default().limited(Limited::NoLog).environment("RUST_LOG", "debug").start().await;
+    for _ in 0..3 {
+        assert_eq!(chain.query(&chain.person(), "select 1").await, "1");
+        let mut stream = chain.tls().await.expect("TLS");
+        let answer = wire::log_in(&mut stream, b"analyst", b"orders", "no.to.ken").await.expect("an answer");
+        assert_eq!(answer.sqlstate(), "28P01");
+    }
+    assert!(chain.proxy.is_alive());
 }
 
 /// Whether the proxy closes within the start-up deadline and some seconds.

@@ -6,6 +6,7 @@ use pgpassport::sim::world::{
 };
 use pgpassport::sim::{Endpoint, Fault, Hop, ServerCertificate, Signing, TokenSpec, Version};
 use proto_tests::chain::{Chain, Setup};
+use proto_tests::proxy::Limited;
 use proto_tests::psql::Login;
 use proto_tests::refusal::{Expected, check, refused, refused_by_psql};
 use proto_tests::wire;
@@ -267,7 +268,7 @@ async fn only_keys_that_the_issuer_publishes_now_count() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_is_let_in_whom_the_log_cannot_take() {
     // Room for the first bytes of the log and no more.
-    let prepared = Setup::default().file_limit_kib(1).prepare().await;
+    let prepared = Setup::default().limited(Limited::FilesKib(1)).prepare().await;
     let chain = prepared.start_with_log(&"x".repeat(1023)).await;
     let expected = Expected { sqlstate: "53100", says: "audit log" };
     let printed = chain.psql(&chain.person(), &["-c", "select 'must not run'"]).await;
@@ -281,7 +282,7 @@ async fn nobody_is_let_in_whom_the_log_cannot_take() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_statement_that_the_log_cannot_take_does_not_reach_the_database() {
-    let chain = Setup::default().file_limit_kib(16).start().await;
+    let chain = Setup::default().limited(Limited::FilesKib(16)).start().await;
     let session = chain.connect(&chain.person()).await;
     let mut refused = None;
     for n in 0..200 {
