@@ -143,16 +143,17 @@ impl Connector {
             None => ServerName::IpAddress(address.ip().into()),
         };
         let handshake = TlsConnector::from(Arc::clone(&material.tls)).connect(name, tcp);
-        let reason = match timeout(self.deadlines.handshake, handshake).await {
+        let at = || address.to_string();
+        let failure = match timeout(self.deadlines.handshake, handshake).await {
             Ok(Ok(stream)) => {
                 material.mark_used();
                 return Ok(ServerStream { stream, address });
             }
-            Ok(Err(error)) => handshake_failure(&error),
-            Err(_) => format!("no answer within {:?}", self.deadlines.handshake),
+            Ok(Err(error)) => Error::Tls { address: at(), reason: handshake_failure(&error) },
+            Err(_) => Error::HandshakeDeadline { address: at(), deadline: self.deadlines.handshake },
         };
         instance.refresh();
-        Err(Error::Tls { address: address.to_string(), reason })
+        Err(failure)
     }
 }
 

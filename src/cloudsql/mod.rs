@@ -103,6 +103,14 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// The handshake did not end within its deadline.
+    #[error("{address} did not finish the TLS handshake within {deadline:?}")]
+    HandshakeDeadline {
+        /// Where.
+        address: String,
+        /// The limit that passed.
+        deadline: Duration,
+    },
     /// The handshake failed, the chain or the name is wrong included.
     #[error("TLS with {address} failed: {reason}")]
     Tls {

@@ -93,12 +93,11 @@ impl Drop for LoginCount {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::Ipv4Addr;
 
     #[test]
     fn permits_are_limited_and_given_back() {
         let gate = Gate::new(3, 2);
-        let (one, two) = (IpAddr::V4(Ipv4Addr::new(127, 0, 0, 1)), IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2)));
+        let (one, two) = ("127.0.0.1".parse().unwrap(), "127.0.0.2".parse().unwrap());
         let mut first = gate.enter(one).unwrap();
         let _second = gate.enter(one).unwrap();
         assert_eq!(gate.enter(one).unwrap_err(), Full::Address);

@@ -302,7 +302,9 @@ fn connect(error: &cloudsql::Error) -> Rejection {
             "the SQL Admin API gave an answer that cannot be used",
             LATER,
         ),
-        E::Dial { .. } => Rejection::new(Blame::Database, CANNOT_CONNECT_NOW, "the instance cannot be reached", LATER),
+        E::Dial { .. } | E::HandshakeDeadline { .. } => {
+            Rejection::new(Blame::Database, CANNOT_CONNECT_NOW, "the instance cannot be reached", LATER)
+        }
         E::Tls { .. } => Rejection::new(
             Blame::Database,
             CONNECTION_FAILURE,
