@@ -105,7 +105,8 @@ async fn demo(check: bool) -> Result<bool, Error> {
         show("\nRunning until Ctrl-C; then nothing is left behind.\n");
         stay(&cloud, &mut proxy, &http, &callers).await?;
     }
-    proxy.stop().await;
+    // In this order: the proxy drains while its cloud is still there.
+    drop(proxy);
     cloud.shutdown().await;
     Ok(held)
 }

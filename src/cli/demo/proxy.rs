@@ -21,7 +21,7 @@ const ASK_EVERY: Duration = Duration::from_millis(50);
 /// Each answer of the admin listener, and at most this many bytes of it.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
 const ANSWER_BYTES: u64 = 1024;
-/// From the request to stop until the process is killed; its drain is shorter.
+/// From the request to stop until it is given up; the script kills the proxy before.
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
 /// Bytes of the proxy's log quoted when it does not run.
 const LOG_TAIL: usize = 3000;
@@ -29,17 +29,21 @@ const LOG_TAIL: usize = 3000;
 const EXTRA: &str = "[deadlines]\ndrain = \"2s\"\n";
 
 /// Runs `"$1" serve --config "$2"`; tells it to stop when standard input ends, which happens however this process
-/// ends; exits when the proxy has.
+/// ends, and kills it 15 s later; exits when the proxy has.
 const SCRIPT: &str = r#"
 trap '' HUP INT TERM
 exec 3<&0
 ( trap - TERM; exec "$1" serve --config "$2" ) </dev/null & proxy=$!
-( cat <&3 >/dev/null; kill -TERM "$proxy" ) 2>/dev/null &
+(
+  cat <&3 >/dev/null; kill -TERM "$proxy"; tries=0
+  while kill -0 "$proxy" && [ "$tries" -lt 75 ]; do sleep 0.2; tries=$((tries + 1)); done
+  kill -KILL "$proxy"
+) 2>/dev/null &
 exec 3<&-
 wait "$proxy"
 "#;
 
-/// A running proxy. Dropping it tells it to stop.
+/// A running proxy. Dropping it tells it to stop and waits until it has.
 #[derive(Debug)]
 pub(super) struct Proxy {
     /// Where clients connect.
@@ -78,14 +82,6 @@ impl Proxy {
         Error::Proxy(format!("it ended ({status}); its log ends with:\n{}", String::from_utf8_lossy(tail)))
     }
 
-    /// Asks it to stop and waits; it drains.
-    pub(super) async fn stop(mut self) {
-        drop(self.leash.take());
-        if tokio::time::timeout(STOP_DEADLINE, self.child.wait()).await.is_err() {
-            let _ = self.child.kill().await;
-        }
-    }
-
     async fn ready(&mut self) -> Result<(), Error> {
         let deadline = Instant::now() + READY_DEADLINE;
         while Instant::now() < deadline {
@@ -97,6 +93,21 @@ impl Proxy {
             tokio::time::sleep(ASK_EVERY).await;
         }
         Err(Error::Proxy(format!("it was not ready within {} s", READY_DEADLINE.as_secs())))
+    }
+}
+
+impl Drop for Proxy {
+    /// Asks it to stop, and waits: it drains.
+    fn drop(&mut self) {
+        drop(self.leash.take());
+        let deadline = Instant::now() + STOP_DEADLINE;
+        while matches!(self.child.try_wait(), Ok(None)) {
+            if Instant::now() >= deadline {
+                let _ = self.child.start_kill();
+                return;
+            }
+            std::thread::sleep(ASK_EVERY);
+        }
     }
 }
 

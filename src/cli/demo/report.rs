@@ -73,7 +73,7 @@ fn got(out: &mut String, caller: &Caller, visit: &Visit) {
 
 fn logged(out: &mut String, visit: &Visit) {
     if let Some(logged) = &visit.logged {
-        let _ = writeln!(out, "  {:<26} {}", logged.user, logged.statement);
+        let _ = writeln!(out, "  {}\n    {}", logged.user, logged.statement);
     }
 }
 
@@ -83,11 +83,11 @@ fn recorded(out: &mut String, record: &Value) {
     let event = text("/event");
     let _ = match event {
         "begin" => {
-            writeln!(out, "  begin    {:<24} {:<26} {}", short(text("/id")), text("/caller/label"), text("/text"))
+            writeln!(out, "  begin    {:<16} {:<38} {}", short(text("/id")), text("/caller/label"), text("/text"))
         }
         "end" => writeln!(
             out,
-            "  end      {:<24} {:<26} {} row(s), {} bytes out, {} us",
+            "  end      {:<16} {:<38} {} row(s), {} bytes out, {} us",
             short(text("/id")),
             text("/outcome"),
             number("/rows"),
@@ -96,7 +96,7 @@ fn recorded(out: &mut String, record: &Value) {
         ),
         _ => writeln!(
             out,
-            "  {event:<8} {:<24} {:<26} {}",
+            "  {event:<8} {:<16} {:<38} {}",
             short(text("/correlation")),
             text("/sqlstate"),
             text("/reason")
@@ -136,7 +136,8 @@ mod tests {
         let columns: Vec<usize> = out.lines().map(|line| line.find("..").unwrap()).collect();
         assert_eq!(columns, [11, 11]);
         assert!(
-            out.contains("orders-app                 SELECT 1") && out.contains("1 row(s), 60 bytes out, 412 us"),
+            out.contains("orders-app                             SELECT 1")
+                && out.contains("1 row(s), 60 bytes out, 412 us"),
             "{out}"
         );
     }
