@@ -184,7 +184,6 @@ async fn a_hop_that_is_unavailable_is_named() {
         let prepared = Setup::default().prepare().await;
         prepared.cloud.faults().set(hop, fault);
         let chain = prepared.start().await;
-        // Once: refreshes of an instance's certificate are rationed, two at once and then one every 30 s.
         refused_by_psql(&chain, &chain.app(), Expected { sqlstate: "57P03", says }).await;
         assert_eq!(chain.calls().count(Endpoint::InstanceLogin), 0);
         // The fault passes, and so does the caller: nothing wrong was kept, but for a moment's pause after a failure.
@@ -235,7 +234,7 @@ async fn no_token_leaves_for_a_server_that_is_not_the_instance() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_token_answers_nothing_but_a_request_for_a_cleartext_password() {
-    for (name, method) in [("MD5", 5), ("SASL", 10)] {
+    for (name, method) in [("nothing at all", 0), ("MD5", 5), ("SASL", 10)] {
         println!("{name}");
         let chain = Chain::start().await;
         chain.cloud.faults().set(Hop::InstanceLogin, Fault::AskFor(method));
@@ -263,6 +262,16 @@ async fn only_keys_that_the_issuer_publishes_now_count() {
     let old = Login { password: before.expose().clone(), ..chain.person() };
     refused(&chain, &old, Expected { sqlstate: "28P01", says: "key" }).await;
     assert_eq!(chain.query(&chain.person(), "select 1").await, "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_are_rolled_while_the_proxy_runs_are_followed_at_once() {
+    let chain = Chain::start().await;
+    let then = chain.person();
+    assert_eq!(chain.query(&then, "select 1").await, "1");
+    chain.cloud.roll_keys().expect("rolled");
+    assert_eq!(chain.query(&chain.person(), "select 1").await, "1");
+    refused(&chain, &then, Expected { sqlstate: "28P01", says: "key" }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

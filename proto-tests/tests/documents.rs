@@ -1,0 +1,57 @@
+//! The documents name things that exist: tests, SQLSTATEs, files.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// Texts between single backticks.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+#[test]
+fn threats_name_tests_that_exist() {
+    let threats = read("THREATS.md");
+    let named: Vec<(&str, &str)> =
+        quoted(&threats).filter_map(|name| name.split_once("::")).filter(|(file, _)| *file != "file").collect();
+    assert!(named.len() > 15, "the table names tests");
+    for (file, test) in named {
+        let source = read(&format!("proto-tests/tests/{file}.rs"));
+        assert!(source.contains(&format!("fn {test}(")), "THREATS.md names {file}::{test}, which is not there");
+    }
+}
+
+#[test]
+fn the_readme_lists_every_sqlstate_of_the_rejection_table() {
+    let table = read("src/session/rejection.rs");
+    let codes: BTreeSet<&str> = table
+        .lines()
+        .filter_map(|line| line.split_once(": &str = \"")?.1.strip_suffix("\";"))
+        .filter(|code| code.len() == 5)
+        .collect();
+    assert!(codes.contains("28P01") && codes.len() > 10, "the table was not read: {codes:?}");
+    let readme = read("README.md");
+    let section = readme.split("## Refusals").nth(1).expect("a section on refusals");
+    let missing: Vec<&&str> = codes.iter().filter(|code| !section.contains(**code)).collect();
+    assert!(missing.is_empty(), "README.md does not explain {missing:?}");
+}
+
+#[test]
+fn links_lead_somewhere() {
+    for document in ["README.md", "ARCHITECTURE.md", "THREATS.md", "docker/README.md"] {
+        let text = read(document);
+        let folder = Path::new(document).parent().expect("a folder").to_owned();
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if !target.starts_with("http") {
+                assert!(root().join(&folder).join(target).exists(), "{document} links to {target}");
+            }
+        }
+    }
+}
