@@ -14,6 +14,12 @@ use tokio::process::{Child, ChildStdin, Command};
 const PREFERRED_PORT: u16 = 15432;
 /// The admin listener's port, unless it is taken.
 const PREFERRED_ADMIN_PORT: u16 = 19090;
+/// Tries to start with ports of its own.
+const START_ATTEMPTS: u32 = 5;
+/// What the proxy's log says once both listeners are open.
+const READY_LINE: &str = " ready address=";
+/// What it says when a port is taken (`server::Error::Listen`).
+const PORT_TAKEN: &str = "cannot listen on";
 /// From its start until it is ready.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
 /// How often it is asked.
@@ -58,10 +64,24 @@ pub(super) struct Proxy {
 }
 
 impl Proxy {
-    /// Writes the config, starts the process and waits until it is ready.
+    /// Starts the process and waits until it is ready. Between the look for a free port and the proxy's own bind
+    /// somebody else can take it: then with other ports, a few times.
     pub(super) async fn start(cloud: &Cloud) -> Result<Self, Error> {
+        let mut outcome = Self::try_start(cloud, PREFERRED_PORT, PREFERRED_ADMIN_PORT).await;
+        for _ in 1..START_ATTEMPTS {
+            match outcome {
+                Err(Error::Proxy(reason)) if reason.contains(PORT_TAKEN) => {
+                    outcome = Self::try_start(cloud, 0, 0).await;
+                }
+                other => return other,
+            }
+        }
+        outcome
+    }
+
+    async fn try_start(cloud: &Cloud, port: u16, admin_port: u16) -> Result<Self, Error> {
         let folder = cloud.state_dir();
-        let (address, admin) = (free(PREFERRED_PORT)?, free(PREFERRED_ADMIN_PORT)?);
+        let (address, admin) = (free(port)?, free(admin_port)?);
         let (config, log, audit) =
             (folder.join("pgpassport.toml"), folder.join("proxy.log"), folder.join("audit.jsonl"));
         let settings = ProxyConfig { listen: address, admin, audit_path: audit.clone(), extra: EXTRA.to_owned() };
@@ -72,6 +92,11 @@ impl Proxy {
         let mut proxy = Self { address, audit, admin, log, child, leash };
         proxy.ready().await?;
         Ok(proxy)
+    }
+
+    fn says_ready(&self) -> bool {
+        let log = std::fs::read(&self.log).unwrap_or_default();
+        String::from_utf8_lossy(&log).lines().any(|line| line.contains(READY_LINE))
     }
 
     /// Waits until the process ends; why that is an error.
@@ -87,7 +112,8 @@ impl Proxy {
         while Instant::now() < deadline {
             let answer = tokio::time::timeout(ANSWER_DEADLINE, readyz(self.admin));
             tokio::select! {
-                answer = answer => if matches!(answer, Ok(Ok(true))) { return Ok(()) },
+                // Another proxy may answer on that port: only the log tells that it is ours.
+                answer = answer => if matches!(answer, Ok(Ok(true))) && self.says_ready() { return Ok(()) },
                 error = self.ended() => return Err(error),
             }
             tokio::time::sleep(ASK_EVERY).await;
