@@ -13,8 +13,9 @@ step 'one TLS stack' bash .ci/one-tls-stack.sh
 step 'clippy' cargo clippy --locked --workspace --all-targets -- -D warnings
 step 'clippy without the demo' cargo clippy --locked -p pgpassport --no-default-features -- -D warnings
 step 'rustdoc' env RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --document-private-items
-step 'build' cargo build --locked
-tests 'unit tests' cargo test --locked -p pgpassport
-tests 'through the wire' cargo test --locked -p proto-tests
+# Always the whole workspace: a package alone has other features, and its dependencies would be built twice.
+step 'build' cargo build --locked --workspace --all-targets
+tests 'unit tests' cargo test --locked --workspace --lib --bins
+tests 'module order and the chain through the wire' cargo test --locked --workspace --test '*' --no-fail-fast
 step 'production build without demo or simulator' bash .ci/production-build.sh
 report
