@@ -15,7 +15,7 @@ step 'clippy without the demo' cargo clippy --locked -p pgpassport --no-default-
 step 'rustdoc' env RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --document-private-items
 # Always the whole workspace: a package alone has other features, and its dependencies would be built twice.
 step 'build' cargo build --locked --workspace --all-targets
-tests 'unit tests' cargo test --locked --workspace --lib --bins
+tests 'unit tests' cargo test --locked --workspace --no-fail-fast --lib --bins
 tests 'module order and the chain through the wire' cargo test --locked --workspace --test '*' --no-fail-fast
 step 'production build without demo or simulator' bash .ci/production-build.sh
 report

@@ -40,8 +40,18 @@ fn processes_with(folder: &Path) -> Vec<String> {
     lines.filter(|line| line.contains(folder.to_str().expect("UTF-8"))).map(|line| line.replace('\0', " ")).collect()
 }
 
+/// One after the other, as two demos at once would want the same port.
 #[test]
-fn every_step_holds_and_nothing_is_left() {
+fn every_step_holds_and_nothing_is_left_however_it_ends() {
+    every_step_holds();
+    // INT is Ctrl-C; TERM is how a service manager ends it; KILL gives it no chance to clean up itself.
+    for signal in ["INT", "TERM", "KILL"] {
+        println!("{signal}");
+        it_stays_until(signal);
+    }
+}
+
+fn every_step_holds() {
     let folder = folder();
     let environment = BTreeMap::from([("TMPDIR".to_owned(), folder.path().display().to_string())]);
     let ended = proxy::run(&["demo", "--check"], &environment).expect("runs");
@@ -54,32 +64,29 @@ fn every_step_holds_and_nothing_is_left() {
     nothing_left(folder.path()).unwrap_or_else(|left| panic!("left behind:\n{left}"));
 }
 
-#[test]
-fn it_stays_until_it_is_told_to_stop_and_then_leaves_nothing() {
-    // INT is Ctrl-C; TERM is how a service manager ends it; KILL gives it no chance to clean up itself.
-    for signal in ["INT", "TERM", "KILL"] {
-        println!("{signal}");
-        let folder = folder();
-        let log = folder.path().with_extension("log");
-        let mut demo = Command::new(proxy::binary())
-            .arg("demo")
-            .env("TMPDIR", folder.path())
-            .stdin(Stdio::null())
-            .stdout(std::fs::File::create(&log).expect("a log"))
-            .spawn()
-            .expect("starts");
-        let deadline = Instant::now() + PATIENCE;
-        while !std::fs::read_to_string(&log).expect("the log").contains("WHAT IS ON RECORD") {
-            assert!(Instant::now() < deadline, "{}", std::fs::read_to_string(&log).unwrap_or_default());
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        std::thread::sleep(Duration::from_millis(500));
-        assert!(matches!(demo.try_wait(), Ok(None)), "it stays up");
-        assert!(!processes_with(folder.path()).is_empty(), "this test sees the demo's database");
-        let sent = Command::new("kill").args([&format!("-{signal}"), &demo.id().to_string()]).status();
-        assert!(sent.expect("`kill` is there").success());
-        demo.wait().expect("ends");
-        std::fs::remove_file(&log).expect("the log");
-        nothing_left(folder.path()).unwrap_or_else(|left| panic!("left behind after {signal}:\n{left}"));
+fn it_stays_until(signal: &str) {
+    let folder = folder();
+    let log = folder.path().with_extension("log");
+    let shown = || std::fs::read_to_string(&log).expect("the log");
+    let mut demo = Command::new(proxy::binary())
+        .arg("demo")
+        .env("TMPDIR", folder.path())
+        .stdin(Stdio::null())
+        .stdout(std::fs::File::create(&log).expect("a log"))
+        .spawn()
+        .expect("starts");
+    let deadline = Instant::now() + PATIENCE;
+    while !shown().contains("WHAT IS ON RECORD") {
+        assert!(matches!(demo.try_wait(), Ok(None)), "it ended by itself:\n{}", shown());
+        assert!(Instant::now() < deadline, "{}", shown());
+        std::thread::sleep(Duration::from_millis(100));
     }
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(matches!(demo.try_wait(), Ok(None)), "it stays up");
+    assert!(!processes_with(folder.path()).is_empty(), "this test sees the demo's database");
+    let sent = Command::new("kill").args([&format!("-{signal}"), &demo.id().to_string()]).status();
+    assert!(sent.expect("`kill` is there").success());
+    demo.wait().expect("ends");
+    std::fs::remove_file(&log).expect("the log");
+    nothing_left(folder.path()).unwrap_or_else(|left| panic!("left behind after {signal}:\n{left}"));
 }
