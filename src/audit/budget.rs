@@ -52,6 +52,11 @@ impl Budget {
         }
     }
 
+    /// A count that could not be told.
+    pub fn put_back(&mut self, count: u64) {
+        self.suppressed = self.suppressed.saturating_add(count);
+    }
+
     /// The refusals that were only counted, once their period is over or the process ends.
     pub fn take_suppressed(&mut self) -> u64 {
         std::mem::take(&mut self.suppressed)

@@ -210,7 +210,13 @@ pub struct Begin<'a> {
     /// The whole text's length in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text_bytes: Option<u64>,
-    /// Prepared statement's name, when it has one.
+    /// The event whose own begin line has the text to [`MAX_TEXT_BYTES`], where this one only repeats its start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text_of: Option<String>,
+    /// SQL-level PREPARE, DEALLOCATE, DECLARE or CLOSE ran since the text was parsed: the name may mean another one.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub text_doubtful: bool,
+    /// Prepared statement's name, when it has one; PostgreSQL cuts it at 63 bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub statement: Option<String>,
     /// Portal's name, when it has one.

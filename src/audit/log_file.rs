@@ -1,9 +1,9 @@
 //! The file under the log: one call, one `write(2)`.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 /// Where lines go. One of the seams that tests replace.
@@ -12,29 +12,43 @@ pub trait LogFile: Send + fmt::Debug {
     fn append(&mut self, lines: &[u8]) -> io::Result<()>;
 }
 
-/// A file opened for appending.
+/// A file opened for appending, locked against other writers while it is open.
 #[derive(Debug)]
 pub struct AppendFile {
     file: File,
-    /// A write stopped in mid-line and could not be taken back; the next one starts on a new line.
+    /// The file ends in mid-line; the next write starts on a new line.
     torn: bool,
 }
 
 impl AppendFile {
-    /// Opens or creates the file, readable by its owner only.
+    /// Opens the file, or creates it readable by its owner only; a file that is there keeps its mode. A second
+    /// writer is refused: two could cut each other's lines.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
-        Ok(Self { file, torn: false })
+        let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+        file.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => io::Error::other("another process writes to it"),
+            TryLockError::Error(error) => error,
+        })?;
+        let torn = ends_in_mid_line(&file)?;
+        Ok(Self { file, torn })
     }
 
-    /// Takes a partly written batch back, so that no half line is ever read as a record.
+    /// Takes a partly written batch back, so that no half line is ever read as a record. Where the file's end is not
+    /// known for certain, nothing is cut.
     fn take_back(&mut self, written: usize) {
-        let end = self.file.metadata().map(|meta| meta.len()).unwrap_or_default();
-        let start = end.saturating_sub(written as u64);
-        if self.file.set_len(start).is_err() {
-            self.torn = true;
-        }
+        let start = self.file.metadata().ok().and_then(|meta| meta.len().checked_sub(written as u64));
+        let cut = start.map(|start| self.file.set_len(start));
+        self.torn = !matches!(cut, Some(Ok(())));
     }
+}
+
+/// Whether a process before this one stopped in mid-write.
+fn ends_in_mid_line(file: &File) -> io::Result<bool> {
+    let meta = file.metadata()?;
+    let Some(last) = meta.len().checked_sub(1).filter(|_| meta.is_file()) else { return Ok(false) };
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, last)?;
+    Ok(byte != *b"\n")
 }
 
 impl LogFile for AppendFile {
@@ -70,6 +84,26 @@ mod tests {
         AppendFile::open(&path).unwrap().append(b"{}\n").unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"{}\n{}\n");
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_half_line_of_the_last_process_does_not_swallow_the_first_record() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.jsonl");
+        std::fs::write(&path, b"{\"event\":\"end\",\"id").unwrap();
+        AppendFile::open(&path).unwrap().append(b"{\"event\":\"begin\"}\n").unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text.lines().last(), Some("{\"event\":\"begin\"}"), "{text}");
+    }
+
+    #[test]
+    fn a_second_writer_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.jsonl");
+        let first = AppendFile::open(&path).unwrap();
+        assert!(AppendFile::open(&path).unwrap_err().to_string().contains("another process"));
+        drop(first);
+        assert!(AppendFile::open(&path).is_ok());
     }
 
     #[test]

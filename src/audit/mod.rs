@@ -68,7 +68,7 @@ impl Auditor {
             Verdict::Record => self.record(session, event),
             Verdict::Count => Ok(()),
             Verdict::RecordAfter { suppressed } => {
-                self.record(session, &Event::RefusalsSuppressed { count: suppressed })?;
+                self.tell_suppressed(session, suppressed)?;
                 self.record(session, event)
             }
         }
@@ -79,8 +79,14 @@ impl Auditor {
         let suppressed = self.lock().budget.take_suppressed();
         match suppressed {
             0 => Ok(()),
-            count => self.record(session, &Event::RefusalsSuppressed { count }),
+            count => self.tell_suppressed(session, count),
         }
+    }
+
+    /// A count that cannot be written now is told later.
+    fn tell_suppressed(&self, session: SessionId, count: u64) -> Result<(), Unrecorded> {
+        let told = self.record(session, &Event::RefusalsSuppressed { count });
+        told.inspect_err(|_| self.lock().budget.put_back(count))
     }
 
     fn encode(&self, out: &mut Vec<u8>, session: SessionId, event: &Event<'_>) -> Result<(), Unrecorded> {

@@ -15,6 +15,10 @@ pub struct Begin<'a> {
     pub stage: Stage,
     /// The text's known start, and its whole length in bytes.
     pub text: Option<(&'a [u8], u64)>,
+    /// The event whose begin line has more of a remembered text.
+    pub text_of: Option<u64>,
+    /// The name may mean another text by now.
+    pub text_doubtful: bool,
     /// Prepared statement's name; empty is the unnamed one.
     pub statement: &'a [u8],
     /// Portal's name; empty is the unnamed one.
@@ -50,6 +54,9 @@ pub struct End {
     pub duration_us: u64,
 }
 
+/// Prepared lines are committed when they pass this size, in bytes.
+const COMMIT_AT: usize = 1024 * 1024;
+
 /// Writes one session's lines. Nothing may be forwarded that [`Recorder::commit`] has not taken.
 #[derive(Debug)]
 pub struct Recorder {
@@ -57,6 +64,8 @@ pub struct Recorder {
     session: SessionId,
     caller: Box<RawValue>,
     pending: Vec<u8>,
+    /// Begin lines among the pending ones.
+    prepared: u64,
     statements: u64,
 }
 
@@ -66,7 +75,7 @@ impl Recorder {
         let caller: &Caller = start.caller;
         let caller = serde_json::value::to_raw_value(caller).map_err(std::io::Error::from)?;
         auditor.record(session, &Event::SessionStart(Box::new(start)))?;
-        Ok(Self { auditor, session, caller, pending: Vec::new(), statements: 0 })
+        Ok(Self { auditor, session, caller, pending: Vec::new(), prepared: 0, statements: 0 })
     }
 
     /// The session that is recorded.
@@ -74,14 +83,19 @@ impl Recorder {
         self.session
     }
 
-    /// Begin lines so far.
+    /// Begin lines written so far.
     pub fn statements(&self) -> u64 {
         self.statements
     }
 
+    /// Whether the prepared lines should be committed before more are prepared.
+    pub fn is_full(&self) -> bool {
+        self.pending.len() >= COMMIT_AT
+    }
+
     /// Prepares a begin line; [`Recorder::commit`] writes it.
     pub fn begin(&mut self, begin: &Begin<'_>) -> Result<(), Unrecorded> {
-        self.statements = self.statements.saturating_add(1);
+        self.prepared = self.prepared.saturating_add(1);
         let (text, text_base64) = match begin.text {
             Some((text, whole)) => encode_text(text, whole),
             None => (None, None),
@@ -93,6 +107,8 @@ impl Recorder {
             text,
             text_base64,
             text_bytes: begin.text.map(|(_, whole)| whole),
+            text_of: begin.text_of.map(|event| self.id(event)),
+            text_doubtful: begin.text_doubtful,
             statement: name(begin.statement),
             portal: name(begin.portal),
             function_oid: begin.function_oid,
@@ -130,6 +146,10 @@ impl Recorder {
         }
         let result = self.auditor.append(&self.pending);
         self.pending.clear();
+        let prepared = std::mem::take(&mut self.prepared);
+        if result.is_ok() {
+            self.statements = self.statements.saturating_add(prepared);
+        }
         result
     }
 

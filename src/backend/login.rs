@@ -8,7 +8,6 @@
 use super::{Backend, Error, LoginRequest, MAX_GREETING, MAX_STARTUP_MESSAGE, ServerKey};
 use crate::cloudsql::ServerStream;
 use crate::wire::{ErrorFields, HEADER_BYTES, Header, MAX_STARTUP_PACKET, Malformed, PROTOCOL_3_0, Reader, append};
-use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use zeroize::Zeroizing;
 
@@ -185,10 +184,6 @@ fn unexpected(what: &str) -> Error {
     Error::Unexpected(what.to_owned())
 }
 
-fn unsendable(what: &str) -> Error {
-    Error::Broken(io::Error::new(io::ErrorKind::InvalidInput, what.to_owned()))
-}
-
 /// The start-up packet. Bytes of the client's parameters are kept as they are; `user` and `database` are the grant's,
 /// and a NUL or an empty name, which would end a field or the list early, cannot be sent.
 fn startup_packet(request: &LoginRequest<'_>) -> Result<Vec<u8>, Error> {
@@ -198,11 +193,11 @@ fn startup_packet(request: &LoginRequest<'_>) -> Result<Vec<u8>, Error> {
     let own = own.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
     let theirs = request.parameters.iter().map(|(name, value)| (name.as_slice(), value.as_slice()));
     if theirs.clone().any(|(name, _)| matches!(name, b"user" | b"database" | b"")) {
-        return Err(unsendable("a start-up parameter that is not the client's to set"));
+        return Err(Error::Unsendable("a start-up parameter that is not the client's to set"));
     }
     for (name, value) in own.chain(theirs) {
         if name.contains(&0) || value.contains(&0) {
-            return Err(unsendable("a start-up parameter with a NUL in it"));
+            return Err(Error::Unsendable("a start-up parameter with a NUL in it"));
         }
         for text in [name, value] {
             packet.extend_from_slice(text);
@@ -211,8 +206,9 @@ fn startup_packet(request: &LoginRequest<'_>) -> Result<Vec<u8>, Error> {
     }
     packet.push(0);
     let length = u32::try_from(packet.len()).unwrap_or(u32::MAX);
-    if packet.len() > MAX_STARTUP_PACKET {
-        return Err(unsendable("the start-up packet is longer than PostgreSQL reads"));
+    // The limit counts what follows the length word (`ProcessStartupPacket`).
+    if packet.len().saturating_sub(LENGTH_BYTES) > MAX_STARTUP_PACKET {
+        return Err(Error::Unsendable("the start-up packet is longer than PostgreSQL reads"));
     }
     if let Some(head) = packet.first_chunk_mut() {
         *head = length.to_be_bytes();
@@ -225,7 +221,7 @@ fn password_message(request: &LoginRequest<'_>) -> Result<Zeroizing<Vec<u8>>, Er
     let token = request.password.expose().as_bytes();
     let body = token.len() + 1;
     if token.is_empty() || body + LENGTH_BYTES > MAX_PASSWORD_LENGTH || token.contains(&0) {
-        return Err(unsendable("a login token that cannot be sent"));
+        return Err(Error::Unsendable("a login token that cannot be sent"));
     }
     let mut message = Zeroizing::new(Vec::with_capacity(HEADER_BYTES + body));
     message.extend_from_slice(&Header { kind: b'p', body }.encode());

@@ -62,6 +62,9 @@ pub enum Error {
     /// the request itself cannot be sent (too long, or a parameter that is not the client's to set).
     #[error("the instance broke off during the login")]
     Broken(#[source] std::io::Error),
+    /// The request itself cannot be sent; nothing was.
+    #[error("the login cannot be sent: {0}")]
+    Unsendable(&'static str),
     /// Bytes that are no protocol message, or one that has no place here.
     #[error("the instance sent something unexpected during the login: {0}")]
     Unexpected(String),

@@ -1,5 +1,6 @@
 //! From the first byte to the token: encryption requests, TLS, the start-up packet, the password message.
 
+use super::tls::ALPN;
 use super::{ClientStream, Error, Incoming, Login, MAX_TOKEN, Permit};
 use crate::names::{DatabaseAlias, MAX_IDENTIFIER_BYTES, NameError, RoleName};
 use crate::secret::Secret;
@@ -95,14 +96,18 @@ async fn steps(
     tls: &Arc<ServerConfig>,
     refused: &mut Option<ClientStream>,
 ) -> Result<Negotiated, Error> {
-    let socket = match encryption(incoming.socket, refused).await? {
-        Plain::Tls(socket) => socket,
+    let (socket, direct) = match encryption(incoming.socket, refused).await? {
+        Plain::Tls { socket, direct } => (socket, direct),
         Plain::Cancel { pid, secret, socket } => {
             return Ok(Negotiated::Cancel(CancelRequest { pid, secret, stream: ClientStream::Plain(socket) }));
         }
     };
     let acceptor = TlsAcceptor::from(Arc::clone(tls));
     let stream = acceptor.accept(socket).await.map_err(Error::Handshake)?;
+    // Without it another protocol's client could be led to speak to this port (ALPACA; `ProcessSSLStartup`).
+    if direct && stream.get_ref().1.alpn_protocol() != Some(ALPN) {
+        return Err(Error::Handshake(io::Error::other("direct TLS without ALPN postgresql")));
+    }
     let stream = refused.insert(ClientStream::Tls(Box::new(stream)));
     let startup = match packet(stream).await? {
         Initial::Startup(startup) => startup,
@@ -124,8 +129,8 @@ async fn steps(
 }
 
 enum Plain {
-    /// The next bytes are a TLS handshake.
-    Tls(TcpStream),
+    /// The next bytes are a TLS handshake, asked for or direct.
+    Tls { socket: TcpStream, direct: bool },
     /// A cancel in plaintext.
     Cancel { pid: u32, secret: Vec<u8>, socket: TcpStream },
 }
@@ -134,7 +139,7 @@ enum Plain {
 async fn encryption(mut socket: TcpStream, refused: &mut Option<ClientStream>) -> Result<Plain, Error> {
     let mut first = [0];
     if socket.peek(&mut first).await.map_err(Error::Gone)? == 1 && first == [TLS_HANDSHAKE] {
-        return Ok(Plain::Tls(socket));
+        return Ok(Plain::Tls { socket, direct: true });
     }
     let mut gss_asked = false;
     loop {
@@ -148,7 +153,7 @@ async fn encryption(mut socket: TcpStream, refused: &mut Option<ClientStream>) -
         match initial {
             Initial::Ssl => {
                 socket.write_all(b"S").await.map_err(Error::Gone)?;
-                return Ok(Plain::Tls(socket));
+                return Ok(Plain::Tls { socket, direct: false });
             }
             Initial::GssEnc if !gss_asked => {
                 gss_asked = true;

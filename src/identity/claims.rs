@@ -23,12 +23,14 @@ pub const MAX_LIST_ENTRIES: usize = 1000;
 
 /// String claims that never name a database user: protocol fields, and what people, guests among them, can set
 /// for themselves ("Claims validation": never use mutable claims for authorization).
-const NO_SUBJECTS: [&str; 17] = [
+pub const NO_SUBJECTS: [&str; 19] = [
     "email",
     "name",
     "given_name",
     "family_name",
     "nickname",
+    "preferred_username",
+    "unique_name",
     "iss",
     "aud",
     "tid",

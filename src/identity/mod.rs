@@ -16,7 +16,7 @@ mod key_cache;
 #[cfg(test)]
 mod testing;
 
-pub use claims::{LEEWAY, MAX_CLAIM_BYTES, MAX_CLAIMS, MAX_LIST_ENTRIES};
+pub use claims::{LEEWAY, MAX_CLAIM_BYTES, MAX_CLAIMS, MAX_LIST_ENTRIES, NO_SUBJECTS};
 pub use jwks::MAX_KEYS;
 pub use jws::MAX_TOKEN_BYTES;
 pub use key_cache::{FAILURE_HOLD, KEEP_FOR, REFRESH_AFTER, REFRESH_INTERVAL};
@@ -99,7 +99,8 @@ pub struct IdentityFacts {
     pub kind: CallerKind,
     /// Whether a person is a guest in the tenant (`acct` 1 or a foreign `idp`).
     pub guest: bool,
-    /// For display: `upn`, else `preferred_username`, else the app's name or id. Never compared.
+    /// For display: `upn`, else `preferred_username`, else the app's name or id. Never an identity: only the client's `user` hint is
+    /// compared with it.
     pub label: String,
     /// `azp`: the client app that asked for the token.
     pub app: String,

@@ -4,7 +4,7 @@
 //! `google.subject`, without folding case. A wrong guess is refused by the instance, never logged in as another.
 
 use super::{Denied, How};
-use crate::identity::IdentityFacts;
+use crate::identity::{IdentityFacts, NO_SUBJECTS};
 use crate::names::{RoleName, ServiceAccount};
 
 /// The longest `google.subject` of a workforce pool, in bytes (IAM API, attribute mapping limits).
@@ -12,11 +12,20 @@ pub const MAX_SUBJECT_BYTES: usize = 127;
 
 /// Why a claim cannot name a database user; `None` when it can.
 ///
-/// Microsoft's claims reference calls these mutable and not unique: a guest brings an `email` of its own choosing.
+/// Microsoft's claims reference calls these mutable and not unique (a guest brings an `email` of its own choosing), or
+/// they are the protocol's own.
 pub fn refused_subject_claim(claim: &str) -> Option<&'static str> {
     match claim {
         "email" => Some("guests choose their own e-mail address, so `email` proves nobody; use `upn`, `oid` or `sub`"),
-        "name" | "given_name" | "family_name" => Some("a display name proves nobody; use `upn`, `oid` or `sub`"),
+        "name" | "given_name" | "family_name" | "nickname" => {
+            Some("a display name proves nobody; use `upn`, `oid` or `sub`")
+        }
+        "preferred_username" | "unique_name" => {
+            Some("Entra calls it mutable and for display only, so it proves nobody; use `upn`, `oid` or `sub`")
+        }
+        other if NO_SUBJECTS.contains(&other) => {
+            Some("is the token's own and names no caller; use `upn`, `oid` or `sub`")
+        }
         _ => None,
     }
 }

@@ -5,7 +5,7 @@
 
 use super::output::Output;
 use super::tag::Tag;
-use super::tracker::{StatementText, Target, Tracker};
+use super::tracker::{Place, StatementText, Target, Tracker, effective_name};
 use crate::audit::event::{MAX_TEXT_BYTES, Stage};
 use crate::audit::{Begin, Recorder, Unrecorded};
 use crate::wire::{HEADER_BYTES, Header, Reader};
@@ -13,6 +13,8 @@ use std::time::Instant;
 
 /// The most of a message that is looked at, in bytes: names and the start of a text. Longer messages stream.
 pub const INSPECTED_BYTES: usize = MAX_TEXT_BYTES + 1024;
+/// How much of a remembered text each further execution's begin line repeats, in bytes.
+pub const REPEATED_TEXT_BYTES: usize = 4 * 1024;
 /// `PQ_SMALL_MESSAGE_LIMIT` (`libpq.h`), in bytes with the length word.
 const SMALL_MESSAGE: usize = 10_000;
 /// `PQ_LARGE_MESSAGE_LIMIT` (`libpq.h`), in bytes with the length word.
@@ -39,6 +41,19 @@ pub enum Refusal {
     /// The log cannot take the begin lines. Nothing of this read was forwarded.
     #[error(transparent)]
     Unrecorded(#[from] Unrecorded),
+}
+
+/// Why [`ClientSide::process`] stopped.
+#[derive(Debug)]
+pub enum Stop {
+    /// More of the client's bytes are needed, or it has said goodbye.
+    Input,
+    /// The server owes too many answers: go on when it has given some.
+    Answers,
+    /// Enough begin lines are prepared: commit, forward, and go on.
+    Commit,
+    /// The client's bytes go no further.
+    Refused(Refusal),
 }
 
 /// One direction's state.
@@ -77,7 +92,7 @@ impl ClientSide {
         self.terminated
     }
 
-    /// Works through `input`: how many bytes of it are dealt with, and why it stopped if it must. What is to be
+    /// Works through `input`: how many bytes of it are dealt with, and why it stopped. What is to be
     /// forwarded is in `output`; the begin lines are prepared in `recorder`, and must be committed first.
     pub fn process(
         &mut self,
@@ -85,7 +100,7 @@ impl ClientSide {
         tracker: &mut Tracker,
         recorder: &mut Recorder,
         output: &mut Output,
-    ) -> (usize, Option<Refusal>) {
+    ) -> (usize, Stop) {
         let now = Instant::now();
         let mut at = 0;
         while let Some(rest) = input.get(at..).filter(|rest| !rest.is_empty() && !self.terminated) {
@@ -97,18 +112,20 @@ impl ClientSide {
                 continue;
             }
             let frame = match next_frame(rest, at, now) {
-                Ok(Some(frame)) if !tracker.is_full() => frame,
-                Ok(_) => break,
-                Err(refusal) => return (at, Some(refusal)),
+                Ok(Some(_)) if tracker.is_full() => return (at, Stop::Answers),
+                Ok(Some(_)) if recorder.is_full() => return (at, Stop::Commit),
+                Ok(Some(frame)) => frame,
+                Ok(None) => break,
+                Err(refusal) => return (at, Stop::Refused(refusal)),
             };
             if let Err(refusal) = self.message(&frame, tracker, recorder, output) {
-                return (at, Some(refusal));
+                return (at, Stop::Refused(refusal));
             }
             let seen = HEADER_BYTES.saturating_add(frame.known.len());
             self.passing = frame.header.frame().saturating_sub(seen);
             at = at.saturating_add(seen);
         }
-        (at, None)
+        (at, Stop::Input)
     }
 
     fn message(
@@ -118,6 +135,9 @@ impl ClientSide {
         recorder: &mut Recorder,
         output: &mut Output,
     ) -> Result<(), Refusal> {
+        if matches!(frame.header.kind, b'P' | b'B') && tracker.is_overfull() {
+            return Err(Refusal::Overfull);
+        }
         match frame.header.kind {
             b'Q' => return self.query(frame, tracker, recorder, output),
             b'P' => return self.parse(frame, tracker, recorder, output),
@@ -131,9 +151,6 @@ impl ClientSide {
             b'd' => tracker.copy_data(frame.bytes),
             b'X' => self.terminated = true,
             _ => {}
-        }
-        if tracker.is_overfull() {
-            return Err(Refusal::Overfull);
         }
         output.pass(frame.at..frame.seen());
         Ok(())
@@ -174,11 +191,8 @@ impl ClientSide {
         let text_start = name.len().saturating_add(1);
         let text = frame.text(text_start);
         let event = tracker.parse(name, text.0, text.1, frame.bytes, frame.now);
-        if tracker.is_overfull() {
-            return Err(Refusal::Overfull);
-        }
-        let tagged = self.tag.is_set();
-        recorder.begin(&Begin { text: Some(text), statement: name, tagged, ..begin(event, Stage::Parse) })?;
+        let (tagged, statement) = (self.tag.is_set(), effective_name(name));
+        recorder.begin(&Begin { text: Some(text), statement, tagged, ..begin(event, Stage::Parse) })?;
         let text_at = frame.body_start().saturating_add(text_start);
         output.insert(&header.encode());
         output.pass(frame.body_start()..text_at);
@@ -247,11 +261,22 @@ impl<'a> Frame<'a> {
 }
 
 fn begin<'a>(event: u64, stage: Stage) -> Begin<'a> {
-    Begin { event, stage, text: None, statement: b"", portal: b"", function_oid: None, tagged: false }
+    let (text, text_of, text_doubtful) = (None, None, false);
+    Begin { event, stage, text, text_of, text_doubtful, statement: b"", portal: b"", function_oid: None, tagged: false }
 }
 
-fn known_text(text: Option<&StatementText>) -> Option<(&[u8], u64)> {
-    text.map(|text| (&*text.head, text.bytes))
+/// A begin line on a remembered text: the Parse's line has all of it, this one repeats its start.
+fn begin_again<'a>(place: &'a Place, stage: Stage, portal: &'a [u8]) -> Begin<'a> {
+    let text = place.text.as_deref();
+    let start = |text: &'a StatementText| text.head.get(..REPEATED_TEXT_BYTES).unwrap_or(&text.head);
+    Begin {
+        text: text.map(|text| (start(text), text.bytes)),
+        text_of: text.map(|text| text.event),
+        text_doubtful: text.is_some() && place.doubtful,
+        statement: &place.statement,
+        portal: effective_name(portal),
+        ..begin(place.event, stage)
+    }
 }
 
 fn bind(frame: &Frame<'_>, tracker: &mut Tracker, recorder: &mut Recorder) -> Result<(), Refusal> {
@@ -262,17 +287,13 @@ fn bind(frame: &Frame<'_>, tracker: &mut Tracker, recorder: &mut Recorder) -> Re
         _ => return Err(Refusal::EndlessName),
     };
     let place = tracker.bind(portal, statement, frame.bytes, frame.now);
-    let text = known_text(place.text.as_deref());
-    recorder.begin(&Begin { text, statement, portal, ..begin(place.event, Stage::Bind) })?;
-    Ok(())
+    Ok(recorder.begin(&begin_again(&place, Stage::Bind, portal))?)
 }
 
 fn execute(frame: &Frame<'_>, tracker: &mut Tracker, recorder: &mut Recorder) -> Result<(), Refusal> {
     let portal = Reader::new(frame.known).cstr().unwrap_or_default();
     let place = tracker.execute(portal, frame.bytes, frame.now);
-    let text = known_text(place.text.as_deref());
-    recorder.begin(&Begin { text, statement: &place.statement, portal, ..begin(place.event, Stage::Execute) })?;
-    Ok(())
+    Ok(recorder.begin(&begin_again(&place, Stage::Execute, portal))?)
 }
 
 fn function_call(frame: &Frame<'_>, tracker: &mut Tracker, recorder: &mut Recorder) -> Result<(), Refusal> {

@@ -3,7 +3,7 @@
 //! Both directions run at once, so that a server which waits for us to read never waits for ever. Nothing is read
 //! from a side while what it sent before has not been written: back-pressure is the absence of a read.
 
-use super::client_side::{ClientSide, INSPECTED_BYTES, Refusal};
+use super::client_side::{ClientSide, INSPECTED_BYTES, Refusal, Stop};
 use super::output::Output;
 use super::server_side::{MAX_ERROR_BYTES, Misbehaved, ServerSide};
 use super::tag::Tag;
@@ -28,6 +28,8 @@ const CLIENT_BUFFER: usize = INSPECTED_BYTES + 64 * 1024;
 const SERVER_BUFFER: usize = MAX_ERROR_BYTES + 64 * 1024;
 /// How long the server may take to close after the client has left.
 const LINGER: Duration = Duration::from_secs(5);
+/// How long what a client still sends is read away after the last message to it.
+const READ_AWAY: Duration = Duration::from_secs(1);
 /// How long the last message to a client may take.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -148,7 +150,7 @@ impl Relay {
         if let Some(frame) = farewell(&ending).filter(|_| speaks_last(&ending)) {
             let _ = timeout(FAREWELL, client_write.write_all(&frame)).await;
         }
-        self.goodbye(&mut client_write, &mut server_write).await;
+        self.goodbye((&mut client_read, &mut client_write), &mut server_write).await;
         self.summary(ending)
     }
 
@@ -161,8 +163,8 @@ impl Relay {
         let mut buffer = BytesMut::with_capacity(FIRST_BUFFER);
         let mut output = Output::default();
         loop {
-            let (taken, refusal, full) = self.take_client(&mut side, &buffer, &mut output);
-            if matches!(refusal, Some(Refusal::Unrecorded(_))) {
+            let (taken, stop) = self.take_client(&mut side, &buffer, &mut output);
+            if matches!(stop, Stop::Refused(Refusal::Unrecorded(_))) {
                 output.clear();
             }
             if output.write_to(&buffer, server).await.is_err() {
@@ -170,15 +172,15 @@ impl Relay {
                 return std::future::pending().await;
             }
             buffer.advance(taken);
-            if let Some(refusal) = refusal {
-                return Ending::Refused(refusal);
-            }
-            if side.is_terminated() {
-                return Ending::Client;
-            }
-            if full {
-                self.progress.notified().await;
-                continue;
+            match stop {
+                Stop::Refused(refusal) => return Ending::Refused(refusal),
+                _ if side.is_terminated() => return Ending::Client,
+                Stop::Answers => {
+                    self.progress.notified().await;
+                    continue;
+                }
+                Stop::Commit => continue,
+                Stop::Input => {}
             }
             if !matches!(read(client, &mut buffer, CLIENT_BUFFER).await, Ok(1..)) {
                 let _ = server.shutdown().await;
@@ -188,20 +190,20 @@ impl Relay {
     }
 
     /// Works through what the client sent and commits its begin lines, before anything is written.
-    fn take_client(&self, side: &mut ClientSide, input: &[u8], output: &mut Output) -> (usize, Option<Refusal>, bool) {
+    fn take_client(&self, side: &mut ClientSide, input: &[u8], output: &mut Output) -> (usize, Stop) {
         let mut guard = self.lock();
         let shared = &mut *guard;
         if shared.closed {
-            return (0, None, true);
+            return (0, Stop::Answers);
         }
-        let (taken, refusal) = side.process(input, &mut shared.tracker, &mut shared.recorder, output);
+        let (taken, stop) = side.process(input, &mut shared.tracker, &mut shared.recorder, output);
         shared.bytes_in = shared.bytes_in.saturating_add(taken as u64);
         shared.client_mid_frame = side.is_mid_frame() || taken < input.len();
-        let refusal = match shared.record() {
-            Ok(()) => refusal,
-            Err(unrecorded) => Some(Refusal::Unrecorded(unrecorded)),
+        let stop = match shared.record() {
+            Ok(()) => stop,
+            Err(unrecorded) => Stop::Refused(Refusal::Unrecorded(unrecorded)),
         };
-        (taken, refusal, shared.tracker.is_full())
+        (taken, stop)
     }
 
     async fn downstream<R, W>(
@@ -238,10 +240,12 @@ impl Relay {
                 Ok(taken) => taken,
                 Err(ending) => return ending,
             };
-            if output.write_to(&buffer, client).await.is_err() {
-                return Ending::Client;
+            let wishes = [&mut wish, &mut inner];
+            match deliver(&mut output, &buffer, client, wishes).await {
+                Some(Ok(())) => buffer.advance(taken),
+                Some(Err(_)) => return Ending::Client,
+                None => return Ending::Wished,
             }
-            buffer.advance(taken);
         }
     }
 
@@ -270,17 +274,26 @@ impl Relay {
     }
 
     /// Says goodbye to both sides, as far as they still listen.
-    async fn goodbye<C: AsyncWrite, S: AsyncWrite>(&self, client: &mut WriteHalf<C>, server: &mut WriteHalf<S>) {
+    async fn goodbye<C, S>(&self, client: (&mut ReadHalf<C>, &mut WriteHalf<C>), server: &mut WriteHalf<S>)
+    where
+        C: AsyncRead + AsyncWrite,
+        S: AsyncWrite,
+    {
         let polite = {
             let shared = self.lock();
             shared.tracker.is_idle() && !shared.client_mid_frame
         };
         let _ = timeout(FAREWELL, async {
-            let _ = client.shutdown().await;
             if polite {
                 let _ = server.write_all(b"X\0\0\0\x04").await;
             }
             let _ = server.shutdown().await;
+            let (read, write) = client;
+            let _ = write.shutdown().await;
+            // What the client still sends is read away: a close with unread bytes would reset the last word off the
+            // wire.
+            let mut sink = [0; 4096];
+            let _ = timeout(READ_AWAY, async { while matches!(read.read(&mut sink).await, Ok(1..)) {} }).await;
         })
         .await;
     }
@@ -318,6 +331,26 @@ impl Shared {
 /// Endings that come out of the server's direction: nobody has told the client yet.
 fn speaks_last(ending: &Ending) -> bool {
     matches!(ending, Ending::Server { fatal: None } | Ending::Misbehaved(_) | Ending::Unrecorded(_))
+}
+
+/// Writes to a client, who may not read: once the session is to end now, that is waited for no longer than a
+/// farewell. `None` when it was in vain.
+async fn deliver<W: AsyncWrite + Unpin>(
+    output: &mut Output,
+    input: &[u8],
+    client: &mut WriteHalf<W>,
+    [wish, inner]: [&mut watch::Receiver<Wish>; 2],
+) -> Option<io::Result<()>> {
+    let now = |wish: &Wish| matches!(wish, Wish::Now(_));
+    let write = output.write_to(input, client);
+    tokio::pin!(write);
+    tokio::select! {
+        biased;
+        written = &mut write => return Some(written),
+        Ok(_) = wish.wait_for(now) => {}
+        Ok(_) = inner.wait_for(now) => {}
+    }
+    timeout(FAREWELL, write).await.ok()
 }
 
 async fn write<W: AsyncWrite + Unpin>(writer: &mut WriteHalf<W>, bytes: &[u8]) -> io::Result<()> {

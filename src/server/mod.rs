@@ -16,6 +16,7 @@ use crate::relay::Wish;
 use crate::session::{self, Callers, CancelKeys, Services};
 use crate::telemetry::Metrics;
 use crate::time::Clock;
+use socket2::{SockRef, TcpKeepalive};
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -29,6 +30,12 @@ use tokio::time::{interval, sleep, timeout};
 
 /// Connections beyond `limits.sessions` that are kept long enough to be told why they are refused.
 const REFUSED_AT_ONCE: usize = 256;
+/// When a client has been silent for this long, its machine is asked …
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+/// … this often …
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+/// … and after this many questions without an answer the connection is over.
+const KEEPALIVE_RETRIES: u32 = 4;
 /// How long to wait after a failed accept (out of file descriptors, say).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often refusals that were only counted are told.
@@ -187,10 +194,13 @@ async fn accept(
     }
 }
 
-/// Small messages leave at once.
+/// Small messages leave at once; a client that vanished without a word is noticed.
 fn settle(socket: &TcpStream) {
-    if let Err(error) = socket.set_nodelay(true) {
-        tracing::debug!(%error, "TCP_NODELAY");
+    let keepalive =
+        TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL).with_retries(KEEPALIVE_RETRIES);
+    let settled = socket.set_nodelay(true).and_then(|()| SockRef::from(socket).set_tcp_keepalive(&keepalive));
+    if let Err(error) = settled {
+        tracing::debug!(%error, "socket options");
     }
 }
 

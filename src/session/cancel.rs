@@ -35,6 +35,7 @@ pub struct CancelKeys {
 /// Where a session's cancels go.
 #[derive(Debug)]
 struct Target {
+    session: SessionId,
     instance: InstanceName,
     address: SocketAddr,
     key: ServerKey,
@@ -50,9 +51,15 @@ pub struct Registered {
 
 impl CancelKeys {
     /// Gives a session a key: the server's process id, and a secret that is unique among sessions with that id.
-    pub fn register(&self, instance: InstanceName, address: SocketAddr, key: ServerKey) -> Registered {
+    pub fn register(
+        &self,
+        session: SessionId,
+        instance: InstanceName,
+        address: SocketAddr,
+        key: ServerKey,
+    ) -> Registered {
         let pid = key.pid;
-        let target = Arc::new(Target { instance, address, key });
+        let target = Arc::new(Target { session, instance, address, key });
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         let known = sessions.entry(pid).or_default();
         let mut secret = draw();
@@ -108,8 +115,9 @@ impl Drop for Registered {
 
 /// Serves a cancel's own connection: pass it on, then close, which is what libpq waits for.
 pub async fn serve(request: CancelRequest, client: SocketAddr, services: &Services) {
-    let outcome = match services.cancel_keys.find(request.pid, &request.secret) {
-        Some(target) => forward(&target, services).await,
+    let target = services.cancel_keys.find(request.pid, &request.secret);
+    let outcome = match &target {
+        Some(target) => forward(target, services).await,
         None => CancelOutcome::Unknown,
     };
     services.metrics.cancel(outcome);
@@ -119,7 +127,12 @@ pub async fn serve(request: CancelRequest, client: SocketAddr, services: &Servic
         CancelOutcome::Failed => "failed",
     };
     let event = Event::Cancel { client, outcome: word };
-    if services.auditor.record_stranger(SessionId::generate(), &event).is_err() {
+    // Who knows a key is no stranger: the cancel is recorded in the session that it meant.
+    let recorded = match target {
+        Some(target) => services.auditor.record(target.session, &event),
+        None => services.auditor.record_stranger(SessionId::generate(), &event),
+    };
+    if recorded.is_err() {
         services.metrics.audit_failed();
         tracing::error!("a cancel could not be recorded");
     }
@@ -159,7 +172,7 @@ mod tests {
     fn register(keys: &CancelKeys, pid: u32) -> Registered {
         let instance = InstanceName::parse("demo-project:europe-west1:orders").unwrap();
         let key = ServerKey { pid, secret: vec![1, 2, 3, 4] };
-        keys.register(instance, "127.0.0.1:3307".parse().unwrap(), key)
+        keys.register(SessionId::generate(), instance, "127.0.0.1:3307".parse().unwrap(), key)
     }
 
     #[test]

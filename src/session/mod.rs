@@ -23,14 +23,17 @@ use crate::identity::{self, VerifiedIdentity, Verifier};
 use crate::names::SessionId;
 use crate::policy::{self, Grant, How, Policy};
 use crate::relay::tag::Tag;
-use crate::relay::{Ending, Relay, Summary, Wish};
-use crate::telemetry::{Direction, Hop, Metrics};
+use crate::relay::{Ending, Refusal, Relay, Summary, Wish};
+use crate::telemetry::{self, Direction, Hop, Metrics};
 use crate::time::Clock;
 use rejection::Rejection;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
+
+/// The most of what a client says of itself that is recorded, in characters.
+const MAX_CLAIM_CHARS: usize = 256;
 
 /// What every session needs; made once.
 #[derive(Debug)]
@@ -112,7 +115,7 @@ struct Connection<'a> {
 }
 
 /// Serves one connection until it is over. Never fails: what goes wrong is told, recorded and counted here.
-pub async fn serve(incoming: Incoming, services: Arc<Services>, wish: watch::Receiver<Wish>) {
+pub async fn serve(incoming: Incoming, services: Arc<Services>, mut wish: watch::Receiver<Wish>) {
     services.metrics.connection_accepted();
     let _gauge = services.metrics.session_started();
     let mut connection = Connection {
@@ -123,7 +126,11 @@ pub async fn serve(incoming: Incoming, services: Arc<Services>, wish: watch::Rec
         claimed: None,
         caller: None,
     };
-    let negotiated = frontend::negotiate(incoming, &services.tls, services.deadlines.startup).await;
+    let negotiated = tokio::select! {
+        negotiated = frontend::negotiate(incoming, &services.tls, services.deadlines.startup) => negotiated,
+        // The process is leaving, and this client has no session yet.
+        Ok(_) = wish.wait_for(|wish| *wish != Wish::Run) => return,
+    };
     connection.hop(Hop::Startup, connection.accepted);
     match negotiated {
         Ok(Negotiated::Login(login, permit)) => connection.log_in(*login, permit, wish).await,
@@ -142,9 +149,9 @@ impl Connection<'_> {
     /// From the token to the greeting, then the relay.
     async fn log_in(&mut self, mut login: Login, mut permit: Permit, wish: watch::Receiver<Wish>) {
         self.claimed = Some(Claimed {
-            user: Some(login.user().to_owned()),
-            database: Some(login.database().to_owned()),
-            application_name: login.application_name(),
+            user: Some(claim(login.user())),
+            database: Some(claim(login.database())),
+            application_name: login.application_name().as_deref().map(claim),
         });
         let opened = self.open(&mut login).await;
         permit.logged_in();
@@ -221,9 +228,10 @@ impl Connection<'_> {
             return login.reject(&rejection.fields(self.id)).await;
         }
         let instance = grant.target().instance.clone();
-        let registered = self.services.cancel_keys.register(instance, address, key);
-        let greeted = login.accept(&greeting, registered.pid(), registered.secret(), status).await;
-        let Ok(client) = greeted else {
+        let registered = self.services.cancel_keys.register(self.id, instance, address, key);
+        let greeting = login.accept(&greeting, registered.pid(), registered.secret(), status);
+        let greeted = tokio::time::timeout(self.services.deadlines.login, greeting).await;
+        let Ok(Ok(client)) = greeted else {
             return self.close_record(&recorder, "client", None);
         };
         self.services.metrics.login_accepted();
@@ -250,6 +258,9 @@ impl Connection<'_> {
             Ending::Misbehaved(_) => ("server_misbehaved", None),
             Ending::Unrecorded(_) => ("unrecorded", None),
         };
+        if matches!(summary.ending, Ending::Unrecorded(_) | Ending::Refused(Refusal::Unrecorded(_))) {
+            metrics.audit_failed();
+        }
         let sqlstate = sqlstate.or_else(|| last.map(|last| last.sqlstate));
         if let Some(state) = &sqlstate {
             tracing::warn!(session = %self.id, reason, sqlstate = %state, "the session was ended");
@@ -361,6 +372,12 @@ fn check_user(claimed: &str, identity: &VerifiedIdentity, grant: &Grant) -> Resu
     }
     let (claimed, label, role) = (claimed.to_owned(), label.clone(), grant.role().to_string());
     Err(Error::User { claimed, label, role })
+}
+
+/// What a client says of itself, as it may stand in a record: cut, and without what looks like a credential that
+/// was put into the wrong field.
+fn claim(text: &str) -> String {
+    telemetry::redact(text).chars().take(MAX_CLAIM_CHARS).collect()
 }
 
 fn caller(identity: &VerifiedIdentity) -> Caller {

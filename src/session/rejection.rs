@@ -338,6 +338,12 @@ fn login(error: &backend::Error) -> Rejection {
             format!("{error}; the token was not sent"),
             "Ask the operator whether the instance has cloudsql.iam_authentication on and the user is an IAM user.",
         ),
+        E::Unsendable(what) => Rejection::new(
+            Blame::Client,
+            PROGRAM_LIMIT,
+            format!("the login cannot be passed on: {what}"),
+            "Send fewer or shorter start-up parameters (options, application_name).",
+        ),
         E::Broken(_) | E::Unexpected(_) => {
             Rejection::new(Blame::Database, CONNECTION_FAILURE, "the instance broke off the login", LATER)
         }

@@ -118,7 +118,10 @@ impl Metrics {
         let bytes = registered(
             &registry,
             IntCounterVec::new(
-                Opts::new("pgpassport_relayed_bytes_total", "Bytes relayed, tags included, by direction."),
+                Opts::new(
+                    "pgpassport_relayed_bytes_total",
+                    "Bytes relayed in sessions that have ended, without tags, by direction.",
+                ),
                 &["direction"],
             )?,
         )?;
@@ -141,7 +144,11 @@ impl Metrics {
             )?,
             logins: registered(&registry, IntCounterVec::new(logins, &["sqlstate", "blame"])?)?,
             hops: registered(&registry, HistogramVec::new(hops, &["hop"])?)?,
-            statements: counter(&registry, "pgpassport_statements_total", "Statements executed.")?,
+            statements: counter(
+                &registry,
+                "pgpassport_statements_total",
+                "Begin lines (Query, Parse, Bind, Execute, FunctionCall) of sessions that have ended.",
+            )?,
             to_server: bytes.with_label_values(&["to_server"]),
             to_client: bytes.with_label_values(&["to_client"]),
             audit_written: audit.with_label_values(&["written"]),

@@ -24,7 +24,7 @@ struct Shape {
 }
 
 /// In the order in which two that start at the same place are tried.
-const SHAPES: [Shape; 8] = [
+const SHAPES: [Shape; 9] = [
     Shape { start: "-----BEGIN ", keep_start: false, extent: private_key },
     Shape { start: "eyJ", keep_start: false, extent: token },
     Shape { start: "ya29.", keep_start: false, extent: token },
@@ -34,6 +34,7 @@ const SHAPES: [Shape; 8] = [
     Shape { start: "101, 121, 74, ", keep_start: false, extent: byte_list },
     Shape { start: "121, 97, 50, 57, 46, ", keep_start: false, extent: byte_list },
     Shape { start: "101,121,74,", keep_start: false, extent: byte_list },
+    Shape { start: "121,97,50,57,46,", keep_start: false, extent: byte_list },
 ];
 
 /// `text` with every credential replaced by `[redacted]`.

@@ -164,7 +164,7 @@ async fn an_end_at_any_byte_is_a_break_and_the_token_waits_for_the_whole_request
     for cut in 0..script.len() {
         let ended = against(&script[..cut]).await;
         let Error::Broken(error) = ended.error() else { panic!("cut at {cut}: {:?}", ended.error()) };
-        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof);
         assert_eq!(ended.token_was_sent(), cut >= asked, "cut at {cut}");
     }
 }
@@ -258,7 +258,7 @@ async fn a_client_cannot_add_what_is_not_its_own() {
         pair(b"options", &[b'x'; MAX_STARTUP_PACKET]),
     ] {
         let ended = with_parameters(&whole_greeting(), parameters, TOKEN).await;
-        assert!(matches!(ended.error(), Error::Broken(error) if error.kind() == io::ErrorKind::InvalidInput));
+        assert!(matches!(ended.error(), Error::Unsendable(_)));
         assert!(ended.seen.is_empty());
     }
 }

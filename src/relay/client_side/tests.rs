@@ -51,9 +51,13 @@ impl Client {
 
     fn send(&mut self, input: &[u8]) -> (Vec<u8>, usize, Option<String>) {
         let mut output = Output::default();
-        let (taken, refusal) = self.side.process(input, &mut self.tracker, &mut self.recorder, &mut output);
+        let (taken, stop) = self.side.process(input, &mut self.tracker, &mut self.recorder, &mut output);
         self.recorder.commit().unwrap();
-        (output.to_vec(input), taken, refusal.map(|refusal| refusal.to_string()))
+        let refusal = match stop {
+            Stop::Refused(refusal) => Some(refusal.to_string()),
+            _ => None,
+        };
+        (output.to_vec(input), taken, refusal)
     }
 
     /// The begin lines: stage and text.
@@ -206,4 +210,30 @@ proptest::proptest! {
     fn arbitrary_bytes_never_panic(input in proptest::collection::vec(proptest::num::u8::ANY, 0..300)) {
         Client::new(Tag::of(&analyst())).send(&input);
     }
+}
+
+#[test]
+fn a_remembered_text_is_not_multiplied_and_a_commit_is_bounded() {
+    let mut client = Client::new(Tag::none());
+    client.send(&frame(b'P', &[b"s\0".as_slice(), &[1; 65_000], b"\0\0\0"].concat()));
+    let bind = frame(b'B', b"\0s\0\0\0\0\0\0\0");
+    client.send(&bind);
+    let input = bind.repeat(1000);
+    let mut output = Output::default();
+    let (taken, stop) = client.side.process(&input, &mut client.tracker, &mut client.recorder, &mut output);
+    assert!(matches!(stop, Stop::Commit) && taken < input.len() && taken % bind.len() == 0, "{stop:?}");
+    client.recorder.commit().unwrap();
+    let line = client.log.lines().pop().unwrap();
+    let repeated = line["text"].as_str().unwrap().len();
+    assert_eq!((repeated, line["text_bytes"].as_u64()), (REPEATED_TEXT_BYTES, Some(65_000)));
+    assert!(line["text_of"].as_str().unwrap().ends_with(".0"), "{line}");
+}
+
+#[test]
+fn names_are_cut_where_postgresql_cuts_them() {
+    let mut client = Client::new(Tag::none());
+    let long = "k".repeat(70);
+    client.send(&frame(b'P', format!("{long}\0SELECT 1\0\0\0").as_bytes()));
+    let line = client.log.lines().pop().unwrap();
+    assert_eq!(line["statement"].as_str().unwrap().len(), 63);
 }

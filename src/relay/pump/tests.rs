@@ -160,3 +160,36 @@ async fn both_directions_run_at_once() {
     assert!(sent.is_ok() && told.is_ok() && got.is_ok() && heard.is_ok());
     assert_eq!((up, down), (copy, data));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_left_is_noticed_however_many_copy_ends_it_sent() {
+    let mut setup = start(Tag::none());
+    let ends = frame(b'c', b"").repeat(65_536 + 10);
+    let mut server = setup.server;
+    let reader = tokio::spawn(async move {
+        let mut sink = [0; 4096];
+        while server.read(&mut sink).await.is_ok_and(|n| n > 0) {}
+        server
+    });
+    let _ = timeout(Duration::from_secs(5), setup.client.write_all(&ends)).await;
+    drop(setup.client);
+    let ended = timeout(Duration::from_secs(24 * 3600), &mut setup.relay).await;
+    reader.abort();
+    assert!(ended.is_ok(), "a day later the session is still there");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_does_not_read_cannot_keep_a_drain_from_ending_its_session() {
+    let mut setup = start(Tag::none());
+    setup.client.write_all(&frame(b'Q', b"SELECT 1\0")).await.unwrap();
+    receive(&mut setup.server).await;
+    let mut server = setup.server;
+    tokio::spawn(async move {
+        let row = frame(b'D', &[7; 1000]);
+        while server.write_all(&row).await.is_ok() {}
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    setup.wish.send_replace(Wish::Now(frame(b'E', b"bye")));
+    let ended = timeout(Duration::from_secs(3600), &mut setup.relay).await;
+    assert!(ended.is_ok(), "an hour later it still writes; server::drain aborts it without its end lines");
+}

@@ -1,8 +1,12 @@
 //! What the client sends, in the order it is forwarded.
 
-use super::{Kind, MAX_REMEMBERED_TEXT, Place, Portal, Progress, Statement, StatementText, Target, Tracker};
+use super::{
+    Entry, Kind, MAX_COPY_ENDS, MAX_COPY_SYNCS, MAX_REMEMBERED_TEXT, Place, Portal, Progress, Statement, StatementText,
+    Target, Tracker, Unnamed, effective_name,
+};
 use crate::audit::event::{Outcome, Stage};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 impl Tracker {
@@ -12,15 +16,14 @@ impl Tracker {
         if self.skip(event, now) {
             return event;
         }
-        self.push(Kind::Query { event, progress: Progress::default() });
-        let unnamed: Arc<[u8]> = Arc::from([]);
-        if let Some(statement) = self.statements.remove(&unnamed) {
-            self.forget_text(&statement);
-            self.abandon(statement.event, now);
-        }
-        if let Some(portal) = self.portals.remove(&unnamed) {
-            self.abandon(portal.event, now);
-        }
+        let unnamed: &[u8] = &[];
+        let mut previous =
+            Box::new(Unnamed { statement: self.statements.remove(unnamed), portal: self.portals.remove(unnamed) });
+        let statement = previous.statement.as_mut().and_then(|old| old.event.take());
+        let portal = previous.portal.as_mut().and_then(|old| old.event.take());
+        self.abandon(statement, now);
+        self.abandon(portal, now);
+        self.push(Kind::Query { event, progress: Progress::default(), previous });
         event
     }
 
@@ -30,59 +33,53 @@ impl Tracker {
         if self.skip(event, now) {
             return event;
         }
-        let name: Arc<[u8]> = name.into();
+        let name: Arc<[u8]> = effective_name(name).into();
         let mut previous = self.statements.remove(&name);
-        if let Some(old) = &mut previous {
-            let old_event = old.event.take();
-            self.abandon(old_event, now);
-        }
-        if let Some(old) = &previous {
-            self.forget_text(old);
-        }
-        let text = self.remember_text(head, text_bytes);
+        let old_event = previous.as_mut().and_then(|old| old.event.take());
+        self.abandon(old_event, now);
+        let text = self.remember_text(head, text_bytes, event);
         let order = self.push(Kind::Parse { event, name: Arc::clone(&name), previous });
-        self.statements.insert(name, Statement { order, event: Some(event), text });
+        self.statements.insert(name, Statement { order, event: Some(event), text, doubtful: false });
         event
     }
 
     /// `Bind` of a portal to a statement: continues the Parse's event the first time, opens a new one after.
     pub fn bind(&mut self, portal: &[u8], statement: &[u8], bytes: u64, now: Instant) -> Place {
-        let statement: Arc<[u8]> = statement.into();
-        if self.skipping {
-            let text = self.statements.get(&statement).map(|known| Arc::clone(&known.text));
-            return self.skipped(Stage::Bind, text, statement, bytes, now);
-        }
+        let statement: Arc<[u8]> = effective_name(statement).into();
         let known = self.statements.get_mut(&statement);
         let parsed = known.as_ref().map(|known| Arc::clone(&known.text));
+        let doubtful = known.as_ref().is_some_and(|known| known.doubtful);
+        if self.skipping {
+            let event = self.skipped(Stage::Bind, bytes, now);
+            return Place { event, text: parsed, statement, doubtful };
+        }
         let claimed = known.and_then(|known| known.event.take());
         let (event, text) = self.continue_or_open(claimed, Stage::Bind, bytes, parsed.clone(), now);
-        let portal: Arc<[u8]> = portal.into();
+        let portal: Arc<[u8]> = effective_name(portal).into();
         let mut previous = self.portals.remove(&portal);
-        if let Some(old) = &mut previous {
-            let old_event = old.event.take();
-            self.abandon(old_event, now);
-        }
+        let old_event = previous.as_mut().and_then(|old| old.event.take());
+        self.abandon(old_event, now);
         let order = self.push(Kind::Bind { event, portal: Arc::clone(&portal), previous });
-        let place = Place { event, text, statement: Arc::clone(&statement) };
-        self.portals.insert(portal, Portal { order, event: Some(event), statement, text: parsed });
+        let place = Place { event, text, statement: Arc::clone(&statement), doubtful };
+        self.portals.insert(portal, Portal { order, event: Some(event), statement, text: parsed, doubtful });
         place
     }
 
     /// `Execute` of a portal: continues the Bind's event the first time, opens a new one after.
     pub fn execute(&mut self, portal: &[u8], bytes: u64, now: Instant) -> Place {
-        let (claimed, statement, bound) = match self.portals.get_mut(portal) {
-            Some(known) => {
-                let claimed = if self.skipping { None } else { known.event.take() };
-                (claimed, Arc::clone(&known.statement), known.text.clone())
-            }
-            None => (None, Arc::from([]), None),
-        };
-        if self.skipping {
-            return self.skipped(Stage::Execute, bound, statement, bytes, now);
+        let skipping = self.skipping;
+        let known = self.portals.get_mut(effective_name(portal));
+        let statement = known.as_ref().map_or_else(|| Arc::from([]), |known| Arc::clone(&known.statement));
+        let bound = known.as_ref().and_then(|known| known.text.clone());
+        let doubtful = known.as_ref().is_some_and(|known| known.doubtful);
+        let claimed = known.filter(|_| !skipping).and_then(|known| known.event.take());
+        if skipping {
+            let event = self.skipped(Stage::Execute, bytes, now);
+            return Place { event, text: bound, statement, doubtful };
         }
         let (event, text) = self.continue_or_open(claimed, Stage::Execute, bytes, bound, now);
         self.push(Kind::Execute { event, progress: Progress::default() });
-        Place { event, text, statement }
+        Place { event, text, statement, doubtful }
     }
 
     /// `FunctionCall`.
@@ -106,14 +103,11 @@ impl Tracker {
         if self.skipping {
             return;
         }
-        let name: Arc<[u8]> = name.into();
+        let name: Arc<[u8]> = effective_name(name).into();
         match target {
             Target::Statement => {
                 let mut previous = self.statements.remove(&name);
                 let event = previous.as_mut().and_then(|old| old.event.take());
-                if let Some(old) = &previous {
-                    self.forget_text(old);
-                }
                 self.abandon(event, now);
                 self.push(Kind::CloseStatement { name, previous });
             }
@@ -129,13 +123,18 @@ impl Tracker {
     /// `Sync`: ends skipping.
     pub fn sync(&mut self) {
         self.skipping = false;
-        self.push(Kind::Sync);
+        let in_copy = self.queue.iter().rev().take_while(|entry| entry.in_copy).count();
+        if !self.copy_in || in_copy < MAX_COPY_SYNCS {
+            self.push(Kind::Sync);
+        }
     }
 
     /// `CopyDone` or `CopyFail`; outside COPY the server ignores them.
     pub fn copy_end(&mut self) {
         self.copy_in = false;
-        if !self.skipping {
+        let is_end = |entry: &&Entry| matches!(entry.kind, Kind::CopyEnd);
+        let ends = self.queue.iter().rev().take_while(is_end).count();
+        if !self.skipping && !self.queue.is_empty() && ends < MAX_COPY_ENDS {
             self.push(Kind::CopyEnd);
         }
     }
@@ -167,17 +166,10 @@ impl Tracker {
         self.skipping
     }
 
-    fn skipped(
-        &mut self,
-        stage: Stage,
-        text: Option<Arc<StatementText>>,
-        statement: Arc<[u8]>,
-        bytes: u64,
-        now: Instant,
-    ) -> Place {
+    fn skipped(&mut self, stage: Stage, bytes: u64, now: Instant) -> u64 {
         let event = self.book.open(stage, bytes, now);
         self.book.close(event, Outcome::Skipped, &Progress::default(), now);
-        Place { event, text, statement }
+        event
     }
 
     fn abandon(&mut self, event: Option<u64>, now: Instant) {
@@ -186,14 +178,10 @@ impl Tracker {
         }
     }
 
-    fn remember_text(&mut self, head: &[u8], bytes: u64) -> Arc<StatementText> {
-        let total = self.remembered_text.saturating_add(head.len());
+    fn remember_text(&mut self, head: &[u8], bytes: u64, event: u64) -> Arc<StatementText> {
+        let total = self.remembered_text.load(Ordering::Relaxed).saturating_add(head.len());
         let head = if total > MAX_REMEMBERED_TEXT { [].as_slice() } else { head };
-        self.remembered_text = self.remembered_text.saturating_add(head.len());
-        Arc::new(StatementText { head: head.into(), bytes })
-    }
-
-    pub(super) fn forget_text(&mut self, statement: &Statement) {
-        self.remembered_text = self.remembered_text.saturating_sub(statement.text.head.len());
+        self.remembered_text.fetch_add(head.len(), Ordering::Relaxed);
+        Arc::new(StatementText { head: head.into(), bytes, event, budget: Arc::clone(&self.remembered_text) })
     }
 }

@@ -17,6 +17,7 @@ use crate::audit::event::{Outcome, Stage};
 use book::Book;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 /// Messages that wait for an answer, at most; past it the client is not read until the server has caught up.
@@ -31,13 +32,36 @@ pub const MAX_REMEMBERED_TEXT: usize = 4 * 1024 * 1024;
 #[error("the server's message {:?} answers nothing the client sent", char::from(*.0))]
 pub struct Desync(pub u8);
 
+/// Where PostgreSQL cuts the names of prepared statements and portals, in bytes: its hash tables compare that much
+/// (`NAMEDATALEN - 1`; `InitQueryHashTable`, `src/backend/commands/prepare.c`).
+const MAX_NAME: usize = crate::names::MAX_IDENTIFIER_BYTES;
+/// Syncs kept in one COPY FROM STDIN, at most: the server reads them as part of it, so nothing would drain them.
+const MAX_COPY_SYNCS: usize = 16;
+/// Ends of COPY kept in a row, at most: outside COPY the server answers none of them. As many COPYs from STDIN may
+/// stand in one Query whose data is sent ahead.
+const MAX_COPY_ENDS: usize = 64;
+
 /// A prepared statement's text as far as it is remembered.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct StatementText {
     /// Its start; empty once the session's budget is spent.
     pub head: Box<[u8]>,
     /// Its whole length in bytes.
     pub bytes: u64,
+    /// The event of the Parse that brought it: its begin line has more of it.
+    pub event: u64,
+    budget: Arc<AtomicUsize>,
+}
+
+impl Drop for StatementText {
+    fn drop(&mut self) {
+        self.budget.fetch_sub(self.head.len(), Ordering::Relaxed);
+    }
+}
+
+/// A name as PostgreSQL compares it.
+pub fn effective_name(name: &[u8]) -> &[u8] {
+    name.get(..MAX_NAME).unwrap_or(name)
 }
 
 /// A Bind's or Execute's place: which event, and what to say when it opens one.
@@ -49,6 +73,8 @@ pub struct Place {
     pub text: Option<Arc<StatementText>>,
     /// The statement's name, as far as known.
     pub statement: Arc<[u8]>,
+    /// SQL-level PREPARE, DEALLOCATE, DECLARE or CLOSE ran since: the name may mean another text by now.
+    pub doubtful: bool,
 }
 
 /// What a Close or Describe names.
@@ -67,7 +93,8 @@ pub struct Tracker {
     book: Book,
     statements: HashMap<Arc<[u8]>, Statement>,
     portals: HashMap<Arc<[u8]>, Portal>,
-    remembered_text: usize,
+    /// Bytes of text that are remembered; each [`StatementText`] gives its own back.
+    remembered_text: Arc<AtomicUsize>,
     next_order: u64,
     /// After an error: until the client's next Sync everything is skipped.
     skipping: bool,
@@ -75,8 +102,8 @@ pub struct Tracker {
     copy_in: bool,
     /// COPY data since the last execution ended, in bytes.
     copy_bytes: u64,
-    /// Syncs dropped at a failed COPY that the server may answer nevertheless.
-    uncertain_syncs: u32,
+    /// Syncs that a failed COPY may have read, so that they may have no answer.
+    uncertain_syncs: usize,
     status: Option<u8>,
     sync_errors: Vec<String>,
 }
@@ -91,7 +118,7 @@ struct Entry {
 
 #[derive(Debug)]
 enum Kind {
-    Query { event: u64, progress: Progress },
+    Query { event: u64, progress: Progress, previous: Box<Unnamed> },
     Parse { event: u64, name: Arc<[u8]>, previous: Option<Statement> },
     Bind { event: u64, portal: Arc<[u8]>, previous: Option<Portal> },
     Execute { event: u64, progress: Progress },
@@ -101,6 +128,13 @@ enum Kind {
     ClosePortal { name: Arc<[u8]>, previous: Option<Portal> },
     Sync,
     CopyEnd,
+}
+
+/// The unnamed statement and portal that a Query ends.
+#[derive(Debug, Default)]
+struct Unnamed {
+    statement: Option<Statement>,
+    portal: Option<Portal>,
 }
 
 /// What the server has answered so far to one Query, Execute or FunctionCall.
@@ -121,6 +155,7 @@ struct Statement {
     /// The event of its Parse, until a Bind continues it.
     event: Option<u64>,
     text: Arc<StatementText>,
+    doubtful: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -130,6 +165,7 @@ struct Portal {
     event: Option<u64>,
     statement: Arc<[u8]>,
     text: Option<Arc<StatementText>>,
+    doubtful: bool,
 }
 
 impl Tracker {
@@ -155,7 +191,7 @@ impl Tracker {
 
     /// Whether too many statements and portals are open.
     pub fn is_overfull(&self) -> bool {
-        self.statements.len().saturating_add(self.portals.len()) > MAX_REMEMBERED
+        self.statements.len().saturating_add(self.portals.len()) >= MAX_REMEMBERED
     }
 
     /// Nothing is outstanding and no transaction is open: the session can end without harm.
@@ -172,14 +208,16 @@ impl Tracker {
     pub fn finish(&mut self, now: Instant) {
         for entry in std::mem::take(&mut self.queue) {
             match entry.kind {
-                Kind::Query { event, mut progress } => {
-                    let unknown = progress.failed.is_none() && progress.held.is_none();
-                    match progress.held.take() {
-                        Some(held) => self.book.finish_query(event, held),
-                        None if unknown => self.book.close(event, Outcome::Unknown, &progress, now),
-                        None => {}
+                Kind::Query { event, mut progress, .. } => match progress.held.take() {
+                    // After an error nothing of the Query follows; after a completion there may have been more.
+                    Some(held) if progress.failed.is_some() => self.book.finish_query(event, held),
+                    held => {
+                        if let Some(held) = held {
+                            self.book.release(held);
+                        }
+                        self.book.close(event, Outcome::Unknown, &progress, now);
                     }
-                }
+                },
                 Kind::FunctionCall { event, progress } | Kind::Execute { event, progress } => {
                     self.book.close(event, Outcome::Unknown, &progress, now);
                 }

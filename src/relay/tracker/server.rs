@@ -1,8 +1,9 @@
 //! What the server answers: each reply settles the queue's front.
 
-use super::{Desync, Entry, Kind, Progress, Tracker};
+use super::{Desync, Entry, Kind, Progress, Tracker, Unnamed};
 use crate::audit::End;
 use crate::audit::event::Outcome;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// SQLSTATE of a cancelled statement (`query_canceled`, `errcodes.txt`).
@@ -34,17 +35,17 @@ impl Tracker {
 
     /// `ErrorResponse` with this SQLSTATE.
     pub fn server_error(&mut self, sqlstate: &str, now: Instant) {
-        self.drop_stray_copy_ends();
+        self.drop_strays(b'E');
         let Some(mut front) = self.queue.pop_front() else { return };
         let outcome = if sqlstate == QUERY_CANCELED { Outcome::Canceled } else { Outcome::Error };
-        self.leave_copy(&mut front, true, now);
+        self.leave_copy(&mut front, true);
         match front.kind {
             Kind::Sync => {
                 self.sync_errors.push(sqlstate.to_owned());
                 self.queue.push_front(front);
                 return;
             }
-            Kind::Query { event, ref mut progress } => {
+            Kind::Query { event, ref mut progress, .. } => {
                 progress.failed = Some(sqlstate.to_owned());
                 let end = self.book.part(event, progress, now);
                 let failed = end.map(|end| End { outcome, sqlstate: progress.failed.clone(), ..end });
@@ -90,19 +91,32 @@ impl Tracker {
             undone.push(entry);
         }
         self.skipping = self.queue.is_empty();
-        for entry in undone.into_iter().rev() {
-            self.undo(entry);
+        for (back, entry) in undone.into_iter().enumerate().rev() {
+            // A Parse that failed has dropped the unnamed statement all the same (`drop_unnamed_stmt`).
+            let keep = back > 0 || !matches!(&entry.kind, Kind::Parse { name, .. } if name.is_empty());
+            self.undo(entry, keep);
         }
     }
 
     /// Takes back what a message that did not succeed was expected to change.
-    fn undo(&mut self, entry: Entry) {
+    fn undo(&mut self, entry: Entry, keep: bool) {
         match entry.kind {
+            Kind::Query { previous, .. } => {
+                let unnamed: Arc<[u8]> = Arc::from([]);
+                let Unnamed { statement, portal } = *previous;
+                if let Some(statement) = statement {
+                    self.statements.entry(Arc::clone(&unnamed)).or_insert(statement);
+                }
+                if let Some(portal) = portal {
+                    self.portals.entry(unnamed).or_insert(portal);
+                }
+            }
             Kind::Parse { name, previous, .. } => {
                 let own = self.statements.get(&name).is_some_and(|now| now.order == entry.order);
-                if let Some(failed) = own.then(|| self.statements.remove(&name)).flatten() {
-                    self.forget_text(&failed);
-                    self.restore_statement(name, previous);
+                match previous.filter(|_| keep) {
+                    Some(previous) if own => drop(self.statements.insert(name, previous)),
+                    None if own => drop(self.statements.remove(&name)),
+                    _ => {}
                 }
             }
             Kind::Bind { portal, previous, .. } => {
@@ -113,20 +127,13 @@ impl Tracker {
                     _ => {}
                 }
             }
-            Kind::CloseStatement { name, previous } if !self.statements.contains_key(&name) => {
-                self.restore_statement(name, previous);
+            Kind::CloseStatement { name, previous: Some(previous) } => {
+                self.statements.entry(name).or_insert(previous);
             }
             Kind::ClosePortal { name, previous: Some(previous) } => {
                 self.portals.entry(name).or_insert(previous);
             }
             _ => {}
-        }
-    }
-
-    fn restore_statement(&mut self, name: std::sync::Arc<[u8]>, previous: Option<super::Statement>) {
-        if let Some(previous) = previous {
-            self.remembered_text = self.remembered_text.saturating_add(previous.text.head.len());
-            self.statements.insert(name, previous);
         }
     }
 
@@ -149,7 +156,7 @@ impl Tracker {
 
     /// `ParameterDescription`: the Describe's second message is still to come.
     fn describing(&mut self, kind: u8) -> Result<(), Desync> {
-        self.drop_stray_copy_ends();
+        self.drop_strays(kind);
         match self.queue.front() {
             Some(Entry { kind: Kind::Describe, .. }) => Ok(()),
             _ => Err(Desync(kind)),
@@ -158,7 +165,7 @@ impl Tracker {
 
     /// `RowDescription` answers a Describe, or heads a Query's rows.
     fn row_description(&mut self, bytes: u64) -> Result<(), Desync> {
-        self.drop_stray_copy_ends();
+        self.drop_strays(b'T');
         if let Some(Entry { kind: Kind::Describe, .. }) = self.queue.front() {
             self.queue.pop_front();
             return Ok(());
@@ -174,13 +181,16 @@ impl Tracker {
         now: Instant,
     ) -> Result<(), Desync> {
         let mut front = self.take_front(b'C', |front| matches!(front, Kind::Query { .. } | Kind::Execute { .. }))?;
-        self.leave_copy(&mut front, false, now);
+        self.leave_copy(&mut front, false);
+        if let Some(command) = &command {
+            self.names_changed(command, now);
+        }
         if let Kind::Query { progress, .. } | Kind::Execute { progress, .. } = &mut front.kind {
             progress.rows = rows.unwrap_or(progress.rows);
             progress.bytes_out = progress.bytes_out.saturating_add(bytes);
         }
         match &front.kind {
-            Kind::Query { event, progress } => {
+            Kind::Query { event, progress, .. } => {
                 let end = self.book.part(*event, progress, now).map(|end| End { command, ..end });
                 self.hold(front, end);
             }
@@ -215,17 +225,13 @@ impl Tracker {
     /// `ReadyForQuery` ends a Sync, a Query or a FunctionCall.
     fn ready(&mut self, status: Option<u8>, now: Instant) -> Result<(), Desync> {
         self.status = status;
-        let front =
-            self.take_front(b'Z', |front| matches!(front, Kind::Sync | Kind::Query { .. } | Kind::FunctionCall { .. }));
-        let front = match front {
-            Ok(front) => front,
-            Err(desync) => {
-                self.uncertain_syncs = self.uncertain_syncs.checked_sub(1).ok_or(desync)?;
-                return Ok(());
-            }
-        };
+        let front = self
+            .take_front(b'Z', |front| matches!(front, Kind::Sync | Kind::Query { .. } | Kind::FunctionCall { .. }))?;
+        if self.queue.is_empty() {
+            self.uncertain_syncs = 0;
+        }
         match front.kind {
-            Kind::Query { event, mut progress } => match progress.held.take() {
+            Kind::Query { event, mut progress, .. } => match progress.held.take() {
                 Some(held) => self.book.finish_query(event, held),
                 None => self.book.close(event, Outcome::Unknown, &progress, now),
             },
@@ -270,38 +276,53 @@ impl Tracker {
         Ok(())
     }
 
-    /// The COPY of the front entry is over: Syncs that the server read as part of it have no answer, nor has the
-    /// CopyDone.
-    fn leave_copy(&mut self, front: &mut Entry, failed: bool, now: Instant) {
-        let (Kind::Query { event, progress } | Kind::Execute { event, progress }) = &mut front.kind else { return };
+    /// The COPY of the front entry is over: what the server read as part of it has no answer. After a failure
+    /// nobody can tell which Syncs it had read by then: they stay, and may turn out to be answered or not.
+    fn leave_copy(&mut self, front: &mut Entry, failed: bool) {
+        let (Kind::Query { event, progress, .. } | Kind::Execute { event, progress }) = &mut front.kind else { return };
         if !std::mem::take(&mut progress.copying) {
             return;
         }
         self.book.add_input(*event, std::mem::take(&mut self.copy_bytes));
         self.copy_in = false;
-        let mut dropped_foreign = !failed;
-        while let Some(next) = self.queue.front() {
-            match &next.kind {
-                Kind::CopyEnd => {
-                    self.queue.pop_front();
-                    break;
-                }
-                Kind::Sync if next.in_copy => {
-                    self.uncertain_syncs = self.uncertain_syncs.saturating_add(u32::from(failed));
-                }
-                // The message that broke the COPY was read by it and has no answer of its own.
-                Kind::Query { event, .. } | Kind::FunctionCall { event, .. } if next.in_copy && !dropped_foreign => {
-                    self.book.close(*event, Outcome::Skipped, &Progress::default(), now);
-                    dropped_foreign = true;
-                }
-                _ => break,
-            }
+        let syncs = self.queue.iter().take_while(|next| next.in_copy && matches!(next.kind, Kind::Sync)).count();
+        if failed {
+            self.uncertain_syncs = self.uncertain_syncs.saturating_add(syncs);
+            return;
+        }
+        self.queue.drain(..syncs);
+        if let Some(Entry { kind: Kind::CopyEnd, .. }) = self.queue.front() {
             self.queue.pop_front();
         }
     }
 
+    /// SQL can give and take names too: what they mean is doubtful then, and no Parse's or Bind's event goes on.
+    fn names_changed(&mut self, command: &str, now: Instant) {
+        let mut abandoned = Vec::new();
+        if matches!(command, "PREPARE" | "DEALLOCATE" | "DEALLOCATE ALL" | "DISCARD ALL") {
+            for (_, known) in self.statements.iter_mut().filter(|(name, _)| !name.is_empty()) {
+                known.doubtful = true;
+                abandoned.extend(known.event.take());
+            }
+        }
+        if matches!(command, "DECLARE CURSOR" | "CLOSE CURSOR" | "CLOSE CURSOR ALL" | "DISCARD ALL") {
+            for (_, known) in self.portals.iter_mut().filter(|(name, _)| !name.is_empty()) {
+                known.doubtful = true;
+                abandoned.extend(known.event.take());
+            }
+        }
+        for event in abandoned {
+            self.book.abandon(event, now);
+        }
+        if matches!(command, "DEALLOCATE ALL" | "DISCARD ALL") {
+            // Those whose Parse is still on its way to the server stay.
+            let first = self.queue.front().map_or(self.next_order, |entry| entry.order);
+            self.statements.retain(|name, known| name.is_empty() || known.order >= first);
+        }
+    }
+
     fn progress(&mut self, kind: u8, change: impl FnOnce(&mut Progress)) -> Result<(), Desync> {
-        self.drop_stray_copy_ends();
+        self.drop_strays(kind);
         match self.queue.front_mut().map(|front| &mut front.kind) {
             Some(
                 Kind::Query { progress, .. } | Kind::Execute { progress, .. } | Kind::FunctionCall { progress, .. },
@@ -314,16 +335,24 @@ impl Tracker {
     }
 
     fn take_front(&mut self, kind: u8, fits: impl FnOnce(&Kind) -> bool) -> Result<Entry, Desync> {
-        self.drop_stray_copy_ends();
+        self.drop_strays(kind);
         match self.queue.front() {
             Some(front) if fits(&front.kind) => self.queue.pop_front().ok_or(Desync(kind)),
             _ => Err(Desync(kind)),
         }
     }
 
-    /// Outside COPY the server ignores CopyDone and CopyFail.
-    fn drop_stray_copy_ends(&mut self) {
-        while let Some(Entry { kind: Kind::CopyEnd, .. }) = self.queue.front() {
+    /// Outside COPY the server ignores CopyDone and CopyFail; and a Sync that a failed COPY had read is answered by
+    /// no `ReadyForQuery`, which shows when another answer comes in its place.
+    fn drop_strays(&mut self, answer: u8) {
+        while let Some(front) = self.queue.front() {
+            match front.kind {
+                Kind::CopyEnd => {}
+                Kind::Sync if self.uncertain_syncs > 0 && answer != b'Z' && answer != b'E' => {
+                    self.uncertain_syncs = self.uncertain_syncs.saturating_sub(1);
+                }
+                _ => break,
+            }
             self.queue.pop_front();
         }
     }

@@ -246,7 +246,7 @@ fn remembered_text_is_bounded_and_lengths_are_kept() {
     for n in 0..100 {
         s.tracker.parse(format!("s{n}").as_bytes(), &big, 60_000, 60_010, s.now);
     }
-    assert!(s.tracker.remembered_text <= MAX_REMEMBERED_TEXT);
+    assert!(s.tracker.remembered_text.load(Ordering::Relaxed) <= MAX_REMEMBERED_TEXT);
     s.server(&"1 ".repeat(100));
     s.bind("", "s99");
     let again = s.bind("", "s99").text.unwrap();
@@ -254,7 +254,11 @@ fn remembered_text_is_bounded_and_lengths_are_kept() {
     for n in 0..100 {
         s.tracker.close(Target::Statement, format!("s{n}").as_bytes(), s.now);
     }
-    assert_eq!(s.tracker.remembered_text, 0);
+    s.server("2 2");
+    s.server(&"3 ".repeat(100));
+    drop(again);
+    s.tracker.finish(s.now);
+    assert_eq!(s.tracker.remembered_text.load(Ordering::Relaxed), 0);
 }
 
 proptest::proptest! {
@@ -291,4 +295,144 @@ proptest::proptest! {
         let begun = s.tracker.query(1, s.now);
         proptest::prop_assert_eq!(finals, (0..begun).collect::<Vec<_>>());
     }
+}
+
+/// PostgreSQL keys statements and portals by the first 63 bytes.
+#[test]
+fn a_long_name_cannot_borrow_another_statements_text() {
+    let mut s = Session::new();
+    let (a, b) = (format!("{}1", "k".repeat(63)), format!("{}2", "k".repeat(63)));
+    s.parse(&b, "SELECT 1");
+    s.server("1");
+    s.tracker.close(Target::Statement, a.as_bytes(), s.now); // the server drops B: same 63 bytes
+    s.server("3");
+    s.parse(&a, "DELETE FROM orders");
+    s.server("1");
+    let place = s.bind("", &b); // the server binds the DELETE, which is event 1
+    s.execute("");
+    s.server("2 C(DELETE_5)");
+    let ends = s.ends();
+    assert!(place.event != 0, "recorded as the execution of event 0, SELECT 1: {ends:?}");
+}
+
+/// COPY … (FREEZE) fails after CopyInResponse and before the server reads anything: the Sync behind it is answered
+/// and what follows runs.
+#[test]
+fn what_runs_after_a_failed_copy_is_not_recorded_as_skipped() {
+    let mut s = Session::new();
+    s.parse("", "COPY t FROM STDIN (FREEZE)");
+    s.bind("", "");
+    s.execute("");
+    s.tracker.sync();
+    s.parse("", "DELETE FROM orders");
+    s.bind("", "");
+    s.execute("");
+    s.tracker.sync();
+    s.server("1 2 G E(55000)");
+    let ends = s.ends();
+    assert!(!ends.iter().any(|end| end.contains("skipped")), "{ends:?}");
+    s.server("Z(I) 1 2 C(DELETE_5) Z(I)");
+}
+
+#[test]
+fn a_query_behind_failed_copy_data_is_not_recorded_as_skipped() {
+    let mut s = Session::new();
+    s.query();
+    s.tracker.copy_data(10);
+    s.query();
+    s.server("G E(22P02)");
+    s.server("Z(I)");
+    let ends = s.ends();
+    assert!(!ends.iter().any(|end| end.contains("skipped")), "{ends:?}");
+    s.server("C(DELETE_5) Z(I)");
+}
+
+#[test]
+fn a_skipped_query_leaves_the_unnamed_statement() {
+    let mut s = Session::new();
+    s.parse("", "DELETE FROM orders");
+    s.tracker.sync();
+    s.server("1 Z(I)");
+    s.execute("no such portal");
+    s.query();
+    s.tracker.sync();
+    s.server("E(34000) Z(I)");
+    let place = s.bind("", "");
+    assert!(place.text.is_some(), "the text of what runs is missing");
+}
+
+#[test]
+fn a_query_that_breaks_off_after_its_first_statement_is_not_final_ok() {
+    let mut s = Session::new();
+    s.query();
+    s.server("C(INSERT_0_1)");
+    s.tracker.finish(s.now);
+    let ends = s.ends();
+    assert!(ends.last().unwrap().contains("unknown"), "{ends:?}");
+}
+
+#[test]
+fn texts_that_wait_in_the_queue_count_too() {
+    let mut s = Session::new();
+    let big = vec![b'x'; 65_000];
+    for _ in 0..1600 {
+        s.tracker.parse(b"", &big, 65_000, 65_010, s.now);
+    }
+    let held = |entry: &Entry| match &entry.kind {
+        Kind::Parse { previous: Some(previous), .. } => previous.text.head.len(),
+        _ => 0,
+    };
+    assert!(s.tracker.queue.iter().map(held).sum::<usize>() <= MAX_REMEMBERED_TEXT);
+}
+
+/// PREPARE and DEALLOCATE in SQL share the protocol's namespace: what a name means by now is not known.
+#[test]
+fn sql_level_names_make_remembered_texts_doubtful_and_continue_no_event() {
+    let mut s = Session::new();
+    s.parse("s1", "SELECT 1");
+    s.tracker.sync();
+    s.query();
+    s.server("1 Z(I) C(DEALLOCATE) C(PREPARE) Z(I)");
+    assert_eq!(s.ends(), ["0.0:parsed", "1.0:ok DEALLOCATE 0 +", "1.1:ok PREPARE 0"]);
+    let place = s.bind("", "s1");
+    assert!(place.doubtful && place.event == 2);
+    s.parse("s2", "SELECT 2");
+    s.query();
+    s.server("2 1 C(DISCARD_ALL) Z(I)");
+    assert!(s.bind("", "s2").text.is_none(), "DISCARD ALL has dropped it");
+}
+
+/// The data of several COPYs of one Query may be sent ahead; ends that nothing waits for are not kept.
+#[test]
+fn copy_ends_are_kept_only_where_they_can_count() {
+    let mut s = Session::new();
+    for _ in 0..100_000 {
+        s.tracker.copy_end();
+    }
+    assert!(s.tracker.queue.is_empty());
+    s.query();
+    s.tracker.copy_end();
+    s.tracker.copy_end();
+    s.server("G C(COPY_1) G C(COPY_2) Z(I)");
+    assert_eq!(s.ends(), ["0.0:ok COPY 1 +", "0.1:ok COPY 2"]);
+    assert!(s.tracker.is_idle());
+}
+
+/// A Sync that a failed COPY had read has no answer; the next one has.
+#[test]
+fn a_sync_that_a_failed_copy_may_have_read_confuses_nothing() {
+    let mut s = Session::new();
+    s.parse("", "COPY t FROM STDIN");
+    s.bind("", "");
+    s.execute("");
+    s.tracker.sync();
+    s.server("1 2 G");
+    s.tracker.copy_data(10);
+    s.tracker.copy_end();
+    s.tracker.sync();
+    s.server("E(22P02) Z(I)");
+    s.query();
+    s.server("C(SELECT_1) Z(I)");
+    assert_eq!(s.ends(), ["0.0:error/22P02", "1.0:ok SELECT 1"]);
+    assert!(s.tracker.is_idle());
 }
