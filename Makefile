@@ -25,7 +25,7 @@ test: ## formatting, lints, docs, unit tests, the chain through psql and tokio-p
 	@bash .ci/prepare.sh
 	@bash .ci/test.sh
 
-suites: ## what is slow: the Dockerfile's build steps in a bare Debian (needs root)
+suites: ## what is slow, in bare Debians: the Dockerfiles' build steps, and fresh as a user (needs root)
 	@bash .ci/prepare.sh
 	@bash .ci/suites.sh
 

@@ -56,6 +56,8 @@ run_targets() {
   local who=$1 target
   for target in $FRESH_TARGETS; do
     step "$who: make $target" bare_debian_run "$work/$who" sh /fresh-session.sh "$who" "$target"
+    rm -rf "$STEPS_LOGS/fresh-$who-$target"
+    cp -r "$work/$who$(home_of "$who")/pgpassport/target/logs" "$STEPS_LOGS/fresh-$who-$target" 2>/dev/null
     # What the run said of itself: its count, if it prints one.
     grep -E '^[0-9]+ passed, [0-9]+ failed$' "$(steps_log "$who: make $target")" | sed 's/^/        /'
   done

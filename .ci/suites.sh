@@ -7,4 +7,5 @@ source .ci/steps.sh
 
 step 'release image: build steps in a bare Debian' bash .ci/dockerfile-steps.sh docker/Dockerfile
 step 'demo image: build steps in a bare Debian' bash .ci/dockerfile-steps.sh docker/demo.Dockerfile
+step 'an ordinary user on a machine that has never seen the project' env FRESH_AS=user bash .ci/fresh.sh
 report

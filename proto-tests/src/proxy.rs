@@ -134,11 +134,9 @@ impl Proxy {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Sends SIGTERM (through the `kill` utility; the standard library has no call for it).
+    /// Sends SIGTERM.
     pub fn terminate(&self) {
-        let pid = self.child.id().to_string();
-        let status = Command::new("kill").args(["-TERM", &pid]).status().expect("`kill` is there");
-        assert!(status.success());
+        signal(&self.child, "TERM");
     }
 
     /// Waits for the end.
@@ -152,6 +150,14 @@ impl Proxy {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
+}
+
+/// Sends a signal to a child. Through the shell's own `kill`: the standard library has no call for it, and a small
+/// Debian has no such program.
+pub fn signal(child: &Child, name: &str) {
+    let status =
+        Command::new("sh").args(["-c", &format!("kill -{name} {}", child.id())]).status().expect("sh is there");
+    assert!(status.success(), "{name} cannot be sent");
 }
 
 /// The binary, or a shell that becomes it after it has taken something away.

@@ -66,7 +66,8 @@ fn every_step_holds() {
 
 fn it_stays_until(signal: &str) {
     let folder = folder();
-    let log = folder.path().with_extension("log");
+    let logs = tempfile::Builder::new().prefix("pgpassport-test-demo-log-").tempdir().expect("a folder");
+    let log = logs.path().join("log");
     let shown = || std::fs::read_to_string(&log).expect("the log");
     let mut demo = Command::new(proxy::binary())
         .arg("demo")
@@ -84,9 +85,7 @@ fn it_stays_until(signal: &str) {
     std::thread::sleep(Duration::from_millis(500));
     assert!(matches!(demo.try_wait(), Ok(None)), "it stays up");
     assert!(!processes_with(folder.path()).is_empty(), "this test sees the demo's database");
-    let sent = Command::new("kill").args([&format!("-{signal}"), &demo.id().to_string()]).status();
-    assert!(sent.expect("`kill` is there").success());
+    proxy::signal(&demo, signal);
     demo.wait().expect("ends");
-    std::fs::remove_file(&log).expect("the log");
     nothing_left(folder.path()).unwrap_or_else(|left| panic!("left behind after {signal}:\n{left}"));
 }
