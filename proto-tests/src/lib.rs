@@ -4,7 +4,9 @@
 //! A test starts with a [`chain::Chain`]: everything a caller needs, joined and ready, gone when it is dropped.
 
 pub mod chain;
+pub mod drivers;
 pub mod http;
+pub mod judge;
 pub mod ports;
 pub mod proxy;
 pub mod psql;

@@ -1,0 +1,211 @@
+//! Our records, as what each message must have caused at the server.
+
+use crate::records::Records;
+use base64::Engine;
+use serde_json::Value;
+use std::collections::HashMap;
+use std::fmt::Write;
+
+/// What became of one message, as our records tell it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    /// The server did it.
+    Passed,
+    /// The server did it and there was nothing to do: an Execute of an empty statement.
+    Empty,
+    /// The server reported this SQLSTATE.
+    Failed(String),
+    /// The server passed over it after an earlier error.
+    Skipped,
+    /// The session ended first.
+    Unknown,
+}
+
+/// A statement's text: its start, and its length in bytes.
+#[derive(Debug, Clone, Default)]
+pub struct Text {
+    /// As far as it is recorded.
+    pub head: String,
+    /// Of the whole.
+    pub bytes: usize,
+}
+
+/// One recorded message.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// `query`, `parse`, `bind`, `execute`, `function_call`.
+    pub stage: String,
+    /// What became of it.
+    pub fate: Fate,
+    /// The caller's tag, made anew from the record's caller.
+    pub tag: String,
+    /// The statement's text, if it is known.
+    pub text: Option<Text>,
+    /// `name` or `name/portal`, as PostgreSQL's log writes it.
+    pub name: String,
+    /// `FunctionCall`'s function.
+    pub function: Option<u64>,
+}
+
+/// All messages of the sessions of one server process.
+#[derive(Debug, Default)]
+pub struct Process {
+    /// The database user that the session record names.
+    pub user: String,
+    /// In the order of their begin lines.
+    pub steps: Vec<Step>,
+    /// SQLSTATEs of errors at Sync.
+    pub sync_errors: Vec<String>,
+}
+
+/// By server process.
+pub fn processes(records: &Records) -> HashMap<u32, Process> {
+    let (users, pids) = sessions(records);
+    let events = Events::of(records);
+    let mut processes: HashMap<u32, Process> = HashMap::new();
+    for record in records {
+        let Some(pid) = pids.get(text_of(record, "session")) else { continue };
+        let process = processes.entry(*pid).or_default();
+        match text_of(record, "event") {
+            "session_open" => process.user.clone_from(&users[text_of(record, "session")]),
+            "begin" => process.steps.push(events.step(record)),
+            "sync_error" => process.sync_errors.push(text_of(record, "sqlstate").to_owned()),
+            _ => {}
+        }
+    }
+    processes
+}
+
+type BySession<T> = HashMap<String, T>;
+
+fn sessions(records: &Records) -> (BySession<String>, BySession<u32>) {
+    let (mut users, mut pids) = (HashMap::new(), HashMap::new());
+    for record in records {
+        let session = text_of(record, "session").to_owned();
+        match text_of(record, "event") {
+            "session_start" => drop(users.insert(session, text_of(record, "database_user").to_owned())),
+            "session_open" => {
+                let pid = record["backend_pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
+                pids.insert(session, pid.expect("a process id"));
+            }
+            _ => {}
+        }
+    }
+    (users, pids)
+}
+
+/// What is known of each event from all of its lines.
+#[derive(Debug, Default)]
+struct Events<'a> {
+    begins: HashMap<&'a str, Vec<&'a Value>>,
+    ends: HashMap<&'a str, Vec<&'a Value>>,
+}
+
+impl<'a> Events<'a> {
+    fn of(records: &'a Records) -> Self {
+        let mut events = Self::default();
+        for record in records {
+            let lines = match text_of(record, "event") {
+                "begin" => &mut events.begins,
+                "end" => &mut events.ends,
+                _ => continue,
+            };
+            lines.entry(text_of(record, "id")).or_default().push(record);
+        }
+        events
+    }
+
+    fn step(&self, begin: &Value) -> Step {
+        let begins = self.begins.get(text_of(begin, "id")).map(Vec::as_slice).unwrap_or_default();
+        let text = begins.iter().find_map(|begin| text(begin));
+        let named = |field: &str| begins.iter().find_map(|begin| begin[field].as_str()).unwrap_or_default().to_owned();
+        let (statement, portal) = (named("statement"), named("portal"));
+        let stage = text_of(begin, "stage").to_owned();
+        let name = match (statement.is_empty(), portal.is_empty() || stage == "parse") {
+            (true, true) => "<unnamed>".to_owned(),
+            (true, false) => format!("<unnamed>/{portal}"),
+            (false, true) => statement,
+            (false, false) => format!("{statement}/{portal}"),
+        };
+        let tagged = begins.iter().any(|begin| begin["tagged"] == true) || stage == "bind" || stage == "execute";
+        Step {
+            fate: self.fate(begin, begins.last().copied(), text.as_ref()),
+            tag: if tagged { tag(&begin["caller"]) } else { String::new() },
+            text,
+            name,
+            function: begin["function_oid"].as_u64(),
+            stage,
+        }
+    }
+
+    /// A message that a later one of the same event follows has passed; the last one's fate is the event's end.
+    fn fate(&self, begin: &Value, last: Option<&Value>, text: Option<&Text>) -> Fate {
+        if last != Some(begin) {
+            return Fate::Passed;
+        }
+        let ends = self.ends.get(text_of(begin, "id")).map(Vec::as_slice).unwrap_or_default();
+        if let Some(failed) = ends.iter().find_map(|end| end["sqlstate"].as_str()) {
+            return Fate::Failed(failed.to_owned());
+        }
+        let Some(end) = ends.last() else { return Fate::Unknown };
+        match text_of(end, "outcome") {
+            "skipped" => Fate::Skipped,
+            "unknown" => Fate::Unknown,
+            "ok" if begin["stage"] == "execute" && end["command"].is_null() && text.is_some_and(Text::is_blank) => {
+                Fate::Empty
+            }
+            _ => Fate::Passed,
+        }
+    }
+}
+
+impl Text {
+    /// Nothing but spaces and semicolons; what else is empty (comments) no driver here sends.
+    fn is_blank(&self) -> bool {
+        self.head.chars().all(|c| c.is_whitespace() || c == ';')
+    }
+
+    /// Whether this is the text of which we know the start and the length.
+    pub fn is(&self, whole: &str) -> bool {
+        if self.head.len() == self.bytes {
+            return whole == self.head;
+        }
+        whole.starts_with(&self.head) && whole.len() > self.head.len() && whole.len() <= self.bytes
+    }
+}
+
+fn text(begin: &Value) -> Option<Text> {
+    let bytes = usize::try_from(begin["text_bytes"].as_u64()?).ok()?;
+    let head = match (begin["text"].as_str(), begin["text_base64"].as_str()) {
+        (Some(text), _) => text.to_owned(),
+        (_, Some(encoded)) => {
+            let bytes = base64::engine::general_purpose::STANDARD.decode(encoded).expect("base64");
+            String::from_utf8_lossy(&bytes).into_owned()
+        }
+        _ => return None,
+    };
+    Some(Text { head, bytes })
+}
+
+/// The comment that a consumer of PostgreSQL's log expects of this caller (README, "What the tag means").
+pub fn tag(caller: &Value) -> String {
+    let value = |field: &str| encoded(text_of(caller, field));
+    let (app, label) = (value("app"), value("label"));
+    format!("/*app='{app}',caller='{label}',oid='{}',tid='{}'*/ ", value("object_id"), value("tenant"))
+}
+
+fn encoded(value: &str) -> String {
+    let mut out = String::new();
+    for byte in value.bytes() {
+        if byte.is_ascii_alphanumeric() || b"._~-".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            write!(out, "%{byte:02X}").expect("a string takes everything");
+        }
+    }
+    out
+}
+
+fn text_of<'a>(value: &'a Value, field: &str) -> &'a str {
+    value[field].as_str().unwrap_or_default()
+}
