@@ -41,14 +41,15 @@ async function parametersText(session) {
   return Object.values((await session.query(text, ['41', TEXT, null])).rows[0])
 }
 
-// A Buffer travels in binary, and `binary` asks for binary results.
+// A Buffer travels in binary. Results stay in text: the driver decodes every field as UTF-8 first (pg-protocol,
+// `parseDataRowMessage`), which no binary value survives.
 async function parametersBinary(session) {
   const four = Buffer.alloc(4)
   four.writeInt32BE(41)
   const eight = Buffer.alloc(8)
   eight.writeDoubleBE(0.5)
   const text = 'select $1::int4 + 1 as a, $2::bytea as b, $3::float8 as c'
-  const { rows } = await session.query({ text, values: [four, Buffer.from([0, 1, 255]), eight], binary: true })
+  const { rows } = await session.query({ text, values: [four, Buffer.from([0, 1, 255]), eight] })
   return [rows[0].a, rows[0].b.toString('hex'), rows[0].c]
 }
 

@@ -37,7 +37,7 @@ def rows(script, arguments=()):
 
 
 def parameters_text():
-    line = psql("select $1::int + 1, $2::text, ($3::text = '')\n\\bind 41 :'text' '' \\g\n", ["-v", f"text={TEXT}"])
+    line = psql("select $1::int + 1, $2::text, ($3::text = '')\n\\bind 41 :text '' \\g\n", ["-v", f"text={TEXT}"])
     number, text, empty = line.split("|")
     return number, text, empty == "t"
 

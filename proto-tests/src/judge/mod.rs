@@ -9,7 +9,7 @@ mod steps;
 
 use crate::records::Records;
 use log::Line;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use steps::{Fate, Process, Step};
 
 /// What the server was told to log.
@@ -93,7 +93,7 @@ pub fn judge(mode: Mode, log: &str, records: &Records) -> Verdict {
     }
     for (pid, process) in &mut processes {
         let lines = by_process.remove(pid).unwrap_or_default();
-        Trial { mode, process, lines, verdict: &mut verdict }.run();
+        Trial { mode, process, lines, failed: HashSet::new(), verdict: &mut verdict }.run();
     }
     verdict
 }
@@ -103,6 +103,8 @@ struct Trial<'a> {
     mode: Mode,
     process: &'a mut Process,
     lines: VecDeque<Line>,
+    /// Events whose error has been found: the rest of their messages was skipped.
+    failed: HashSet<String>,
     verdict: &'a mut Verdict,
 }
 
@@ -129,6 +131,14 @@ impl Trial<'_> {
             Fate::Passed => self.must(step),
             Fate::Unknown => {
                 if self.lines.front().is_some_and(|line| step.wrote(self.mode, line) == Match::Yes) {
+                    self.must(step);
+                }
+            }
+            Fate::Failed(_) | Fate::MayHaveFailed(_) if self.failed.contains(&step.event) => {}
+            Fate::MayHaveFailed(sqlstate) => {
+                if self.lines.front().is_some_and(|line| step.failed_with(sqlstate, line)) {
+                    self.must_fail(step, sqlstate);
+                } else {
                     self.must(step);
                 }
             }
@@ -179,6 +189,7 @@ impl Trial<'_> {
 
     /// The next line is this message's error.
     fn must_fail(&mut self, step: &Step, sqlstate: &str) {
+        self.failed.insert(step.event.clone());
         let fits = |line: &Line| matches!(line.severity.as_str(), "ERROR" | "FATAL") && line.sqlstate == sqlstate;
         let Some(line) = self.next_if(fits) else {
             let next = self.lines.front().map_or("nothing more".to_owned(), shown);
@@ -265,6 +276,15 @@ impl Step {
             }
             None => Match::No,
         }
+    }
+
+    /// Whether a line is this message's error: of this SQLSTATE, and of this text in anybody's name.
+    fn failed_with(&self, sqlstate: &str, line: &Line) -> bool {
+        let of_text = |statement: &str| {
+            let bare = statement.strip_prefix("/*app=").and_then(|rest| Some(rest.split_once("*/ ")?.1));
+            self.text.as_ref().is_some_and(|text| text.is(bare.unwrap_or(statement)))
+        };
+        line.severity == "ERROR" && line.sqlstate == sqlstate && line.statement.as_deref().is_some_and(of_text)
     }
 
     fn shown(&self) -> String {

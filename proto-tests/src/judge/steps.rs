@@ -13,8 +13,11 @@ pub enum Fate {
     Passed,
     /// The server did it and there was nothing to do: an Execute of an empty statement.
     Empty,
-    /// The server reported this SQLSTATE.
+    /// The server reported this SQLSTATE for this message, or for an earlier one of the same event.
     Failed(String),
+    /// It passed, or this is the SQLSTATE that it failed with: the record of an event does not say at which of its
+    /// messages it failed, and what followed was skipped.
+    MayHaveFailed(String),
     /// The server passed over it after an earlier error.
     Skipped,
     /// The session ended first.
@@ -33,6 +36,8 @@ pub struct Text {
 /// One recorded message.
 #[derive(Debug, Clone)]
 pub struct Step {
+    /// The event's id.
+    pub event: String,
     /// `query`, `parse`, `bind`, `execute`, `function_call`.
     pub stage: String,
     /// What became of it.
@@ -129,6 +134,7 @@ impl<'a> Events<'a> {
         };
         let tagged = begins.iter().any(|begin| begin["tagged"] == true) || stage == "bind" || stage == "execute";
         Step {
+            event: text_of(begin, "id").to_owned(),
             fate: self.fate(begin, begins.last().copied(), text.as_ref()),
             tag: if tagged { tag(&begin["caller"]) } else { String::new() },
             text,
@@ -140,12 +146,13 @@ impl<'a> Events<'a> {
 
     /// A message that a later one of the same event follows has passed; the last one's fate is the event's end.
     fn fate(&self, begin: &Value, last: Option<&Value>, text: Option<&Text>) -> Fate {
-        if last != Some(begin) {
-            return Fate::Passed;
-        }
         let ends = self.ends.get(text_of(begin, "id")).map(Vec::as_slice).unwrap_or_default();
-        if let Some(failed) = ends.iter().find_map(|end| end["sqlstate"].as_str()) {
-            return Fate::Failed(failed.to_owned());
+        let failed = ends.iter().find_map(|end| end["sqlstate"].as_str()).map(str::to_owned);
+        match (last == Some(begin), failed) {
+            (true, Some(failed)) => return Fate::Failed(failed),
+            (false, Some(failed)) => return Fate::MayHaveFailed(failed),
+            (false, None) => return Fate::Passed,
+            (true, None) => {}
         }
         let Some(end) = ends.last() else { return Fate::Unknown };
         match text_of(end, "outcome") {

@@ -143,6 +143,24 @@ fn another_text_or_sqlstate_is_a_fault() {
 }
 
 #[test]
+fn a_group_that_fails_at_its_parse_has_one_error_and_nothing_after_it() {
+    let mut group: Vec<Value> =
+        records().into_iter().filter(|record| !["s.0", "s.1"].iter().any(|id| record["id"] == *id)).collect();
+    let end = group.last_mut().unwrap();
+    (end["outcome"], end["sqlstate"]) = ("error".into(), "42703".into());
+    let error = line("42703 ERROR:  no such column") + &line(&format!("42703 STATEMENT:  {TAG}select 2"));
+    for mode in [Mode::Statements, Mode::Durations] {
+        tried(mode, std::slice::from_ref(&error), &group).holds(1);
+        assert!(!tried(mode, &[], &group).faults.is_empty(), "no error");
+        assert!(!tried(mode, &[error.clone(), error.clone()], &group).faults.is_empty(), "two errors");
+        let forged = error.replace("analyst%40", "somebody%40");
+        assert!(!tried(mode, &[forged], &group).faults.is_empty(), "another caller's error");
+    }
+    let executed = line(&format!("00000 LOG:  execute <unnamed>: {TAG}select 2"));
+    assert!(!tried(Mode::Statements, &[error, executed], &group).faults.is_empty(), "it ran after its error");
+}
+
+#[test]
 #[should_panic(expected = "the scripts must cause 5")]
 fn too_few_lines_do_not_hold() {
     tried(Mode::Statements, &statements(), &records()).holds(5);
