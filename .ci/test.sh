@@ -14,7 +14,9 @@ step 'clippy' cargo clippy --locked --workspace --all-targets -- -D warnings
 step 'clippy without the demo' cargo clippy --locked -p pgpassport --no-default-features -- -D warnings
 step 'rustdoc' env RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --document-private-items
 step 'build' cargo build --locked
+step 'drivers' bash .ci/drivers.sh
 tests 'unit tests' cargo test --locked -p pgpassport
 tests 'through the wire' cargo test --locked -p proto-tests
+cat "$target/drivers/report.txt" 2>/dev/null
 step 'production build without demo or simulator' bash .ci/production-build.sh
 report

@@ -6,6 +6,9 @@ use serde_json::Value;
 use std::collections::HashMap;
 use std::fmt::Write;
 
+/// What PostgreSQL's log calls the statement without a name.
+pub const UNNAMED: &str = "<unnamed>";
+
 /// What became of one message, as our records tell it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fate {
@@ -20,6 +23,8 @@ pub enum Fate {
     MayHaveFailed(String),
     /// The server passed over it after an earlier error.
     Skipped,
+    /// The server skipped this message or a later one of the same event.
+    MayHaveBeenSkipped,
     /// The session ended first.
     Unknown,
 }
@@ -127,8 +132,8 @@ impl<'a> Events<'a> {
         let (statement, portal) = (named("statement"), named("portal"));
         let stage = text_of(begin, "stage").to_owned();
         let name = match (statement.is_empty(), portal.is_empty() || stage == "parse") {
-            (true, true) => "<unnamed>".to_owned(),
-            (true, false) => format!("<unnamed>/{portal}"),
+            (true, true) => UNNAMED.to_owned(),
+            (true, false) => format!("{UNNAMED}/{portal}"),
             (false, true) => statement,
             (false, false) => format!("{statement}/{portal}"),
         };
@@ -151,6 +156,7 @@ impl<'a> Events<'a> {
         match (last == Some(begin), failed) {
             (true, Some(failed)) => return Fate::Failed(failed),
             (false, Some(failed)) => return Fate::MayHaveFailed(failed),
+            (false, None) if ends.iter().any(|end| end["outcome"] == "skipped") => return Fate::MayHaveBeenSkipped,
             (false, None) => return Fate::Passed,
             (true, None) => {}
         }
@@ -167,9 +173,24 @@ impl<'a> Events<'a> {
 }
 
 impl Text {
-    /// Nothing but spaces and semicolons; what else is empty (comments) no driver here sends.
+    /// Nothing but spaces, semicolons and comments (`scan.l`: those with `*` nest).
     fn is_blank(&self) -> bool {
-        self.head.chars().all(|c| c.is_whitespace() || c == ';')
+        let mut rest = self.head.as_str();
+        let mut depth = 0_u32;
+        while let Some(c) = rest.chars().next() {
+            let inside = depth > 0;
+            if rest.starts_with("/*") || (inside && rest.starts_with("*/")) {
+                depth = if rest.starts_with("/*") { depth + 1 } else { depth - 1 };
+                rest = &rest[2..];
+            } else if !inside && rest.starts_with("--") {
+                rest = rest.split_once('\n').map_or("", |(_, rest)| rest);
+            } else if inside || c.is_whitespace() || c == ';' {
+                rest = &rest[c.len_utf8()..];
+            } else {
+                return false;
+            }
+        }
+        depth == 0
     }
 
     /// Whether this is the text of which we know the start and the length.
@@ -215,4 +236,26 @@ fn encoded(value: &str) -> String {
 
 fn text_of<'a>(value: &'a Value, field: &str) -> &'a str {
     value[field].as_str().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Text;
+
+    #[test]
+    fn only_what_says_nothing_is_blank() {
+        for (text, blank) in [
+            ("", true),
+            (" ;\n;", true),
+            ("-- nothing", true),
+            ("-- nothing\n/* nor /* this */ */ ;", true),
+            ("select 1", false),
+            ("-- nothing\nselect 1", false),
+            ("/* a /* b */ select 1 */ select 2", false),
+            ("*/", false),
+            ("/* open", false),
+        ] {
+            assert_eq!(Text { head: text.to_owned(), bytes: text.len() }.is_blank(), blank, "{text:?}");
+        }
+    }
 }

@@ -3,7 +3,7 @@
 //! It has no parameters in text (`PgArguments` are encoded in binary only), no pipeline and no cancel: none among
 //! `PgConnection`'s calls (<https://docs.rs/sqlx/latest/sqlx/struct.PgConnection.html>).
 
-use super::{CURSOR_BATCH, CURSOR_ROWS, Error, LARGE_REPEATS, LARGE_UNIT, TEXT};
+use super::{CURSOR_BATCH, CURSOR_ROWS, Error, LARGE_REPEATS, LARGE_UNIT, TEXT, hex};
 use futures_util::TryStreamExt;
 use md5::{Digest, Md5};
 use proto_tests::chain::Chain;
@@ -60,8 +60,7 @@ async fn binary(pool: &PgPool) -> Result<String, Error> {
     if row.3 != TEXT {
         return Err("another text came back".into());
     }
-    let bytes: String = row.1.iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(format!("{}|{bytes}|{}", row.0, row.2))
+    Ok(format!("{}|{}|{}", row.0, hex(&row.1), row.2))
 }
 
 async fn prepared(pool: &PgPool) -> Result<String, Error> {

@@ -1,6 +1,6 @@
 //! tokio-postgres, <https://docs.rs/tokio-postgres>.
 
-use super::{CURSOR_BATCH, CURSOR_ROWS, Error, LARGE_REPEATS, LARGE_UNIT, TEXT, joined};
+use super::{CURSOR_BATCH, CURSOR_ROWS, Error, LARGE_REPEATS, LARGE_UNIT, TEXT, hex, joined};
 use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt, StreamExt, TryStreamExt, pin_mut, stream};
 use md5::{Digest, Md5};
@@ -70,8 +70,7 @@ async fn text(client: &Client) -> Result<String, Error> {
 async fn binary(client: &Client) -> Result<String, Error> {
     let parameters: &[&(dyn ToSql + Sync)] = &[&41_i32, &[0_u8, 1, 255].as_slice(), &0.5_f64];
     let row = client.query_one("select $1::int4 + 1, $2::bytea, $3::float8", parameters).await?;
-    let bytes: String = row.get::<_, &[u8]>(1).iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(format!("{}|{bytes}|{}", row.get::<_, i32>(0), row.get::<_, f64>(2)))
+    Ok(format!("{}|{}|{}", row.get::<_, i32>(0), hex(row.get(1)), row.get::<_, f64>(2)))
 }
 
 async fn prepared(client: &Client) -> Result<String, Error> {
@@ -161,7 +160,7 @@ async fn notify(chain: &Chain, login: &Login, another: &Client) -> Result<String
     config.user(&login.user).dbname(&login.database).password(&login.password);
     config.ssl_mode(tokio_postgres::config::SslMode::Disable);
     let (listener, mut connection) = config.connect_raw(chain.tls().await?, NoTls).await?;
-    let (heard, mut hears) = tokio::sync::mpsc::unbounded_channel();
+    let (heard, mut payloads) = tokio::sync::mpsc::unbounded_channel();
     let polling = tokio::spawn(async move {
         let mut messages = stream::poll_fn(move |context| connection.poll_message(context));
         while let Some(Ok(message)) = messages.next().await {
@@ -172,7 +171,8 @@ async fn notify(chain: &Chain, login: &Login, another: &Client) -> Result<String
     });
     listener.batch_execute("listen orders_changed").await?;
     another.batch_execute("notify orders_changed, '42'").await?;
-    let payload = tokio::time::timeout(Duration::from_secs(10), hears.recv()).await?.ok_or("the connection ended")?;
+    let payload =
+        tokio::time::timeout(Duration::from_secs(10), payloads.recv()).await?.ok_or("the connection ended")?;
     drop(listener);
     polling.await?;
     Ok(payload)
