@@ -21,8 +21,8 @@ build: ## the proxy with its demo, in debug
 	@bash .ci/prepare.sh
 	@bash .ci/build.sh
 
-test: ## formatting, lints, docs, unit tests, the chain through psql and tokio-postgres
-	@bash .ci/prepare.sh
+test: ## formatting, lints, docs, unit tests, the chain through real drivers, the database's log as judge
+	@bash .ci/prepare.sh --drivers
 	@bash .ci/test.sh
 
 suites: ## what is slow, in bare Debians: the Dockerfiles' build steps, and fresh as a user (needs root)

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What a fresh Debian (12 or 13) lacks for building, testing and the demo. Installs only what is missing:
-# as root, else through sudo; when neither works it prints the line to run and stops.
+# as root, else through sudo; when neither works it prints the line to run and stops. With --drivers: also what the
+# drivers of proto-tests need.
 set -euo pipefail
 
 main() {
@@ -37,6 +38,12 @@ missing_packages() {
   [[ -s /etc/ssl/certs/ca-certificates.crt ]] || echo ca-certificates
   compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || echo postgresql
   command -v psql >/dev/null || echo postgresql-client
+  [[ -n ${drivers:-} ]] || return 0
+  python3 -c 'import ensurepip, venv' 2>/dev/null || printf '%s\n' python3 python3-venv
+  command -v node >/dev/null || echo nodejs
+  command -v npm >/dev/null || echo npm
+  command -v javac >/dev/null || echo default-jdk-headless
+  [[ -e /usr/share/java/postgresql.jar ]] || echo libpostgresql-jdbc-java
 }
 
 # Debian's postgresql package creates and starts a cluster on port 5432. Nobody here asked for one: the drop-in
@@ -63,6 +70,10 @@ case "${1:-}" in
   --install)
     shift
     install_packages "$@"
+    ;;
+  --drivers)
+    drivers=1
+    main
     ;;
   *) main ;;
 esac

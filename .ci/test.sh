@@ -15,7 +15,9 @@ step 'clippy without the demo' cargo clippy --locked -p pgpassport --no-default-
 step 'rustdoc' env RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --document-private-items
 # Always the whole workspace: a package alone has other features, and its dependencies would be built twice.
 step 'build' cargo build --locked --workspace --all-targets
+step 'drivers' bash .ci/drivers.sh
 tests 'unit tests' cargo test --locked --workspace --no-fail-fast --lib --bins
 tests 'module order and the chain through the wire' cargo test --locked --workspace --test '*' --no-fail-fast
+cat "$target/drivers/report.txt" 2>/dev/null
 step 'production build without demo or simulator' bash .ci/production-build.sh
 report

@@ -1,10 +1,13 @@
 //! Drives the built proxy from outside: the simulated cloud in this process, the proxy as a child process, and
-//! clients on the wire (psql, tokio-postgres, and one that sends what it likes).
+//! clients on the wire (psql, tokio-postgres, one that sends what it likes, and real drivers); the [`judge`] compares
+//! what PostgreSQL logged with what the proxy recorded.
 //!
 //! A test starts with a [`chain::Chain`]: everything a caller needs, joined and ready, gone when it is dropped.
 
 pub mod chain;
+pub mod drivers;
 pub mod http;
+pub mod judge;
 pub mod ports;
 pub mod proxy;
 pub mod psql;

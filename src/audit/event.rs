@@ -47,7 +47,8 @@ pub enum Event<'a> {
     Begin(Begin<'a>),
     /// What became of it.
     End(End<'a>),
-    /// The server reported an error at Sync (a deferred constraint, say): what ran before it did not commit.
+    /// The server reported an error outside any event, at Sync (a deferred constraint, say), Describe or Close: what
+    /// ran before it in the same implicit transaction did not commit.
     SyncError {
         /// SQLSTATE.
         sqlstate: String,

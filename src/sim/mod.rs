@@ -72,6 +72,18 @@ pub enum Error {
 pub struct CloudOptions {
     /// The instance's server certificate; can be changed later by [`Cloud::present`].
     pub server_certificate: ServerCertificate,
+    /// The PostgreSQL behind the instance.
+    pub postgres: PostgresOptions,
+}
+
+/// Which PostgreSQL runs behind the instance, and how; by default the newest that is installed, logging every
+/// statement.
+#[derive(Debug, Clone, Default)]
+pub struct PostgresOptions {
+    /// Folder of `initdb` and `postgres`. They run as an unprivileged user, who must be able to read them.
+    pub bin: Option<PathBuf>,
+    /// Lines of `postgresql.conf` that override the simulator's.
+    pub settings: String,
 }
 
 /// What the instance shows to its clients.

@@ -3,9 +3,9 @@
 //! Runs as an unprivileged user when this process is root. The socket's folder is 0700, and only the simulated
 //! instance, which has checked the caller, connects there.
 
-use super::Error;
 use super::instance::users;
 use super::watchdog::{Unprivileged, Watchdog, run_as};
+use super::{Error, PostgresOptions};
 use std::fmt::Write as _;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, chown};
@@ -44,14 +44,15 @@ pub(super) struct Postgres {
 
 impl Postgres {
     /// Makes a cluster, starts it and creates users, database and rows.
-    pub(super) async fn start() -> Result<Self, Error> {
-        let bin = bin_folder()?;
+    pub(super) async fn start(options: PostgresOptions) -> Result<Self, Error> {
+        let PostgresOptions { bin, settings } = options;
+        let bin = bin.map_or_else(bin_folder, with_initdb)?;
         let user = unprivileged()?;
         let folder = folder(user)?;
         let layout = Layout::of(&folder)?;
         let made = {
             let (bin, layout) = (bin.clone(), layout.clone());
-            tokio::task::spawn_blocking(move || layout.initialise(&bin, user)).await
+            tokio::task::spawn_blocking(move || layout.initialise(&bin, user, &settings)).await
         };
         if let Err(error) = made.unwrap_or_else(|error| Err(Error::Postgres(error.to_string()))) {
             let _ = std::fs::remove_dir_all(&folder);
@@ -131,7 +132,7 @@ impl Layout {
         Ok(layout)
     }
 
-    fn initialise(&self, bin: &Path, user: Option<Unprivileged>) -> Result<(), Error> {
+    fn initialise(&self, bin: &Path, user: Option<Unprivileged>, more: &str) -> Result<(), Error> {
         make_folder(&self.socket, user)?;
         let mut initdb = Command::new(bin.join("initdb"));
         run_as(&mut initdb, user);
@@ -145,7 +146,7 @@ impl Layout {
             let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
             return Err(Error::Postgres(format!("initdb: {stderr}")));
         }
-        let settings = settings(&self.socket);
+        let settings = format!("{}{more}\n", settings(&self.socket));
         let file = self.data.join("postgresql.auto.conf");
         std::fs::write(&file, settings).map_err(|source| Error::io("write PostgreSQL's settings", source))
     }
@@ -198,8 +199,7 @@ fn tables() -> String {
 /// The server's programs: what the environment names, else the newest that Debian installed.
 fn bin_folder() -> Result<PathBuf, Error> {
     if let Some(folder) = std::env::var_os("PGPASSPORT_POSTGRES_BIN") {
-        let folder = PathBuf::from(folder);
-        return if folder.join("initdb").is_file() { Ok(folder) } else { Err(Error::NoPostgres) };
+        return with_initdb(PathBuf::from(folder));
     }
     let versions = std::fs::read_dir("/usr/lib/postgresql").map_err(|_| Error::NoPostgres)?;
     let number = |path: &Path| path.file_name()?.to_str()?.parse::<u32>().ok();
@@ -210,6 +210,10 @@ fn bin_folder() -> Result<PathBuf, Error> {
         .max()
         .map(|(_, bin)| bin)
         .ok_or(Error::NoPostgres)
+}
+
+fn with_initdb(folder: PathBuf) -> Result<PathBuf, Error> {
+    if folder.join("initdb").is_file() { Ok(folder) } else { Err(Error::NoPostgres) }
 }
 
 /// The user PostgreSQL runs as: `None` is this process's own; it refuses to run as root.

@@ -36,7 +36,8 @@ pub(super) async fn cloud(options: CloudOptions) -> Result<Cloud, Error> {
     let name = world::instance().map_err(|error| Error::Certificate(error.to_string()))?;
     let instance = Instance::new(name, gates.instance.address(), options.server_certificate, clock.now())?;
     let instance = Arc::new(instance);
-    let (entra, postgres) = tokio::join!(start_entra(urls.entra.clone(), clock.clone()), Postgres::start());
+    let (entra, postgres) =
+        tokio::join!(start_entra(urls.entra.clone(), clock.clone()), Postgres::start(options.postgres));
     let (entra, postgres) = (entra?, postgres?);
     let google = Arc::new(Google::new(Arc::clone(&entra), clock.clone(), Arc::clone(&instance)));
     let ca = Authority::root("Simulated Cloud CA")?;

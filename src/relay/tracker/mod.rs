@@ -179,7 +179,7 @@ impl Tracker {
         self.book.take_ends()
     }
 
-    /// SQLSTATEs of errors that the server raised at Sync itself.
+    /// SQLSTATEs of errors that the server raised at what is no event: at Sync itself, at a Describe or a Close.
     pub fn take_sync_errors(&mut self) -> Vec<String> {
         std::mem::take(&mut self.sync_errors)
     }

@@ -65,7 +65,11 @@ impl Tracker {
                 let progress = Progress { failed: Some(sqlstate.to_owned()), ..Progress::default() };
                 self.book.close(event, outcome, &progress, now);
             }
-            Kind::Describe | Kind::CloseStatement { .. } | Kind::ClosePortal { .. } | Kind::CopyEnd => {}
+            // It has no event, but what ran before it in the same implicit transaction does not commit.
+            Kind::Describe | Kind::CloseStatement { .. } | Kind::ClosePortal { .. } => {
+                self.sync_errors.push(sqlstate.to_owned());
+            }
+            Kind::CopyEnd => {}
         }
         self.skip_to_sync(front, now);
     }

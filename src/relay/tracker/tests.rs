@@ -213,6 +213,19 @@ fn an_error_at_sync_is_no_statements_error() {
 }
 
 #[test]
+fn an_error_at_describe_belongs_to_no_event_and_is_told() {
+    let mut s = Session::new();
+    s.parse("", "insert into t values (1)");
+    s.bind("", "");
+    s.execute("");
+    s.tracker.describe();
+    s.tracker.sync();
+    s.server("1 2 C(INSERT_0_1) E(26000) Z(I)");
+    assert_eq!(s.ends(), ["0.0:ok INSERT 1"]);
+    assert_eq!(s.tracker.take_sync_errors(), ["26000"], "it undid the insert: the record must show it");
+}
+
+#[test]
 fn a_cancelled_statement_says_so_and_a_lost_one_is_unknown() {
     let mut s = Session::new();
     s.query();

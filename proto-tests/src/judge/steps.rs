@@ -1,0 +1,261 @@
+//! Our records, as what each message must have caused at the server.
+
+use crate::records::Records;
+use base64::Engine;
+use serde_json::Value;
+use std::collections::HashMap;
+use std::fmt::Write;
+
+/// What PostgreSQL's log calls the statement without a name.
+pub const UNNAMED: &str = "<unnamed>";
+
+/// What became of one message, as our records tell it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    /// The server did it.
+    Passed,
+    /// The server did it and there was nothing to do: an Execute of an empty statement.
+    Empty,
+    /// The server reported this SQLSTATE for this message, or for an earlier one of the same event.
+    Failed(String),
+    /// It passed, or this is the SQLSTATE that it failed with: the record of an event does not say at which of its
+    /// messages it failed, and what followed was skipped.
+    MayHaveFailed(String),
+    /// The server passed over it after an earlier error.
+    Skipped,
+    /// The server skipped this message or a later one of the same event.
+    MayHaveBeenSkipped,
+    /// The session ended first.
+    Unknown,
+}
+
+/// A statement's text: its start, and its length in bytes.
+#[derive(Debug, Clone, Default)]
+pub struct Text {
+    /// As far as it is recorded.
+    pub head: String,
+    /// Of the whole.
+    pub bytes: usize,
+}
+
+/// One recorded message.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// The event's id.
+    pub event: String,
+    /// `query`, `parse`, `bind`, `execute`, `function_call`.
+    pub stage: String,
+    /// What became of it.
+    pub fate: Fate,
+    /// The caller's tag, made anew from the record's caller.
+    pub tag: String,
+    /// The statement's text, if it is known.
+    pub text: Option<Text>,
+    /// `name` or `name/portal`, as PostgreSQL's log writes it.
+    pub name: String,
+    /// `FunctionCall`'s function.
+    pub function: Option<u64>,
+}
+
+/// All messages of the sessions of one server process.
+#[derive(Debug, Default)]
+pub struct Process {
+    /// The database user that the session record names.
+    pub user: String,
+    /// In the order of their begin lines.
+    pub steps: Vec<Step>,
+    /// SQLSTATEs of errors at Sync.
+    pub sync_errors: Vec<String>,
+}
+
+/// By server process.
+pub fn processes(records: &Records) -> HashMap<u32, Process> {
+    let (users, pids) = sessions(records);
+    let events = Events::of(records);
+    let mut processes: HashMap<u32, Process> = HashMap::new();
+    for record in records {
+        let Some(pid) = pids.get(text_of(record, "session")) else { continue };
+        let process = processes.entry(*pid).or_default();
+        match text_of(record, "event") {
+            "session_open" => process.user.clone_from(&users[text_of(record, "session")]),
+            "begin" => process.steps.push(events.step(record)),
+            "sync_error" => process.sync_errors.push(text_of(record, "sqlstate").to_owned()),
+            _ => {}
+        }
+    }
+    processes
+}
+
+type BySession<T> = HashMap<String, T>;
+
+fn sessions(records: &Records) -> (BySession<String>, BySession<u32>) {
+    let (mut users, mut pids) = (HashMap::new(), HashMap::new());
+    for record in records {
+        let session = text_of(record, "session").to_owned();
+        match text_of(record, "event") {
+            "session_start" => drop(users.insert(session, text_of(record, "database_user").to_owned())),
+            "session_open" => {
+                let pid = record["backend_pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
+                pids.insert(session, pid.expect("a process id"));
+            }
+            _ => {}
+        }
+    }
+    (users, pids)
+}
+
+/// What is known of each event from all of its lines.
+#[derive(Debug, Default)]
+struct Events<'a> {
+    begins: HashMap<&'a str, Vec<&'a Value>>,
+    ends: HashMap<&'a str, Vec<&'a Value>>,
+}
+
+impl<'a> Events<'a> {
+    fn of(records: &'a Records) -> Self {
+        let mut events = Self::default();
+        for record in records {
+            let lines = match text_of(record, "event") {
+                "begin" => &mut events.begins,
+                "end" => &mut events.ends,
+                _ => continue,
+            };
+            lines.entry(text_of(record, "id")).or_default().push(record);
+        }
+        events
+    }
+
+    fn step(&self, begin: &Value) -> Step {
+        let begins = self.begins.get(text_of(begin, "id")).map(Vec::as_slice).unwrap_or_default();
+        let text = begins.iter().find_map(|begin| text(begin));
+        let named = |field: &str| begins.iter().find_map(|begin| begin[field].as_str()).unwrap_or_default().to_owned();
+        let (statement, portal) = (named("statement"), named("portal"));
+        let stage = text_of(begin, "stage").to_owned();
+        let name = match (statement.is_empty(), portal.is_empty() || stage == "parse") {
+            (true, true) => UNNAMED.to_owned(),
+            (true, false) => format!("{UNNAMED}/{portal}"),
+            (false, true) => statement,
+            (false, false) => format!("{statement}/{portal}"),
+        };
+        let tagged = begins.iter().any(|begin| begin["tagged"] == true) || stage == "bind" || stage == "execute";
+        Step {
+            event: text_of(begin, "id").to_owned(),
+            fate: self.fate(begin, begins.last().copied(), text.as_ref()),
+            tag: if tagged { tag(&begin["caller"]) } else { String::new() },
+            text,
+            name,
+            function: begin["function_oid"].as_u64(),
+            stage,
+        }
+    }
+
+    /// A message that a later one of the same event follows has passed; the last one's fate is the event's end.
+    fn fate(&self, begin: &Value, last: Option<&Value>, text: Option<&Text>) -> Fate {
+        let ends = self.ends.get(text_of(begin, "id")).map(Vec::as_slice).unwrap_or_default();
+        let failed = ends.iter().find_map(|end| end["sqlstate"].as_str()).map(str::to_owned);
+        match (last == Some(begin), failed) {
+            (true, Some(failed)) => return Fate::Failed(failed),
+            (false, Some(failed)) => return Fate::MayHaveFailed(failed),
+            (false, None) if ends.iter().any(|end| end["outcome"] == "skipped") => return Fate::MayHaveBeenSkipped,
+            (false, None) => return Fate::Passed,
+            (true, None) => {}
+        }
+        let Some(end) = ends.last() else { return Fate::Unknown };
+        match text_of(end, "outcome") {
+            "skipped" => Fate::Skipped,
+            "unknown" => Fate::Unknown,
+            "ok" if begin["stage"] == "execute" && end["command"].is_null() && text.is_some_and(Text::is_blank) => {
+                Fate::Empty
+            }
+            _ => Fate::Passed,
+        }
+    }
+}
+
+impl Text {
+    /// Nothing but spaces, semicolons and comments (`scan.l`: those with `*` nest).
+    fn is_blank(&self) -> bool {
+        let mut rest = self.head.as_str();
+        let mut depth = 0_u32;
+        while let Some(c) = rest.chars().next() {
+            let inside = depth > 0;
+            if rest.starts_with("/*") || (inside && rest.starts_with("*/")) {
+                depth = if rest.starts_with("/*") { depth + 1 } else { depth - 1 };
+                rest = &rest[2..];
+            } else if !inside && rest.starts_with("--") {
+                rest = rest.split_once('\n').map_or("", |(_, rest)| rest);
+            } else if inside || c.is_whitespace() || c == ';' {
+                rest = &rest[c.len_utf8()..];
+            } else {
+                return false;
+            }
+        }
+        depth == 0
+    }
+
+    /// Whether this is the text of which we know the start and the length.
+    pub fn is(&self, whole: &str) -> bool {
+        if self.head.len() == self.bytes {
+            return whole == self.head;
+        }
+        whole.starts_with(&self.head) && whole.len() > self.head.len() && whole.len() <= self.bytes
+    }
+}
+
+fn text(begin: &Value) -> Option<Text> {
+    let bytes = usize::try_from(begin["text_bytes"].as_u64()?).ok()?;
+    let head = match (begin["text"].as_str(), begin["text_base64"].as_str()) {
+        (Some(text), _) => text.to_owned(),
+        (_, Some(encoded)) => {
+            let bytes = base64::engine::general_purpose::STANDARD.decode(encoded).expect("base64");
+            String::from_utf8_lossy(&bytes).into_owned()
+        }
+        _ => return None,
+    };
+    Some(Text { head, bytes })
+}
+
+/// The comment that a consumer of PostgreSQL's log expects of this caller (README, "What the tag means").
+pub fn tag(caller: &Value) -> String {
+    let value = |field: &str| encoded(text_of(caller, field));
+    let (app, label) = (value("app"), value("label"));
+    format!("/*app='{app}',caller='{label}',oid='{}',tid='{}'*/ ", value("object_id"), value("tenant"))
+}
+
+fn encoded(value: &str) -> String {
+    let mut out = String::new();
+    for byte in value.bytes() {
+        if byte.is_ascii_alphanumeric() || b"._~-".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            write!(out, "%{byte:02X}").expect("a string takes everything");
+        }
+    }
+    out
+}
+
+fn text_of<'a>(value: &'a Value, field: &str) -> &'a str {
+    value[field].as_str().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Text;
+
+    #[test]
+    fn only_what_says_nothing_is_blank() {
+        for (text, blank) in [
+            ("", true),
+            (" ;\n;", true),
+            ("-- nothing", true),
+            ("-- nothing\n/* nor /* this */ */ ;", true),
+            ("select 1", false),
+            ("-- nothing\nselect 1", false),
+            ("/* a /* b */ select 1 */ select 2", false),
+            ("*/", false),
+            ("/* open", false),
+        ] {
+            assert_eq!(Text { head: text.to_owned(), bytes: text.len() }.is_blank(), blank, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! The judge must be able to condemn: agreed logs and records, then each doctored.
+
+use super::*;
+use serde_json::{Value, json};
+use std::io::Write;
+
+const TAG: &str = "/*app='8d1e',caller='analyst%40contoso.example',oid='2b8f',tid='6f9b'*/ ";
+
+/// Query, a failing Query, and Parse, Bind, Execute of one session.
+fn records() -> Vec<Value> {
+    let caller = json!({"app": "8d1e", "label": "analyst@contoso.example", "object_id": "2b8f", "tenant": "6f9b"});
+    let begin = |id: &str, stage: &str, text: Option<&str>| {
+        let mut line = json!({"event": "begin", "session": "s", "id": id, "stage": stage, "caller": caller});
+        if let Some(text) = text {
+            line["text"] = text.into();
+            line["text_bytes"] = text.len().into();
+            line["tagged"] = true.into();
+        }
+        line
+    };
+    let end = |id: &str, outcome: &str| json!({"event": "end", "session": "s", "id": id, "outcome": outcome, "command": "SELECT"});
+    let mut failed = end("s.1", "error");
+    failed["sqlstate"] = "42703".into();
+    vec![
+        json!({"event": "session_start", "session": "s", "database_user": "analyst@contoso.example"}),
+        json!({"event": "session_open", "session": "s", "backend_pid": 7}),
+        begin("s.0", "query", Some("select 1")),
+        end("s.0", "ok"),
+        begin("s.1", "query", Some("select nope")),
+        failed,
+        begin("s.2", "parse", Some("select 2")),
+        begin("s.2", "bind", None),
+        begin("s.2", "execute", None),
+        end("s.2", "ok"),
+    ]
+}
+
+fn line(text: &str) -> String {
+    format!("2026-11-22 05:05:05.123 UTC [7] analyst@contoso.example orders {text}\n")
+}
+
+fn statements() -> Vec<String> {
+    vec![
+        line(&format!("00000 LOG:  statement: {TAG}select 1")),
+        line(&format!("00000 LOG:  statement: {TAG}select nope")),
+        line("42703 ERROR:  column \"nope\" does not exist") + &line(&format!("42703 STATEMENT:  {TAG}select nope")),
+        line(&format!("00000 LOG:  execute <unnamed>: {TAG}select 2")),
+    ]
+}
+
+fn durations() -> Vec<String> {
+    let took = |text: &str| line(&format!("00000 LOG:  duration: 0.123 ms  {text}"));
+    vec![
+        took(&format!("statement: {TAG}select 1")),
+        line("42703 ERROR:  column \"nope\" does not exist") + &line(&format!("42703 STATEMENT:  {TAG}select nope")),
+        took(&format!("parse <unnamed>: {TAG}select 2")),
+        took(&format!("bind <unnamed>: {TAG}select 2")),
+        took(&format!("execute <unnamed>: {TAG}select 2")),
+    ]
+}
+
+fn tried(mode: Mode, log: &[String], records: &[Value]) -> Verdict {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    for record in records {
+        writeln!(file, "{record}").unwrap();
+    }
+    judge(mode, &log.concat(), &Records::read(file.path()))
+}
+
+#[test]
+fn what_agrees_holds_in_both_modes() {
+    let verdict = tried(Mode::Statements, &statements(), &records());
+    verdict.holds(4);
+    assert_eq!(verdict.agreed, Agreed { queries: 2, executes: 1, errors: 1, ..Agreed::default() });
+    tried(Mode::Durations, &durations(), &records()).holds(5);
+}
+
+#[test]
+fn any_line_missing_from_the_log_is_a_fault() {
+    for (mode, whole) in [(Mode::Statements, statements()), (Mode::Durations, durations())] {
+        for missing in 0..whole.len() {
+            // A failing Query that was never begun is what a syntax error looks like.
+            if mode == Mode::Statements && missing == 1 {
+                continue;
+            }
+            let mut log = whole.clone();
+            let gone = log.remove(missing);
+            assert!(!tried(mode, &log, &records()).faults.is_empty(), "{mode:?} without {gone}");
+        }
+    }
+}
+
+#[test]
+fn any_record_missing_is_a_fault() {
+    for (mode, log) in [(Mode::Statements, statements()), (Mode::Durations, durations())] {
+        for event in ["s.0", "s.1", "s.2"] {
+            let kept: Vec<Value> = records().into_iter().filter(|record| record["id"] != event).collect();
+            assert!(!tried(mode, &log, &kept).faults.is_empty(), "{mode:?} without {event}");
+        }
+    }
+    let nobody = tried(Mode::Statements, &statements(), &[]);
+    assert_eq!(nobody.faults.len(), 4, "lines of no session: {:?}", nobody.faults);
+}
+
+#[test]
+fn a_line_too_many_or_out_of_order_is_a_fault() {
+    for (mode, whole) in [(Mode::Statements, statements()), (Mode::Durations, durations())] {
+        for (at, extra) in whole.iter().enumerate() {
+            let mut log = whole.clone();
+            log.insert(at, extra.clone());
+            assert!(!tried(mode, &log, &records()).faults.is_empty(), "{mode:?} with {extra} twice");
+            let mut log = whole.clone();
+            log.reverse();
+            assert!(!tried(mode, &log, &records()).faults.is_empty(), "{mode:?} reversed");
+        }
+    }
+}
+
+#[test]
+fn another_caller_is_a_fault_on_every_line() {
+    for (mode, whole) in [(Mode::Statements, statements()), (Mode::Durations, durations())] {
+        for at in 0..whole.len() {
+            for (right, wrong) in
+                [(TAG, ""), ("analyst%40", "somebody%40"), ("2b8f", "2b80"), ("] analyst@", "] other@")]
+            {
+                let mut log = whole.clone();
+                log[at] = log[at].replace(right, wrong);
+                assert!(!tried(mode, &log, &records()).faults.is_empty(), "{mode:?}, {wrong:?} in {}", log[at]);
+            }
+        }
+    }
+}
+
+#[test]
+fn another_text_or_sqlstate_is_a_fault() {
+    for (right, wrong) in [("select 1", "select 10"), ("select 2", "select"), ("42703 ERROR", "42P01 ERROR")] {
+        let log: Vec<String> = statements().iter().map(|line| line.replace(right, wrong)).collect();
+        assert!(!tried(Mode::Statements, &log, &records()).faults.is_empty(), "{wrong}");
+    }
+    let mut claimed: Vec<Value> = records();
+    claimed[9]["outcome"] = "skipped".into();
+    assert!(!tried(Mode::Statements, &statements(), &claimed).faults.is_empty(), "recorded as skipped, and it ran");
+}
+
+#[test]
+fn a_group_that_fails_at_its_parse_has_one_error_and_nothing_after_it() {
+    let mut group: Vec<Value> =
+        records().into_iter().filter(|record| !["s.0", "s.1"].iter().any(|id| record["id"] == *id)).collect();
+    let end = group.last_mut().unwrap();
+    (end["outcome"], end["sqlstate"]) = ("error".into(), "42703".into());
+    let error = line("42703 ERROR:  no such column") + &line(&format!("42703 STATEMENT:  {TAG}select 2"));
+    for mode in [Mode::Statements, Mode::Durations] {
+        tried(mode, std::slice::from_ref(&error), &group).holds(1);
+        assert!(!tried(mode, &[], &group).faults.is_empty(), "no error");
+        assert!(!tried(mode, &[error.clone(), error.clone()], &group).faults.is_empty(), "two errors");
+        let forged = error.replace("analyst%40", "somebody%40");
+        assert!(!tried(mode, &[forged], &group).faults.is_empty(), "another caller's error");
+    }
+    let executed = line(&format!("00000 LOG:  execute <unnamed>: {TAG}select 2"));
+    assert!(!tried(Mode::Statements, &[error, executed], &group).faults.is_empty(), "it ran after its error");
+}
+
+#[test]
+#[should_panic(expected = "the scripts must cause 5")]
+fn too_few_lines_do_not_hold() {
+    tried(Mode::Statements, &statements(), &records()).holds(5);
+}
