@@ -81,6 +81,14 @@ impl Setup {
         self
     }
 
+    /// Lines of the instance's section; `DIRECT_PORT` stands for the simulator's.
+    #[must_use]
+    pub fn instance(self, lines: &str) -> Self {
+        let section = format!("[instance.\"{}\"]\n", world::INSTANCE);
+        let with_lines = format!("{section}{lines}\n");
+        self.replace(&section, &with_lines)
+    }
+
     /// An environment variable of the proxy.
     #[must_use]
     pub fn environment(mut self, name: &str, value: &str) -> Self {
@@ -136,6 +144,7 @@ impl Prepared {
             assert!(text.contains(from), "the config has no {from:?}:\n{text}");
             text = text.replace(from, to);
         }
+        let text = text.replace("DIRECT_PORT", &self.cloud.direct_address().port().to_string());
         text
     }
 

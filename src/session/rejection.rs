@@ -338,6 +338,13 @@ fn login(error: &backend::Error) -> Rejection {
             format!("{error}; the token was not sent"),
             "Ask the operator whether the instance has cloudsql.iam_authentication on and the user is an IAM user.",
         ),
+        E::PasswordAsked => Rejection::new(
+            Blame::Database,
+            INVALID_AUTHORIZATION,
+            format!("{error}; the token was not sent"),
+            "Ask the operator whether the database user exists on the instance with its IAM type, and whether the \
+             instance takes automatic IAM authentication; login = \"token-as-password\" does without.",
+        ),
         E::Broken(_) | E::Unexpected(_) => {
             Rejection::new(Blame::Database, CONNECTION_FAILURE, "the instance broke off the login", LATER)
         }

@@ -118,6 +118,7 @@ pub struct Cloud {
     clock: Clock,
     offset: Arc<AtomicI64>,
     urls: Urls,
+    direct: SocketAddr,
 }
 
 /// Where the services are.
@@ -188,6 +189,10 @@ impl Cloud {
     /// Where the instance listens: 127.x.y.z:3307.
     pub fn instance_address(&self) -> SocketAddr {
         self.instance.address()
+    }
+    /// Where the instance listens for direct connections: port 5432 of the same address, unless that is taken.
+    pub fn direct_address(&self) -> SocketAddr {
+        self.direct
     }
     /// PostgreSQL's own log: `%m [%p] %u %d %e` and every statement.
     pub fn postgres_log(&self) -> &Path {

@@ -25,6 +25,7 @@ struct Gates {
     sql_admin: Gate,
     identity: Gate,
     instance: Gate,
+    direct: Gate,
 }
 
 /// Starts everything.
@@ -62,19 +63,23 @@ pub(super) async fn cloud(options: CloudOptions) -> Result<Cloud, Error> {
     for (gate, tls, service) in services {
         servers.spawn(https::serve(gate, tls, service));
     }
-    servers.spawn(server.serve(gates.instance));
-    Ok(Cloud { servers, postgres, state, entra, google, instance, faults, calls, clock, offset, urls })
+    let direct = gates.direct.address();
+    servers.spawn(server.clone().serve(gates.instance, instance::Path::Connector));
+    servers.spawn(server.serve(gates.direct, instance::Path::Direct));
+    Ok(Cloud { direct, servers, postgres, state, entra, google, instance, faults, calls, clock, offset, urls })
 }
 
 impl Gates {
     fn bind(faults: &Faults) -> Result<Self, Error> {
+        let (instance, direct) = instance::bind(faults)?;
         Ok(Self {
             entra: https::bind(Hop::EntraKeys, faults)?,
             sts: https::bind(Hop::Sts, faults)?,
             iam_credentials: https::bind(Hop::IamCredentials, faults)?,
             sql_admin: https::bind(Hop::SqlAdmin, faults)?,
             identity: https::bind(Hop::OwnIdentity, faults)?,
-            instance: instance::bind(faults)?,
+            instance,
+            direct,
         })
     }
 

@@ -77,6 +77,21 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "20: instance.\"demo-project:europe-west1:orders\".ip_type: must be \"public\" or \"private\" or \"psc\"",
     ),
     (
+        "[instance.\"demo-project:europe-west1:orders\"]",
+        "[instance.\"demo-project:europe-west1:orders\"]\nport = 5432",
+        "20: instance.\"demo-project:europe-west1:orders\".port: is for path = \"direct\"; the connector's port is always 3307",
+    ),
+    (
+        "[instance.\"demo-project:europe-west1:orders\"]",
+        "[instance.\"demo-project:europe-west1:orders\"]\npath = \"direct\"\nport = 65536",
+        "21: instance.\"demo-project:europe-west1:orders\".port: is out of bounds: 1 to 65535",
+    ),
+    (
+        "[instance.\"demo-project:europe-west1:orders\"]",
+        "[instance.\"demo-project:europe-west1:orders\"]\nlogin = \"password\"",
+        "20: instance.\"demo-project:europe-west1:orders\".login: must be \"token-as-password\" or \"token-in-certificate\"",
+    ),
+    (
         "[database.orders]\ninstance = \"demo-project:europe-west1:orders\"",
         "[database.orders]\ninstance = \"demo-project:europe-west1:order\"",
         "22: database.orders.instance: names no [instance.…]: \"demo-project:europe-west1:order\" is not there; did you mean \"demo-project:europe-west1:orders\"?",
