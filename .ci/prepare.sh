@@ -37,6 +37,8 @@ missing_packages() {
   [[ -s /etc/ssl/certs/ca-certificates.crt ]] || echo ca-certificates
   compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || echo postgresql
   command -v psql >/dev/null || echo postgresql-client
+  # For the test in a network namespace, which only root can have.
+  [[ $(id -u) -ne 0 ]] || command -v ip >/dev/null || echo iproute2
 }
 
 # Debian's postgresql package creates and starts a cluster on port 5432. Nobody here asked for one: the drop-in

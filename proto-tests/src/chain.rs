@@ -148,6 +148,26 @@ impl Prepared {
         text
     }
 
+    /// Changes a text of the config file that must be there, after the cloud has started.
+    #[must_use]
+    pub fn replace(mut self, from: &str, to: &str) -> Self {
+        self.setup.replacements.push((from.to_owned(), to.to_owned()));
+        std::fs::write(self.config_path(), self.config()).expect("the config is written");
+        self
+    }
+
+    /// An environment variable of the proxy.
+    #[must_use]
+    pub fn with_environment(mut self, name: &str, value: &Path) -> Self {
+        self.setup.environment.insert(name.to_owned(), value.display().to_string());
+        self
+    }
+
+    /// A folder for a test's own files.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// Where the proxy would listen.
     pub fn address(&self) -> std::net::SocketAddr {
         self.ports.0.address()

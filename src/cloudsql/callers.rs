@@ -214,7 +214,7 @@ mod tests {
         assert_eq!(bench.issued(), before + 1, "the seventh ended first");
         // An hour later all have ended; the next newcomer clears them away.
         bench.offset.store(3700, Ordering::Relaxed);
-        bench.get("a@x", "late", HOUR).await.unwrap();
+        assert!(bench.get("a@x", "late", HOUR).await.is_err(), "what is issued has ended too");
         assert_eq!(bench.certificates.cells.lock().unwrap().len(), 1);
     }
 }

@@ -63,6 +63,11 @@ pub(super) async fn cloud(options: CloudOptions) -> Result<Cloud, Error> {
     for (gate, tls, service) in services {
         servers.spawn(https::serve(gate, tls, service));
     }
+    if let Some(address) = options.metadata {
+        let gate = Gate::bind(address, Hop::OwnIdentity, faults.clone());
+        let gate = gate.map_err(|source| Error::io("bind the metadata server's address", source))?;
+        servers.spawn(https::serve(gate, None, google.metadata_service(calls.clone(), faults.clone())));
+    }
     let direct = gates.direct.address();
     servers.spawn(server.clone().serve(gates.instance, instance::Path::Connector));
     servers.spawn(server.serve(gates.direct, instance::Path::Direct));

@@ -44,7 +44,7 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     (
         "kind = \"azure-managed-identity\"",
         "kind = \"key-file\"",
-        "10: own_identity.kind: must be \"azure-managed-identity\"",
+        "10: own_identity.kind: must be \"azure-managed-identity\" or \"google-service-account-file\" or \"google-metadata\"",
     ),
     (
         "projects/1/locations/global/workloadIdentityPools/azure/providers/proxy",

@@ -253,6 +253,48 @@ fn paths_and_logins_that_can_be_gone_round_are_warned_of() {
 }
 
 #[test]
+fn googles_own_identities_need_no_provider() {
+    let start = MINIMAL.find("kind = \"azure").unwrap();
+    let end = MINIMAL.find("[issuer").unwrap();
+    let with = |lines: &str| format!("{}{lines}\n{}", &MINIMAL[..start], &MINIMAL[end..]);
+    let loaded = checked(&with("kind = \"google-metadata\"")).unwrap();
+    assert!(matches!(loaded.config.own_identity, OwnIdentityConfig::GoogleMetadata) && loaded.warnings.is_empty());
+
+    let folder = folder();
+    let path = folder.path().join("p.toml");
+    fs::write(&path, with("kind = \"google-service-account-file\"\nkey_file = \"key.json\"")).unwrap();
+    let key = rcgen::KeyPair::generate().unwrap().serialize_pem();
+    let file = |email: &str, uri: &str, key: &str| {
+        let content = serde_json::json!({
+            "type": "service_account", "client_email": email, "token_uri": uri, "private_key": key,
+        });
+        fs::write(folder.path().join("key.json"), content.to_string()).unwrap();
+        fs::set_permissions(folder.path().join("key.json"), fs::Permissions::from_mode(0o600)).unwrap();
+        load(&path).map_err(|problems| shown(&problems))
+    };
+    let (email, uri) = ("pgpassport@demo-project.iam.gserviceaccount.com", "https://oauth2.googleapis.com/token");
+    let loaded = file(email, uri, &key).unwrap();
+    assert!(matches!(loaded.config.own_identity, OwnIdentityConfig::GoogleServiceAccountFile { .. }));
+    assert_eq!(
+        shown(&loaded.warnings),
+        ["11: own_identity.key_file: is a secret that does not end by itself: prefer a managed identity or the \
+          metadata server"]
+    );
+    for (email, uri, key, says) in [
+        ("somebody@contoso.example", uri, key.as_str(), "client_email"),
+        (email, "http://oauth2.googleapis.com/token", &key, "token_uri must be https://"),
+        (email, "https://x.example/?secret", &key, "token_uri must end before"),
+        (email, uri, "-----BEGIN SECRET", "private_key is no"),
+    ] {
+        let found = file(email, uri, key).unwrap_err();
+        assert!(found.len() == 1 && found[0].contains(says) && !found[0].contains("BEGIN SECRET"), "{found:#?}");
+    }
+    fs::write(folder.path().join("key.json"), "{\"type\": \"external_account\"}").unwrap();
+    let found = shown(&load(&path).unwrap_err());
+    assert!(found[0].contains("is no service account's key"), "{found:#?}");
+}
+
+#[test]
 fn a_key_that_everybody_reads_is_a_warning() {
     let folder = folder();
     fs::set_permissions(folder.path().join("tls.key"), fs::Permissions::from_mode(0o644)).unwrap();
