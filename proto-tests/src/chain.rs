@@ -144,8 +144,7 @@ impl Prepared {
             assert!(text.contains(from), "the config has no {from:?}:\n{text}");
             text = text.replace(from, to);
         }
-        let text = text.replace("DIRECT_PORT", &self.cloud.direct_address().port().to_string());
-        text
+        text.replace("DIRECT_PORT", &self.cloud.direct_address().port().to_string())
     }
 
     /// Changes a text of the config file that must be there, after the cloud has started.

@@ -233,6 +233,16 @@ mod tests {
     }
 
     #[test]
+    fn an_error_text_never_repeats_the_login_token_that_a_certificate_was_to_carry() {
+        let login = Secret::new("ya29.callers".to_owned());
+        let body = json!({ "error": { "message": "bad ya29.callers", "status": "ya29.callers" } }).to_string();
+        for status in [400, 403, 429, 503] {
+            let error = without(judged(status, &body).unwrap_err(), Some(&login));
+            assert!(!format!("{error:?}").contains("callers"), "{error:?}");
+        }
+    }
+
+    #[test]
     fn an_error_text_is_bounded_and_never_repeats_the_token() {
         let body = json!({ "error": { "message": format!("bad ya29.own\r\n{}", "é".repeat(5000)) } }).to_string();
         let Err(Error::AdminRefused { message, .. }) = judged(400, &body) else { panic!("is a refusal") };

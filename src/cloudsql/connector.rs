@@ -35,7 +35,8 @@ const MAX_ADDRESSES: usize = 4;
 pub struct Connector {
     instances: HashMap<InstanceName, Instance>,
     deadlines: Deadlines,
-    connector_port: u16,
+    /// Of [`Route::Connector`].
+    port: u16,
 }
 
 impl Connector {
@@ -65,13 +66,13 @@ impl Connector {
             .into_iter()
             .map(|config| (config.name.clone(), Instance::new(config, Arc::clone(&source))))
             .collect();
-        Ok(Self { instances, deadlines, connector_port: CONNECTOR_PORT })
+        Ok(Self { instances, deadlines, port: CONNECTOR_PORT })
     }
 
     /// The same for servers that a test runs on another port.
     #[cfg(test)]
     pub(super) fn with_port(self, port: u16) -> Self {
-        Self { connector_port: port, ..self }
+        Self { port, ..self }
     }
 
     /// A new verified connection to the instance, for a session of this caller's. Cancel-safe: what was half done is
@@ -83,7 +84,7 @@ impl Connector {
             LoginMethod::TokenAsPassword => Arc::clone(&material.tls),
             LoginMethod::TokenInCertificate => instance.tls_for(&material, caller).await?,
         };
-        let tcp = self.connect(self.port(instance), &material.destination).await;
+        let tcp = self.connect(self.port_of(instance), &material.destination).await;
         self.handshake(instance, &material, tls, tcp).await
     }
 
@@ -112,9 +113,9 @@ impl Connector {
         }
     }
 
-    fn port(&self, instance: &Instance) -> u16 {
+    fn port_of(&self, instance: &Instance) -> u16 {
         match instance.config().route {
-            Route::Connector => self.connector_port,
+            Route::Connector => self.port,
             Route::Direct { port } => port,
         }
     }

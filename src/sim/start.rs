@@ -71,7 +71,7 @@ pub(super) async fn cloud(options: CloudOptions) -> Result<Cloud, Error> {
     let direct = gates.direct.address();
     servers.spawn(server.clone().serve(gates.instance, instance::Path::Connector));
     servers.spawn(server.serve(gates.direct, instance::Path::Direct));
-    Ok(Cloud { direct, servers, postgres, state, entra, google, instance, faults, calls, clock, offset, urls })
+    Ok(Cloud { servers, postgres, state, entra, google, instance, faults, calls, clock, offset, urls, direct })
 }
 
 impl Gates {
