@@ -38,6 +38,8 @@ missing_packages() {
   [[ -s /etc/ssl/certs/ca-certificates.crt ]] || echo ca-certificates
   compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || echo postgresql
   command -v psql >/dev/null || echo postgresql-client
+  # For the test in a network namespace, which only root can have.
+  [[ $(id -u) -ne 0 ]] || command -v ip >/dev/null || echo iproute2
   [[ -n ${drivers:-} ]] || return 0
   python3 -c 'import ensurepip, venv' 2>/dev/null || printf '%s\n' python3 python3-venv
   command -v node >/dev/null || echo nodejs

@@ -81,6 +81,14 @@ impl Setup {
         self
     }
 
+    /// Lines of the instance's section; `DIRECT_PORT` stands for the simulator's.
+    #[must_use]
+    pub fn instance(self, lines: &str) -> Self {
+        let section = format!("[instance.\"{}\"]\n", world::INSTANCE);
+        let with_lines = format!("{section}{lines}\n");
+        self.replace(&section, &with_lines)
+    }
+
     /// An environment variable of the proxy.
     #[must_use]
     pub fn environment(mut self, name: &str, value: &str) -> Self {
@@ -136,7 +144,27 @@ impl Prepared {
             assert!(text.contains(from), "the config has no {from:?}:\n{text}");
             text = text.replace(from, to);
         }
-        text
+        text.replace("DIRECT_PORT", &self.cloud.direct_address().port().to_string())
+    }
+
+    /// Changes a text of the config file that must be there, after the cloud has started.
+    #[must_use]
+    pub fn replace(mut self, from: &str, to: &str) -> Self {
+        self.setup.replacements.push((from.to_owned(), to.to_owned()));
+        std::fs::write(self.config_path(), self.config()).expect("the config is written");
+        self
+    }
+
+    /// An environment variable of the proxy.
+    #[must_use]
+    pub fn with_environment(mut self, name: &str, value: &Path) -> Self {
+        self.setup.environment.insert(name.to_owned(), value.display().to_string());
+        self
+    }
+
+    /// A folder for a test's own files.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Where the proxy would listen.

@@ -2,11 +2,12 @@
 //!
 //! Reads are exact, a header and then its body, because what follows `ReadyForQuery` belongs to the relay. The token
 //! leaves in answer to `AuthenticationCleartextPassword` alone, and once. A server that lets the session in without
-//! asking has not checked who the caller is, and is not believed.
+//! asking has not checked who the caller is, and is not believed; where the client certificate carried the token, that
+//! is the right answer and a question is the wrong one.
 //! Messages and their order: PostgreSQL documentation, "Message Flow", "Start-up" (protocol-flow).
 
 use super::{Backend, Error, LoginRequest, MAX_GREETING, MAX_STARTUP_MESSAGE, ServerKey};
-use crate::cloudsql::ServerStream;
+use crate::cloudsql::{LoginMethod, ServerStream};
 use crate::wire::{ErrorFields, HEADER_BYTES, Header, MAX_STARTUP_PACKET, Malformed, PROTOCOL_3_0, Reader, append};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use zeroize::Zeroizing;
@@ -24,7 +25,7 @@ const LENGTH_BYTES: usize = 4;
 /// Logs in: start-up packet (protocol 3.0), token on request, greeting up to `ReadyForQuery`.
 /// The wait is the caller's to bound. Not cancel-safe: dropping it drops the stream.
 pub async fn login(mut server: ServerStream, request: LoginRequest<'_>) -> Result<Backend, Error> {
-    let Greeting { frames, key, status } = converse(&mut server.stream, &request).await?;
+    let Greeting { frames, key, status } = converse(&mut server.stream, server.login, &request).await?;
     Ok(Backend { server, greeting: frames, key, status })
 }
 
@@ -42,37 +43,49 @@ struct Message {
     body: Vec<u8>,
 }
 
+/// Where the token is: who the session is for must be proved before the server lets it in.
+enum Proof {
+    /// In this `PasswordMessage`, to be sent when asked for.
+    Due(Zeroizing<Vec<u8>>),
+    /// Sent as the password.
+    Sent,
+    /// In the client certificate.
+    InCertificate,
+}
+
 /// The conversation on any stream.
-async fn converse<S>(stream: &mut S, request: &LoginRequest<'_>) -> Result<Greeting, Error>
+async fn converse<S>(stream: &mut S, method: LoginMethod, request: &LoginRequest<'_>) -> Result<Greeting, Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let start = startup_packet(request)?;
-    let password = password_message(request)?;
+    let proof = match method {
+        LoginMethod::TokenAsPassword => Proof::Due(password_message(request)?),
+        LoginMethod::TokenInCertificate => Proof::InCertificate,
+    };
     send(stream, &start).await?;
     let mut frames = Vec::new();
-    authenticate(stream, &password, &mut frames).await?;
-    drop(password);
+    authenticate(stream, proof, &mut frames).await?;
     greet(stream, frames).await
 }
 
 /// Up to `AuthenticationOk`.
-async fn authenticate<S>(stream: &mut S, password: &[u8], frames: &mut Vec<u8>) -> Result<(), Error>
+async fn authenticate<S>(stream: &mut S, mut proof: Proof, frames: &mut Vec<u8>) -> Result<(), Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut sent = false;
     loop {
         let message = receive(stream).await?;
         match message.kind {
-            b'R' => match (method(&message.body)?, sent) {
-                (AUTHENTICATION_OK, true) => return Ok(()),
-                (AUTHENTICATION_OK, false) => return Err(unexpected("a login without the token")),
-                (CLEARTEXT_PASSWORD, false) => {
+            b'R' => match (method(&message.body)?, &proof) {
+                (AUTHENTICATION_OK, Proof::Sent | Proof::InCertificate) => return Ok(()),
+                (AUTHENTICATION_OK, Proof::Due(_)) => return Err(unexpected("a login without the token")),
+                (CLEARTEXT_PASSWORD, Proof::Due(password)) => {
                     send(stream, password).await?;
-                    sent = true;
+                    proof = Proof::Sent;
                 }
-                (CLEARTEXT_PASSWORD, true) => return Err(unexpected("a second request for the password")),
+                (CLEARTEXT_PASSWORD, Proof::InCertificate) => return Err(Error::PasswordAsked),
+                (CLEARTEXT_PASSWORD, Proof::Sent) => return Err(unexpected("a second request for the password")),
                 (other, _) => return Err(Error::Method(i32::from_be_bytes(other.to_be_bytes()))),
             },
             b'N' => keep(frames, &message)?,

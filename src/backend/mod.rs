@@ -1,7 +1,8 @@
 //! The server's side of start-up: a verified stream in, a logged-in session out; and cancels to it.
 //!
 //! Reads are exact: not a byte past `ReadyForQuery` is taken from the stream. The login token is sent only in
-//! answer to `AuthenticationCleartextPassword`; any other request is an error.
+//! answer to `AuthenticationCleartextPassword`, and not at all where the client certificate carries it; any other request
+//! is an error.
 
 mod cancel;
 mod login;
@@ -29,7 +30,8 @@ pub struct LoginRequest<'a> {
     pub database: &'a DatabaseName,
     /// The client's other start-up parameters, as they came (names and values without NUL).
     pub parameters: &'a [(Vec<u8>, Vec<u8>)],
-    /// The login token.
+    /// The login token; sent only where the instance's login method is
+    /// [`TokenAsPassword`](crate::cloudsql::LoginMethod::TokenAsPassword).
     pub password: &'a Secret<String>,
 }
 
@@ -71,6 +73,10 @@ pub enum Error {
     /// It asked for something other than a cleartext password. The token was not sent.
     #[error("the instance asked for authentication method {0}, not for the token")]
     Method(i32),
+    /// It asked for a password although the certificate carries the token: to Cloud SQL the user is no IAM user.
+    /// The token was not sent.
+    #[error("the instance asked for a password although the certificate carries the token")]
+    PasswordAsked,
     /// The server's own `ErrorResponse`.
     #[error("the instance refused the login: {}", .0.message())]
     Refused(Box<ErrorFields>),

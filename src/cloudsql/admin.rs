@@ -1,6 +1,7 @@
 //! The two calls to the SQL Admin API: `connectSettings` and `generateEphemeralCert` (v1beta4).
 //!
-//! Made with the proxy's own token, never with a caller's. A server error is retried as Google's connectors do
+//! Made with the proxy's own token, never with a caller's; a caller's login token may be what a certificate is asked to
+//! carry. A server error is retried as Google's connectors do
 //! (`cloud-sql-go-connector`, `internal/cloudsql/retry.go`); 4xx, 429 included, and network errors are not.
 
 use super::Error;
@@ -81,15 +82,21 @@ impl Admin {
         self.call(&Request::Get(&url), token).await
     }
 
-    /// `POST …:generateEphemeralCert`: the certificate as PEM. Needs `cloudsql.instances.connect`.
+    /// `POST …:generateEphemeralCert`: the certificate as PEM, with `login` inside if there is one. Needs
+    /// `cloudsql.instances.connect`.
     pub async fn generate_ephemeral_cert(
         &self,
         instance: &InstanceName,
         public_key: &str,
+        login: Option<&Secret<String>>,
         token: &Secret<String>,
     ) -> Result<String, Error> {
         let url = self.url(instance, ":generateEphemeralCert");
-        let body = self.call(&Request::Post(&url, json!({ "public_key": public_key })), token).await?;
+        let mut request = json!({ "public_key": public_key });
+        if let (Some(members), Some(login)) = (request.as_object_mut(), login) {
+            members.insert("access_token".to_owned(), login.expose().as_str().into());
+        }
+        let body = self.call(&Request::Post(&url, request), token).await.map_err(|error| without(error, login))?;
         serde_json::from_slice::<GenerateEphemeralCert>(&body).map(|answer| answer.ephemeral_cert.cert).map_err(
             |error| Error::AdminBroken(format!("generateEphemeralCert is not the JSON it should be ({error})")),
         )
@@ -147,6 +154,18 @@ fn judge(answer: Response, token: &Secret<String>) -> Result<Vec<u8>, Error> {
         429 | 500.. => Err(Error::AdminUnavailable(format!("{status} {reason}: {message}"))),
         400..=499 => Err(Error::AdminRefused { status, reason, message }),
         _ => Err(Error::AdminBroken(format!("HTTP status {status}"))),
+    }
+}
+
+/// An error whose words do not repeat the caller's token.
+fn without(error: Error, login: Option<&Secret<String>>) -> Error {
+    let Some(login) = login else { return error };
+    match error {
+        Error::AdminRefused { status, reason, message } => {
+            Error::AdminRefused { status, reason: printable(&reason, login), message: printable(&message, login) }
+        }
+        Error::AdminUnavailable(text) => Error::AdminUnavailable(printable(&text, login)),
+        other => other,
     }
 }
 
@@ -211,6 +230,16 @@ mod tests {
             assert!(matches!(judged(status, "{}"), Err(Error::AdminBroken(_))), "{status}");
         }
         assert_eq!(judged(200, "{}").unwrap(), b"{}");
+    }
+
+    #[test]
+    fn an_error_text_never_repeats_the_login_token_that_a_certificate_was_to_carry() {
+        let login = Secret::new("ya29.callers".to_owned());
+        let body = json!({ "error": { "message": "bad ya29.callers", "status": "ya29.callers" } }).to_string();
+        for status in [400, 403, 429, 503] {
+            let error = without(judged(status, &body).unwrap_err(), Some(&login));
+            assert!(!format!("{error:?}").contains("callers"), "{error:?}");
+        }
     }
 
     #[test]

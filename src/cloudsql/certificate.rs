@@ -27,13 +27,25 @@ pub(super) struct ClientKey {
     public_pem: String,
 }
 
-/// A certificate for the [`ClientKey`], ready to be presented.
-#[derive(Debug)]
+/// A certificate for the [`ClientKey`], ready to be presented. It may have a login token inside.
 pub(super) struct Ephemeral {
     /// Certificate and key.
     pub certified: Arc<CertifiedKey>,
-    /// The certificate's own `NotAfter`; the API's answer names no time to rely on.
+    /// The certificate's own `NotAfter` (the API's answer names no time to rely on), or an earlier end.
     pub expires_at: Timestamp,
+}
+
+impl Ephemeral {
+    /// The same with an end that is no later than this.
+    pub fn at_most_until(self, end: Timestamp) -> Self {
+        Self { expires_at: self.expires_at.min(end), ..self }
+    }
+}
+
+impl fmt::Debug for Ephemeral {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ephemeral").field("expires_at", &self.expires_at).finish_non_exhaustive()
+    }
 }
 
 impl ClientKey {

@@ -1,10 +1,12 @@
-//! The dialer: an instance's name in, a verified TLS 1.3 stream to its connector port out.
+//! The dialer: an instance's name in, a verified TLS 1.3 stream to it out, by the path that its config names.
 
 use super::admin::Admin;
 use super::certificate::ClientKey;
 use super::refresh::{Instance, Material, Source};
 use super::settings::Destination;
-use super::{CONNECTOR_PORT, Credential, Deadlines, Error, InstanceConfig, ServerStream};
+use super::{
+    CONNECTOR_PORT, Caller, Credential, Deadlines, Error, InstanceConfig, LoginMethod, Route, ServerStream, direct,
+};
 use crate::federation::{GoogleEndpoints, OwnIdentity};
 use crate::http::Client;
 use crate::names::InstanceName;
@@ -33,6 +35,7 @@ const MAX_ADDRESSES: usize = 4;
 pub struct Connector {
     instances: HashMap<InstanceName, Instance>,
     deadlines: Deadlines,
+    /// Of [`Route::Connector`].
     port: u16,
 }
 
@@ -72,28 +75,48 @@ impl Connector {
         Self { port, ..self }
     }
 
-    /// A new verified connection to the instance. Cancel-safe: what was half done is closed.
-    pub async fn dial(&self, instance: &InstanceName) -> Result<ServerStream, Error> {
+    /// A new verified connection to the instance, for a session of this caller's. Cancel-safe: what was half done is
+    /// closed.
+    pub async fn dial(&self, instance: &InstanceName, caller: Caller<'_>) -> Result<ServerStream, Error> {
         let instance = self.instance(instance)?;
         let material = instance.material().await?;
-        let tcp = self.connect(&material.destination).await;
-        self.handshake(instance, &material, tcp).await
+        let tls = match instance.config().login {
+            LoginMethod::TokenAsPassword => Arc::clone(&material.tls),
+            LoginMethod::TokenInCertificate => instance.tls_for(&material, caller).await?,
+        };
+        let tcp = self.connect(self.port_of(instance), &material.destination).await;
+        self.handshake(instance, &material, tls, tcp).await
     }
 
-    /// A new verified connection to exactly this address of the instance, for a cancel.
+    /// A new verified connection to exactly this address of the instance, for a cancel: the same path and the same
+    /// checks. It logs nobody in, so that no certificate with a token in it is shown.
     pub async fn dial_address(&self, instance: &InstanceName, address: SocketAddr) -> Result<ServerStream, Error> {
         let instance = self.instance(instance)?;
         let material = instance.material().await?;
         let tcp = self.connect_to(&address.to_string(), async { Ok(vec![address]) }).await;
-        self.handshake(instance, &material, tcp).await
+        self.handshake(instance, &material, Arc::clone(&material.tls), tcp).await
     }
 
     /// What an instance's TLS stream told after the handshake: drop its cached certificate, so that the next dial
     /// gets a new one (a TLS 1.3 server rejects a client certificate only on the first read). A certificate with
-    /// which nobody has connected yet stays: it cannot be the one that was refused.
-    pub fn forget(&self, instance: &InstanceName) {
-        if let Some(instance) = self.instances.get(instance) {
-            instance.forget();
+    /// which nobody has connected yet stays: it cannot be the one that was refused. Where the certificate is the
+    /// caller's own, that one goes; what all share is asked for anew and serves on until then.
+    pub fn forget(&self, instance: &InstanceName, caller: Caller<'_>) {
+        let Some(instance) = self.instances.get(instance) else { return };
+        match (instance.config().route, instance.config().login) {
+            (Route::Connector, LoginMethod::TokenAsPassword) => instance.forget(),
+            (Route::Direct { .. }, LoginMethod::TokenAsPassword) => instance.refresh(),
+            (_, LoginMethod::TokenInCertificate) => {
+                instance.forget_caller(caller);
+                instance.refresh();
+            }
+        }
+    }
+
+    fn port_of(&self, instance: &Instance) -> u16 {
+        match instance.config().route {
+            Route::Connector => self.port,
+            Route::Direct { port } => port,
         }
     }
 
@@ -101,8 +124,7 @@ impl Connector {
         self.instances.get(name).ok_or_else(|| Error::Unknown(name.clone()))
     }
 
-    async fn connect(&self, destination: &Destination) -> Result<(TcpStream, SocketAddr), Error> {
-        let port = self.port;
+    async fn connect(&self, port: u16, destination: &Destination) -> Result<(TcpStream, SocketAddr), Error> {
         match destination {
             Destination::Address(ip) => {
                 let address = SocketAddr::new(*ip, port);
@@ -135,19 +157,26 @@ impl Connector {
         &self,
         instance: &Instance,
         material: &Material,
+        tls: Arc<rustls::ClientConfig>,
         tcp: Result<(TcpStream, SocketAddr), Error>,
     ) -> Result<ServerStream, Error> {
-        let (tcp, address) = tcp.inspect_err(|_| instance.refresh())?;
+        let (mut tcp, address) = tcp.inspect_err(|_| instance.refresh())?;
         let name = match &material.server_name {
             Some(name) => ServerName::DnsName(name.clone()),
             None => ServerName::IpAddress(address.ip().into()),
         };
-        let handshake = TlsConnector::from(Arc::clone(&material.tls)).connect(name, tcp);
+        let route = instance.config().route;
+        let handshake = async move {
+            if let Route::Direct { .. } = route {
+                direct::request_tls(&mut tcp).await?;
+            }
+            TlsConnector::from(tls).connect(name, tcp).await
+        };
         let at = || address.to_string();
         let failure = match timeout(self.deadlines.handshake, handshake).await {
             Ok(Ok(stream)) => {
                 material.mark_used();
-                return Ok(ServerStream { stream, address });
+                return Ok(ServerStream { stream, address, login: instance.config().login });
             }
             Ok(Err(error)) => Error::Tls { address: at(), reason: handshake_failure(&error) },
             Err(_) => Error::HandshakeDeadline { address: at(), deadline: self.deadlines.handshake },

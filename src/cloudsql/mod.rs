@@ -1,12 +1,17 @@
-//! The connector protocol: an instance's name in, a verified TLS stream to its port 3307 out.
+//! An instance's name in, a verified TLS stream to it out: by the connector protocol to port 3307, or directly to
+//! PostgreSQL's own port.
 //!
-//! Settings and the ephemeral certificate are cached per instance and refreshed as Google's connectors do. The
-//! server's chain **and name** are verified before a byte is sent. The reference for every rule here is Google's own
-//! `cloud-sql-go-connector`. Nothing here sees a caller's token.
+//! Settings and the ephemeral certificate are cached per instance and refreshed as Google's connectors do. On either
+//! path the server's chain **and name** are verified before anything that could serve a stranger leaves: on the
+//! direct path an `SSLRequest` comes first, which says nothing. The reference for every rule here is Google's own
+//! `cloud-sql-go-connector`. A caller's login token is seen here only for [`LoginMethod::TokenInCertificate`]; it goes
+//! to the Admin API alone.
 
 mod admin;
+mod callers;
 mod certificate;
 mod connector;
+mod direct;
 mod refresh;
 mod settings;
 #[cfg(test)]
@@ -15,6 +20,7 @@ mod testing;
 mod tests;
 mod verify;
 
+pub use callers::Caller;
 pub use connector::Connector;
 
 use crate::federation::OwnIdentity;
@@ -25,6 +31,8 @@ use std::time::Duration;
 
 /// The connector's port on every instance (`serverProxyPort` in Google's connector).
 pub const CONNECTOR_PORT: u16 = 3307;
+/// PostgreSQL's own port on every instance; 6432 is the managed pooler's.
+pub const DIRECT_PORT: u16 = 5432;
 
 /// Which of an instance's addresses to dial.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -38,6 +46,31 @@ pub enum IpType {
     Psc,
 }
 
+/// How an instance is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Route {
+    /// TLS with an ephemeral client certificate to [`CONNECTOR_PORT`].
+    #[default]
+    Connector,
+    /// `SSLRequest` and TLS to PostgreSQL's own port (PostgreSQL documentation, "SSL Session Encryption"). A client
+    /// certificate is shown only when it carries the login token.
+    Direct {
+        /// [`DIRECT_PORT`], or 6432 for the managed pooler.
+        port: u16,
+    },
+}
+
+/// How an instance learns who the session is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LoginMethod {
+    /// The login token answers the request for a cleartext password. One certificate serves every caller.
+    #[default]
+    TokenAsPassword,
+    /// The login token is inside the ephemeral certificate (Cloud SQL: "automatic IAM database authentication"): one
+    /// certificate, and one Admin API call, for each caller. No password is asked for.
+    TokenInCertificate,
+}
+
 /// One `[instance."PROJECT:REGION:INSTANCE"]`.
 #[derive(Debug, Clone)]
 pub struct InstanceConfig {
@@ -45,6 +78,17 @@ pub struct InstanceConfig {
     pub name: InstanceName,
     /// Which address.
     pub ip_type: IpType,
+    /// Which way.
+    pub route: Route,
+    /// How callers log in.
+    pub login: LoginMethod,
+}
+
+impl InstanceConfig {
+    /// Whether the instance is shown any client certificate.
+    fn shows_certificate(&self) -> bool {
+        self.route == Route::Connector || self.login == LoginMethod::TokenInCertificate
+    }
 }
 
 /// Bounds of the hops to an instance.
@@ -65,6 +109,8 @@ pub struct ServerStream {
     pub stream: tokio_rustls::client::TlsStream<tokio::net::TcpStream>,
     /// Where it goes; cancels go to the same address.
     pub address: SocketAddr,
+    /// How the session on it must log in.
+    pub login: LoginMethod,
 }
 
 /// Why an instance cannot be reached. `Clone`, because all who wait for one refresh learn of its failure.
@@ -111,7 +157,7 @@ pub enum Error {
         /// The limit that passed.
         deadline: Duration,
     },
-    /// The handshake failed, the chain or the name is wrong included.
+    /// The handshake failed, the chain or the name is wrong, or the instance offers no TLS.
     #[error("TLS with {address} failed: {reason}")]
     Tls {
         /// Where.

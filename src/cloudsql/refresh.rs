@@ -8,15 +8,17 @@
 
 use super::Error;
 use super::admin::Admin;
-use super::certificate::ClientKey;
+use super::callers::{Caller, Certificates};
+use super::certificate::{ClientKey, Ephemeral};
 use super::settings::{Destination, Settings};
 use super::verify::{ExpectedName, InstanceVerifier};
 use super::{Credential, InstanceConfig};
+use crate::federation::AccessToken;
 use crate::time::{Clock, Timestamp, later, until};
 use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{DnsName, UnixTime};
-use rustls::sign::SingleCertAndKey;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::time_provider::TimeProvider;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -29,6 +31,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 const REFRESH_BUFFER: Duration = Duration::from_secs(4 * 60);
 /// A certificate that lasts at least this long is renewed at half of its life.
 const LONG_LIFE: Duration = Duration::from_secs(3600);
+/// Settings without a certificate last this long, as a certificate does.
+const SETTINGS_LIFE: Duration = Duration::from_secs(3600);
 /// One refresh, its token and both of its calls; also the longest that a dial waits for one.
 const REFRESH_DEADLINE: Duration = Duration::from_secs(60);
 /// Refreshes of one instance that may follow each other at once …
@@ -45,8 +49,9 @@ pub(super) struct Material {
     pub destination: Destination,
     /// SNI, when the instance has a DNS name.
     pub server_name: Option<DnsName<'static>>,
-    /// Client certificate and server check.
+    /// The instance's own client certificate, if it is shown one, and the server check.
     pub tls: Arc<rustls::ClientConfig>,
+    verifier: Arc<InstanceVerifier>,
     expires_at: Timestamp,
     refresh_at: Timestamp,
     /// Whether a handshake was completed with it: only then can it be the one that an instance refused.
@@ -67,6 +72,8 @@ pub(super) struct Source {
 #[derive(Debug)]
 pub(super) struct Instance {
     shared: Arc<Shared>,
+    /// Certificates with callers' login tokens inside.
+    callers: Certificates,
     /// Started by the first dial, ended with the instance.
     task: OnceLock<AbortOnDrop>,
 }
@@ -105,7 +112,26 @@ impl Instance {
     pub fn new(config: InstanceConfig, source: Arc<Source>) -> Self {
         let state = State { current: None, failure: None, refreshes: 0, not_before: Instant::now(), wanted: false };
         let state = watch::Sender::new(state);
-        Self { shared: Arc::new(Shared { config, source, state }), task: OnceLock::new() }
+        let shared = Arc::new(Shared { config, source, state });
+        Self { shared, callers: Certificates::default(), task: OnceLock::new() }
+    }
+
+    /// Its section of the config.
+    pub fn config(&self) -> &InstanceConfig {
+        &self.shared.config
+    }
+
+    /// The material's server check with a certificate that carries this caller's login token. Cancel-safe.
+    pub async fn tls_for(&self, material: &Material, caller: Caller<'_>) -> Result<Arc<rustls::ClientConfig>, Error> {
+        let Shared { config, source, .. } = &*self.shared;
+        let issue = || source.certify(config, caller.login);
+        let certified = self.callers.get(caller, &source.clock, issue).await?;
+        Ok(Arc::new(source.tls(Arc::clone(&material.verifier), Some(certified))?))
+    }
+
+    /// Drops the caller's certificate.
+    pub fn forget_caller(&self, caller: Caller<'_>) {
+        self.callers.forget(caller);
     }
 
     /// Valid settings and certificate: the cached ones, or those of the refresh that is on its way or due.
@@ -242,39 +268,62 @@ async fn due(shared: &Shared) {
 }
 
 impl Source {
-    /// One refresh: the proxy's own token, then both calls at once.
+    /// One refresh: the proxy's own token, then both calls at once, or one where no certificate is shown.
     async fn fetch(&self, config: &InstanceConfig) -> Result<Material, Error> {
-        let own = self.credential.token().await.map_err(|error| Error::OwnIdentity(Arc::new(error)))?;
-        let (settings, certificate) = tokio::try_join!(
-            self.admin.connect_settings(&config.name, &own.token),
-            self.admin.generate_ephemeral_cert(&config.name, self.key.public_pem(), &own.token),
-        )?;
+        let own = self.own_token().await?;
+        let (settings, ephemeral) = tokio::try_join!(self.admin.connect_settings(&config.name, &own.token), async {
+            if !config.shows_certificate() {
+                return Ok(None);
+            }
+            let pem = self.admin.generate_ephemeral_cert(&config.name, self.key.public_pem(), None, &own.token).await?;
+            self.key.certify(&pem).map(Some)
+        })?;
         let now = self.clock.now();
         let settings = Settings::read(&settings, config, now)?;
-        let ephemeral = self.key.certify(&certificate)?;
+        let expires_at = ephemeral.as_ref().map_or_else(|| later(now, SETTINGS_LIFE), |known| known.expires_at);
         let expected = ExpectedName { dns: settings.server_name.clone(), common: config.name.certificate_name() };
         let algorithms = self.provider.signature_verification_algorithms;
-        let verifier = InstanceVerifier::new(settings.anchors, algorithms, expected);
+        let verifier = Arc::new(InstanceVerifier::new(settings.anchors, algorithms, expected));
         Ok(Material {
             destination: settings.destination,
             server_name: settings.server_name,
-            tls: Arc::new(self.tls(verifier, SingleCertAndKey::from(ephemeral.certified))?),
-            expires_at: ephemeral.expires_at,
-            refresh_at: later(now, refresh_after(until(ephemeral.expires_at, now))),
+            tls: Arc::new(self.tls(Arc::clone(&verifier), ephemeral.map(|known| known.certified))?),
+            verifier,
+            expires_at,
+            refresh_at: later(now, refresh_after(until(expires_at, now))),
             used: AtomicBool::new(false),
         })
     }
 
-    /// TLS 1.3 alone, no ALPN. Sessions are not resumed: a resumed one would skip the server check and go on with
+    /// A certificate that carries a login token, good until the first of the two ends.
+    async fn certify(&self, config: &InstanceConfig, login: &AccessToken) -> Result<Ephemeral, Error> {
+        let own = self.own_token().await?;
+        let key = self.key.public_pem();
+        let pem = self.admin.generate_ephemeral_cert(&config.name, key, Some(&login.token), &own.token).await?;
+        Ok(self.key.certify(&pem)?.at_most_until(login.expires_at))
+    }
+
+    async fn own_token(&self) -> Result<Arc<AccessToken>, Error> {
+        self.credential.token().await.map_err(|error| Error::OwnIdentity(Arc::new(error)))
+    }
+
+    /// TLS 1.3 alone, no ALPN, on either path. Sessions are not resumed: a resumed one would skip the server check and go on with
     /// the client certificate of its first handshake.
-    fn tls(&self, verifier: InstanceVerifier, client: SingleCertAndKey) -> Result<rustls::ClientConfig, Error> {
+    fn tls(
+        &self,
+        verifier: Arc<InstanceVerifier>,
+        client: Option<Arc<CertifiedKey>>,
+    ) -> Result<rustls::ClientConfig, Error> {
         let clock = Arc::new(WallClock(self.clock.clone()));
-        let mut config = rustls::ClientConfig::builder_with_details(Arc::clone(&self.provider), clock)
+        let builder = rustls::ClientConfig::builder_with_details(Arc::clone(&self.provider), clock)
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|error| Error::SetUp(error.to_string()))?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier))
-            .with_client_cert_resolver(Arc::new(client));
+            .with_custom_certificate_verifier(verifier);
+        let mut config = match client {
+            Some(certified) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified))),
+            None => builder.with_no_client_auth(),
+        };
         config.resumption = Resumption::disabled();
         Ok(config)
     }
@@ -345,8 +394,7 @@ impl Limiter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cloudsql::IpType;
-    use crate::federation::AccessToken;
+    use crate::cloudsql::{IpType, LoginMethod, Route};
     use crate::names::InstanceName;
     use crate::secret::Secret;
 
@@ -362,7 +410,9 @@ mod tests {
             clock: Clock::system(),
         };
         let name = InstanceName::parse("demo-project:europe-west1:orders").unwrap();
-        let instance = Instance::new(InstanceConfig { name, ip_type: IpType::Public }, Arc::new(source));
+        let config =
+            InstanceConfig { name, ip_type: IpType::Public, route: Route::default(), login: LoginMethod::default() };
+        let instance = Instance::new(config, Arc::new(source));
         let shared = Arc::downgrade(&instance.shared);
         assert!(matches!(instance.material().await, Err(Error::AdminUnavailable(_))));
         assert!(shared.upgrade().is_some_and(|shared| Arc::strong_count(&shared) == 3), "the task holds one");

@@ -195,13 +195,15 @@ fn missing(field: &str) -> Error {
 mod tests {
     use super::*;
     use crate::cloudsql::testing::Authority;
+    use crate::cloudsql::{LoginMethod, Route};
     use crate::names::InstanceName;
     use crate::time::{Clock, later};
     use serde_json::{Value, json};
     use std::time::Duration;
 
     fn config(ip_type: IpType) -> InstanceConfig {
-        InstanceConfig { name: InstanceName::parse("demo-project:europe-west1:orders").unwrap(), ip_type }
+        let name = InstanceName::parse("demo-project:europe-west1:orders").unwrap();
+        InstanceConfig { name, ip_type, route: Route::default(), login: LoginMethod::default() }
     }
 
     fn good() -> Value {

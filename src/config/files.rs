@@ -1,9 +1,11 @@
 //! Paths in the file, and whether what they name can be used. Nothing is written, no private key is kept.
 
 use super::values;
+use crate::federation::MAX_KEY_FILE_BYTES;
+use crate::names::ServiceAccount;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::CertifiedKey;
 use std::fs::{self, File};
 use std::io::Read;
@@ -47,6 +49,35 @@ pub(super) fn pair(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'stat
         }
         other => format!("cannot serve listen.certificate: {other}"),
     })
+}
+
+/// The members of a service account's key file that are used.
+#[derive(serde::Deserialize)]
+struct ServiceAccountKey {
+    #[serde(rename = "type")]
+    kind: String,
+    client_email: String,
+    token_uri: String,
+    private_key: String,
+}
+
+/// A service account's key file (JSON, as Google's console gives it out). Its assertions go to `token_uri`, which must
+/// be https or on this machine.
+pub(super) fn service_account_key(value: &DeValue<'_>, folder: &Path) -> Result<PathBuf, String> {
+    let path = resolve(value, folder)?;
+    let shown = path.display();
+    let bytes = zeroize::Zeroizing::new(read(&path)?);
+    // The parser's own reason could quote the file.
+    let key = serde_json::from_slice::<ServiceAccountKey>(&bytes)
+        .ok()
+        .filter(|key| key.kind == "service_account" && bytes.len() as u64 <= MAX_KEY_FILE_BYTES)
+        .ok_or_else(|| format!("{shown} is no service account's key: JSON with \"type\": \"service_account\""))?;
+    ServiceAccount::parse(&key.client_email).map_err(|error| format!("{shown}: client_email {error}"))?;
+    values::service_address(&key.token_uri).map_err(|reason| format!("{shown}: token_uri {reason}"))?;
+    let private = zeroize::Zeroizing::new(key.private_key);
+    PrivatePkcs8KeyDer::from_pem_slice(private.as_bytes())
+        .map_err(|_| format!("{shown}: private_key is no -----BEGIN PRIVATE KEY-----"))?;
+    Ok(path)
 }
 
 /// A log file: it or at least its folder exists.

@@ -18,7 +18,7 @@ pub(super) fn settings(root: Section<'_>, file: &Path) -> Option<Config> {
     let audit = root.required_section("audit").and_then(|section| audit(section, folder));
     let ca_certificate = root.section("https").and_then(|section| network::https(section, folder));
     let google = network::google(root.section("google"));
-    let own_identity = root.required_section("own_identity").and_then(trust::own_identity);
+    let own_identity = root.required_section("own_identity").and_then(|section| trust::own_identity(section, folder));
     let issuers = trust::issuers(&root);
     let instances = targets::instances(&root);
     let databases = targets::databases(&root, &instances);

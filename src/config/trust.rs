@@ -1,10 +1,11 @@
 //! `[issuer.NAME]` and `[own_identity]`: whose tokens count, and who the proxy is itself.
 
 use super::reader::{Declared, Placed, Section};
-use super::{rules, values};
+use super::{files, rules, values};
 use crate::federation::OwnIdentityConfig;
 use crate::identity::IssuerConfig;
 use crate::names::{IssuerName, Provider, ServiceAccount, TenantId};
+use std::path::Path;
 
 const PUBLIC_AUTHORITY: &str = "https://login.microsoftonline.com";
 /// The tenant of all personal Microsoft accounts (Microsoft: "Access token claims reference", `tid`).
@@ -55,9 +56,44 @@ fn issuer(name: &str, section: Section<'_>) -> Option<IssuerConfig> {
     })
 }
 
-/// The proxy's own credential. It calls the SQL Admin API, so that it must be an account in a workload pool.
-pub(super) fn own_identity(section: Section<'_>) -> Option<OwnIdentityConfig> {
-    section.required("kind", values::one_of(&[("azure-managed-identity", ())]))?;
+/// Where the proxy's own credential comes from.
+#[derive(Clone, Copy)]
+enum Kind {
+    AzureManagedIdentity,
+    GoogleServiceAccountFile,
+    GoogleMetadata,
+}
+
+const KINDS: &[(&str, Kind)] = &[
+    ("azure-managed-identity", Kind::AzureManagedIdentity),
+    ("google-service-account-file", Kind::GoogleServiceAccountFile),
+    ("google-metadata", Kind::GoogleMetadata),
+];
+
+/// The proxy's own credential.
+pub(super) fn own_identity(section: Section<'_>, folder: &Path) -> Option<OwnIdentityConfig> {
+    match section.required("kind", values::one_of(KINDS))? {
+        Kind::AzureManagedIdentity => azure_managed_identity(section),
+        Kind::GoogleServiceAccountFile => {
+            let field = section.required_field("key_file");
+            let path = field.as_ref().and_then(|field| field.read(|value| files::service_account_key(value, folder)));
+            section.finish();
+            let (field, key_file) = (field?, path?);
+            field.warning("is a secret that does not end by itself: prefer a managed identity or the metadata server");
+            if files::everyone_reads(&key_file) {
+                field.warning("can be read by every user of this machine; mode 0600 or 0640 is enough");
+            }
+            Some(OwnIdentityConfig::GoogleServiceAccountFile { key_file })
+        }
+        Kind::GoogleMetadata => {
+            section.finish();
+            Some(OwnIdentityConfig::GoogleMetadata)
+        }
+    }
+}
+
+/// It calls the SQL Admin API, so that it must be an account in a workload pool.
+fn azure_managed_identity(section: Section<'_>) -> Option<OwnIdentityConfig> {
     let resource = section.required("resource", |value| values::text(value).map(str::to_owned));
     let client_id = section.optional("client_id", values::guid);
     let provider = section.required("provider", workload_provider);

@@ -79,7 +79,12 @@ pub(super) fn socket_address(value: &DeValue<'_>) -> Result<SocketAddr, String> 
 /// The address of a service without a trailing slash: `https://HOST[:PORT][/PATH]`, or `http://` towards this
 /// machine only, where simulators are. The result is what was checked: the parsed URL, written out again.
 pub(super) fn service_url(value: &DeValue<'_>) -> Result<String, String> {
-    let url = reqwest::Url::parse(text(value)?).map_err(|error| format!("is not a URL: {error}"))?;
+    service_address(text(value)?)
+}
+
+/// The same of a text from elsewhere.
+pub(super) fn service_address(text: &str) -> Result<String, String> {
+    let url = reqwest::Url::parse(text).map_err(|error| format!("is not a URL: {error}"))?;
     if !url.username().is_empty() || url.password().is_some() {
         return Err("must not carry a user name or password".to_owned());
     }

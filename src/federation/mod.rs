@@ -7,12 +7,14 @@
 //! exchanges anew. Tokens are in forms, headers and [`Secret`]s, nowhere else.
 
 mod answer;
+mod google_identity;
 mod impersonate;
 mod managed_identity;
 mod sts;
 mod token_cache;
 
 pub use answer::{MAX_DESCRIPTION_BYTES, MAX_TOKEN_BYTES};
+pub use google_identity::MAX_KEY_FILE_BYTES;
 pub use impersonate::LIFETIME;
 pub use sts::MAX_TOKEN_SECONDS;
 pub use token_cache::{FAILURE_HOLD, LEAST_LIFE, RENEW_BEFORE};
@@ -22,7 +24,9 @@ use crate::names::{Provider, ServiceAccount};
 use crate::policy::{Grant, How};
 use crate::secret::Secret;
 use crate::time::{Clock, Timestamp};
+use google_identity::GoogleIdentity;
 use managed_identity::ManagedIdentity;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use sts::Exchange;
@@ -63,7 +67,7 @@ pub enum Hop {
     Sts,
     /// IAM Credentials.
     IamCredentials,
-    /// The platform's own identity endpoint (Azure).
+    /// Where the proxy's own identity comes from: the platform's endpoint, or Google's for a key file.
     OwnIdentity,
 }
 
@@ -179,30 +183,46 @@ pub enum OwnIdentityConfig {
         /// The account that may call the SQL Admin API.
         service_account: ServiceAccount,
     },
+    /// A Google service account's key file: where neither of the others is to be had, because a key is a secret that
+    /// does not end by itself.
+    GoogleServiceAccountFile {
+        /// The JSON file that Google's console gives out.
+        key_file: PathBuf,
+    },
+    /// The service account of the Google machine that the proxy runs on.
+    GoogleMetadata,
 }
 
 /// The proxy's own Google credential for the SQL Admin API, cached until five minutes before its end.
 #[derive(Debug)]
 pub struct OwnIdentity {
     google: Google,
-    platform: ManagedIdentity,
-    provider: Provider,
-    account: ServiceAccount,
+    source: Source,
+    deadline: Duration,
     cache: TokenCache,
+}
+
+#[derive(Debug)]
+enum Source {
+    Azure { platform: ManagedIdentity, provider: Provider, account: ServiceAccount },
+    Google(GoogleIdentity),
 }
 
 impl OwnIdentity {
     /// Prepares the credential; calls nothing yet. Refuses a platform whose identities are not supported.
     /// `deadline` bounds the platform's own answer, its retries included.
     pub fn new(config: OwnIdentityConfig, google: Google, deadline: Duration) -> Result<Self, Error> {
-        let OwnIdentityConfig::AzureManagedIdentity { resource, client_id, provider, service_account } = config;
-        Ok(Self {
-            platform: ManagedIdentity::new(google.http.clone(), deadline, &resource, client_id)?,
-            google,
-            provider,
-            account: service_account,
-            cache: TokenCache::default(),
-        })
+        let source = match config {
+            OwnIdentityConfig::AzureManagedIdentity { resource, client_id, provider, service_account } => {
+                let platform = ManagedIdentity::new(google.http.clone(), deadline, &resource, client_id)?;
+                Source::Azure { platform, provider, account: service_account }
+            }
+            OwnIdentityConfig::GoogleServiceAccountFile { key_file } => {
+                Source::Google(GoogleIdentity::KeyFile(key_file))
+            }
+            OwnIdentityConfig::GoogleMetadata => Source::Google(GoogleIdentity::Metadata),
+        };
+        Ok(Self { google, source, deadline, cache: TokenCache::default() })
     }
 
     /// A token with [`ADMIN_SCOPE`]. Single flight. May be dropped at any time.
@@ -211,8 +231,12 @@ impl OwnIdentity {
     }
 
     async fn renew(&self) -> Result<AccessToken, Error> {
-        let subject = self.platform.token().await?;
-        let renewed = self.google.impersonate(&self.provider, &self.account, ADMIN_SCOPE, &subject).await;
+        let (platform, provider, account) = match &self.source {
+            Source::Azure { platform, provider, account } => (platform, provider, account),
+            Source::Google(identity) => return identity.token(self.deadline).await,
+        };
+        let subject = platform.token().await?;
+        let renewed = self.google.impersonate(provider, account, ADMIN_SCOPE, &subject).await;
         // [`Error::Stale`] asks a caller for a new token; this one is not a caller's.
         renewed.map_err(|error| match error {
             Error::Stale => Error::Refused {

@@ -195,7 +195,8 @@ impl Connection<'_> {
         self.hop(Hop::Exchange, started);
         let token = token?;
         let started = Instant::now();
-        let server = connector.dial(&grant.target().instance).await;
+        let caller = cloudsql::Caller { role: grant.role(), own: identity.token(), login: &token };
+        let server = connector.dial(&grant.target().instance, caller).await;
         self.hop(Hop::Dial, started);
         let request = backend::LoginRequest {
             role: grant.role(),
@@ -209,7 +210,7 @@ impl Connection<'_> {
         match result {
             Ok(Err(error @ backend::Error::Broken(_))) => {
                 // A TLS 1.3 server refuses a client certificate only here, on the first read.
-                connector.forget(&grant.target().instance);
+                connector.forget(&grant.target().instance, caller);
                 Err(error.into())
             }
             Ok(result) => Ok(result?),
@@ -220,7 +221,7 @@ impl Connection<'_> {
     /// Greets the client, relays, closes the record.
     async fn relay(&self, login: Login, opened: Opened, permit: Permit, wish: watch::Receiver<Wish>) {
         let Opened { backend, recorder, tag, grant, _seat } = opened;
-        let Backend { server: ServerStream { stream: server, address }, greeting, key, status } = backend;
+        let Backend { server: ServerStream { stream: server, address, .. }, greeting, key, status } = backend;
         let open =
             SessionOpen { backend_pid: key.pid, instance_address: address, login_us: micros(self.accepted.elapsed()) };
         if let Err(unrecorded) = recorder.record(&Event::SessionOpen(open)) {

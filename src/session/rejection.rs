@@ -344,6 +344,13 @@ fn login(error: &backend::Error) -> Rejection {
             format!("the login cannot be passed on: {what}"),
             "Send fewer or shorter start-up parameters (options, application_name).",
         ),
+        E::PasswordAsked => Rejection::new(
+            Blame::Database,
+            INVALID_AUTHORIZATION,
+            format!("{error}; the token was not sent"),
+            "Ask the operator whether the database user exists on the instance with its IAM type, and whether the \
+             instance takes automatic IAM authentication; login = \"token-as-password\" does without.",
+        ),
         E::Broken(_) | E::Unexpected(_) => {
             Rejection::new(Blame::Database, CONNECTION_FAILURE, "the instance broke off the login", LATER)
         }

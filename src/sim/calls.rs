@@ -17,6 +17,10 @@ pub enum Endpoint {
     EntraToken,
     /// The managed identity endpoint.
     OwnIdentity,
+    /// Google's token endpoint for service accounts' keys.
+    ServiceAccountToken,
+    /// Google's metadata server.
+    Metadata,
     /// STS `/v1/token`.
     Sts,
     /// `generateAccessToken`.
@@ -27,6 +31,8 @@ pub enum Endpoint {
     GenerateEphemeralCert,
     /// TCP connections that the instance accepted.
     InstanceConnection,
+    /// Requests for TLS on the instance's direct port.
+    InstanceTlsRequest,
     /// TLS handshakes that the instance completed, client certificate included.
     InstanceHandshake,
     /// Start-up packets that reached the instance.
@@ -44,7 +50,7 @@ impl Endpoint {
     pub(super) fn hop(self) -> Option<Hop> {
         match self {
             Self::EntraDiscovery | Self::EntraKeys => Some(Hop::EntraKeys),
-            Self::OwnIdentity => Some(Hop::OwnIdentity),
+            Self::OwnIdentity | Self::ServiceAccountToken | Self::Metadata => Some(Hop::OwnIdentity),
             Self::Sts => Some(Hop::Sts),
             Self::GenerateAccessToken => Some(Hop::IamCredentials),
             Self::ConnectSettings | Self::GenerateEphemeralCert => Some(Hop::SqlAdmin),

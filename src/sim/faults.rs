@@ -19,7 +19,8 @@ pub enum Hop {
     IamCredentials,
     /// The SQL Admin API.
     SqlAdmin,
-    /// The managed identity endpoint.
+    /// Where the proxy's own identity comes from: the managed identity endpoint, Google's token endpoint for keys, or
+    /// the metadata server.
     OwnIdentity,
     /// The instance, before TLS.
     InstanceTcp,
@@ -48,6 +49,8 @@ pub enum Fault {
     BlackHole,
     /// Instance login only: `AuthenticationRequest` with this method in place of cleartext password (5 MD5, 10 SASL, 0 ok).
     AskFor(i32),
+    /// Instance TLS on the direct port only: `N` in answer to a request for TLS.
+    NoTls,
 }
 
 /// The faults in force. Cheap to clone; all clones are one.

@@ -124,7 +124,7 @@ async fn answer(request: Request<Incoming>, service: Service, cut: Arc<Cut>) -> 
         service.calls.add(endpoint);
     }
     match endpoint.and_then(Endpoint::hop).and_then(|hop| service.faults.get(hop)) {
-        None | Some(Fault::AskFor(_)) => {}
+        None | Some(Fault::AskFor(_) | Fault::NoTls) => {}
         Some(Fault::Delay(duration)) => tokio::time::sleep(duration).await,
         Some(Fault::Status(status)) => return Ok((service.error)(status)),
         Some(Fault::Garbage) => return Ok(garbage()),

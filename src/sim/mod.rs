@@ -74,6 +74,8 @@ pub struct CloudOptions {
     pub server_certificate: ServerCertificate,
     /// The PostgreSQL behind the instance.
     pub postgres: PostgresOptions,
+    /// Where Google's metadata server listens; clients know one address, `metadata.google.internal:80`.
+    pub metadata: Option<SocketAddr>,
 }
 
 /// Which PostgreSQL runs behind the instance, and how; by default the newest that is installed, logging every
@@ -130,6 +132,7 @@ pub struct Cloud {
     clock: Clock,
     offset: Arc<AtomicI64>,
     urls: Urls,
+    direct: SocketAddr,
 }
 
 /// Where the services are.
@@ -201,6 +204,10 @@ impl Cloud {
     pub fn instance_address(&self) -> SocketAddr {
         self.instance.address()
     }
+    /// Where the instance listens for direct connections: port 5432 of the same address, unless that is taken.
+    pub fn direct_address(&self) -> SocketAddr {
+        self.direct
+    }
     /// PostgreSQL's own log: `%m [%p] %u %d %e` and every statement.
     pub fn postgres_log(&self) -> &Path {
         self.postgres.log()
@@ -249,6 +256,19 @@ impl Cloud {
     /// Takes an IAM role away from a member everywhere (`roles/cloudsql.client`, `serviceAccount:…`, `principal://…`).
     pub fn revoke(&self, role: &str, member: &str) {
         self.google.revoke(role, member);
+    }
+    /// Makes a key for the proxy's own service account, in place of the one before, and writes it as the key file that
+    /// Google's console gives out (mode 0600).
+    pub fn service_account_key(&self) -> Result<PathBuf, Error> {
+        let key = rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048)
+            .map_err(|error| certs::failed("a service account's key", error))?;
+        self.google.set_own_account_key(rcgen::PublicKeyData::der_bytes(&key).to_vec());
+        let content = serde_json::json!({
+            "type": "service_account", "project_id": world::PROJECT, "private_key_id": "0a1b2c3d",
+            "private_key": key.serialize_pem(), "client_email": world::OWN_SERVICE_ACCOUNT,
+            "token_uri": format!("{}/token", self.urls.sts),
+        });
+        self.state.write_new("service-account.json", content.to_string().as_bytes())
     }
     /// Replaces the instance's client CA: certificates issued so far are refused from now on.
     pub fn rotate_client_ca(&self) -> Result<(), Error> {

@@ -25,6 +25,7 @@ struct Gates {
     sql_admin: Gate,
     identity: Gate,
     instance: Gate,
+    direct: Gate,
 }
 
 /// Starts everything.
@@ -63,19 +64,28 @@ pub(super) async fn cloud(options: CloudOptions) -> Result<Cloud, Error> {
     for (gate, tls, service) in services {
         servers.spawn(https::serve(gate, tls, service));
     }
-    servers.spawn(server.serve(gates.instance));
-    Ok(Cloud { servers, postgres, state, entra, google, instance, faults, calls, clock, offset, urls })
+    if let Some(address) = options.metadata {
+        let gate = Gate::bind(address, Hop::OwnIdentity, faults.clone());
+        let gate = gate.map_err(|source| Error::io("bind the metadata server's address", source))?;
+        servers.spawn(https::serve(gate, None, google.metadata_service(calls.clone(), faults.clone())));
+    }
+    let direct = gates.direct.address();
+    servers.spawn(server.clone().serve(gates.instance, instance::Path::Connector));
+    servers.spawn(server.serve(gates.direct, instance::Path::Direct));
+    Ok(Cloud { servers, postgres, state, entra, google, instance, faults, calls, clock, offset, urls, direct })
 }
 
 impl Gates {
     fn bind(faults: &Faults) -> Result<Self, Error> {
+        let (instance, direct) = instance::bind(faults)?;
         Ok(Self {
             entra: https::bind(Hop::EntraKeys, faults)?,
             sts: https::bind(Hop::Sts, faults)?,
             iam_credentials: https::bind(Hop::IamCredentials, faults)?,
             sql_admin: https::bind(Hop::SqlAdmin, faults)?,
             identity: https::bind(Hop::OwnIdentity, faults)?,
-            instance: instance::bind(faults)?,
+            instance,
+            direct,
         })
     }
 

@@ -48,6 +48,14 @@ impl StateDir {
         (self.path.join("listener.crt"), self.path.join("listener.key"))
     }
 
+    /// Writes a file, in place of one of the same name.
+    pub(super) fn write_new(&self, name: &str, content: &[u8]) -> Result<PathBuf, Error> {
+        let path = self.path.join(name);
+        let _ = std::fs::remove_file(&path);
+        self.write(name, content)?;
+        Ok(path)
+    }
+
     fn write(&self, name: &str, content: &[u8]) -> Result<(), Error> {
         let write = || {
             let mut file =

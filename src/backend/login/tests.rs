@@ -30,6 +30,10 @@ impl Ended {
 }
 
 async fn with_parameters(script: &[u8], parameters: Parameters, token: &str) -> Ended {
+    with_method(script, parameters, token, LoginMethod::TokenAsPassword).await
+}
+
+async fn with_method(script: &[u8], parameters: Parameters, token: &str, method: LoginMethod) -> Ended {
     let (mut ours, mut theirs) = tokio::io::duplex(1 << 20);
     theirs.write_all(script).await.unwrap();
     theirs.shutdown().await.unwrap();
@@ -39,7 +43,7 @@ async fn with_parameters(script: &[u8], parameters: Parameters, token: &str) -> 
         parameters: &parameters,
         password: &Secret::new(token.to_owned()),
     };
-    let outcome = converse(&mut ours, &request).await;
+    let outcome = converse(&mut ours, method, &request).await;
     let (mut seen, mut unread) = (Vec::new(), Vec::new());
     ours.read_to_end(&mut unread).await.unwrap();
     drop(ours);
@@ -273,5 +277,21 @@ async fn a_token_goes_whole_or_not_at_all_and_is_in_no_error() {
         let ended = with_parameters(&whole_greeting(), Vec::new(), &token).await;
         assert!(ended.seen.is_empty());
         assert!(!format!("{:?}", ended.error()).contains(TOKEN));
+    }
+}
+
+#[tokio::test]
+async fn with_the_token_in_the_certificate_nothing_is_sent_and_no_question_is_answered() {
+    let against = async |script: &[u8]| with_method(script, Vec::new(), TOKEN, LoginMethod::TokenInCertificate).await;
+    let key = message(b'K', b"\0\0\0\x07\x01\x02\x03\x04");
+    let ready = message(b'Z', b"I");
+    let ended = against(&[accepted(), parameter(), key.clone(), ready.clone()].concat()).await;
+    assert!(ended.outcome.is_ok() && !ended.token_was_sent());
+    let ended = against(&[cleartext(), accepted(), key, ready].concat()).await;
+    assert!(matches!(ended.error(), Error::PasswordAsked), "{:?}", ended.error());
+    assert!(!ended.token_was_sent());
+    for method in [5, 10] {
+        let ended = against(&authentication(method, b"1234")).await;
+        assert!(matches!(ended.error(), Error::Method(_)) && !ended.token_was_sent());
     }
 }

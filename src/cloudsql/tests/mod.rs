@@ -182,24 +182,24 @@ async fn a_certificate_that_comes_expired_is_an_error() {
 #[tokio::test]
 async fn a_forgotten_certificate_is_not_presented_again() {
     let world = World::new(Server::default()).await;
-    world.connector.forget(&world.name);
+    world.forget();
     world.arrive().await;
-    world.connector.forget(&world.name);
-    world.connector.forget(&world.name);
+    world.forget();
+    world.forget();
     world.arrive().await;
     let seen = world.certificates();
     assert_ne!(seen[0], seen[1]);
     assert_eq!(world.calls(), 4, "forgetting twice, or what was never used, costs nothing");
-    world.connector.forget(&InstanceName::parse("a:b:c").unwrap());
+    world.forget_at(&InstanceName::parse("a:b:c").unwrap());
 }
 
 #[tokio::test]
 async fn who_forgets_late_does_not_take_the_next_certificate_along() {
     let world = World::new(Server::default()).await;
     world.arrive().await;
-    world.connector.forget(&world.name);
+    world.forget();
     world.until_calls(4).await;
-    world.connector.forget(&world.name);
+    world.forget();
     world.arrive().await;
     assert_eq!(world.calls(), 4);
 }
@@ -209,7 +209,7 @@ async fn a_certificate_refused_again_and_again_is_an_error_at_once() {
     let world = World::new(Server::default()).await;
     for _ in 0..2 {
         world.arrive().await;
-        world.connector.forget(&world.name);
+        world.forget();
     }
     let begun = Instant::now();
     assert!(matches!(world.dial().await, Err(Error::AdminUnavailable(text)) if text.contains("30s")));
@@ -284,7 +284,7 @@ async fn server_errors_are_retried_and_throttling_is_not() {
 async fn an_instance_that_is_not_configured_costs_no_call() {
     let world = World::new(Server::default()).await;
     let other = InstanceName::parse("demo-project:europe-west1:other").unwrap();
-    assert!(matches!(world.connector.dial(&other).await, Err(Error::Unknown(name)) if name == other));
+    assert!(matches!(world.dial_to(&other).await, Err(Error::Unknown(name)) if name == other));
     assert!(matches!(world.connector.dial_address(&other, world.address).await, Err(Error::Unknown(_))));
     assert_eq!(world.calls(), 0);
 }

@@ -4,6 +4,7 @@ use crate::cloudsql::admin::Admin;
 use crate::cloudsql::testing::{Authority, Leaf};
 use crate::cloudsql::*;
 use crate::federation::AccessToken;
+use crate::names::RoleName;
 use crate::secret::Secret;
 use crate::time::{Clock, Timestamp};
 use axum::http::StatusCode;
@@ -139,7 +140,12 @@ impl World {
         let token = AccessToken { token: Secret::new("ya29.own".to_owned()), expires_at: Timestamp::MAX };
         let name = InstanceName::parse("demo-project:europe-west1:orders").unwrap();
         let connector = Connector::with_credential(
-            vec![InstanceConfig { name: name.clone(), ip_type }],
+            vec![InstanceConfig {
+                name: name.clone(),
+                ip_type,
+                route: Route::default(),
+                login: LoginMethod::default(),
+            }],
             Admin::new(format!("http://{base}"), crate::http::testing::client(), deadlines().admin_api),
             Credential::Fixed(Arc::new(token)),
             Clock::shifted(Arc::clone(&offset)),
@@ -149,8 +155,24 @@ impl World {
         Self { connector, name, api, visits, offset, address, tasks: vec![task] }
     }
 
+    pub(super) async fn dial_to(&self, name: &InstanceName) -> Result<ServerStream, Error> {
+        let (role, own) = (RoleName::parse("analyst@contoso.example").unwrap(), Secret::new("eyJ.own".to_owned()));
+        let login = AccessToken { token: Secret::new("ya29.login".to_owned()), expires_at: Timestamp::MAX };
+        self.connector.dial(name, Caller { role: &role, own: &own, login: &login }).await
+    }
+
+    pub(super) fn forget(&self) {
+        self.forget_at(&self.name);
+    }
+
+    pub(super) fn forget_at(&self, name: &InstanceName) {
+        let (role, own) = (RoleName::parse("analyst@contoso.example").unwrap(), Secret::new("eyJ.own".to_owned()));
+        let login = AccessToken { token: Secret::new("ya29.login".to_owned()), expires_at: Timestamp::MAX };
+        self.connector.forget(name, Caller { role: &role, own: &own, login: &login });
+    }
+
     pub(super) async fn dial(&self) -> Result<ServerStream, Error> {
-        timeout(Duration::from_secs(10), self.connector.dial(&self.name)).await.expect("a dial never hangs")
+        timeout(Duration::from_secs(10), self.dial_to(&self.name)).await.expect("a dial never hangs")
     }
 
     /// Dials, and waits for the server's greeting: it has accepted the client's certificate.

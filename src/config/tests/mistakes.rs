@@ -44,7 +44,7 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     (
         "kind = \"azure-managed-identity\"",
         "kind = \"key-file\"",
-        "10: own_identity.kind: must be \"azure-managed-identity\"",
+        "10: own_identity.kind: must be \"azure-managed-identity\" or \"google-service-account-file\" or \"google-metadata\"",
     ),
     (
         "projects/1/locations/global/workloadIdentityPools/azure/providers/proxy",
@@ -75,6 +75,21 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "[instance.\"demo-project:europe-west1:orders\"]",
         "[instance.\"demo-project:europe-west1:orders\"]\nip_type = \"public-ip\"",
         "20: instance.\"demo-project:europe-west1:orders\".ip_type: must be \"public\" or \"private\" or \"psc\"",
+    ),
+    (
+        "[instance.\"demo-project:europe-west1:orders\"]",
+        "[instance.\"demo-project:europe-west1:orders\"]\nport = 5432",
+        "20: instance.\"demo-project:europe-west1:orders\".port: is for path = \"direct\"; the connector's port is always 3307",
+    ),
+    (
+        "[instance.\"demo-project:europe-west1:orders\"]",
+        "[instance.\"demo-project:europe-west1:orders\"]\npath = \"direct\"\nport = 65536",
+        "21: instance.\"demo-project:europe-west1:orders\".port: is out of bounds: 1 to 65535",
+    ),
+    (
+        "[instance.\"demo-project:europe-west1:orders\"]",
+        "[instance.\"demo-project:europe-west1:orders\"]\nlogin = \"password\"",
+        "20: instance.\"demo-project:europe-west1:orders\".login: must be \"token-as-password\" or \"token-in-certificate\"",
     ),
     (
         "[database.orders]\ninstance = \"demo-project:europe-west1:orders\"",

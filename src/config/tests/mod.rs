@@ -3,7 +3,7 @@
 mod mistakes;
 
 use super::*;
-use crate::cloudsql::IpType;
+use crate::cloudsql::{IpType, LoginMethod, Route};
 use crate::identity::CallerKind;
 use crate::policy::How;
 use proptest::prelude::*;
@@ -108,6 +108,10 @@ fn the_minimal_file_gets_every_default() {
     assert_eq!(config.issuers[0].authority, "https://login.microsoftonline.com");
     assert!(config.issuers[0].allowed_apps.is_empty());
     assert_eq!(config.instances[0].ip_type, IpType::Public);
+    assert_eq!(
+        (config.instances[0].route, config.instances[0].login),
+        (Route::Connector, LoginMethod::TokenAsPassword)
+    );
     let target = config.policy.databases().next().unwrap();
     assert_eq!((target.alias.as_str(), target.database.as_str(), target.tag), ("orders", "orders", true));
     assert_eq!(config.policy.rules()[0].who.kind, Some(CallerKind::User));
@@ -217,6 +221,77 @@ fn warnings_are_said_and_do_not_refuse() {
             "39: rule.apps: is never reached: rule.people comes first and asks no more of the caller",
         ]
     );
+}
+
+#[test]
+fn paths_and_logins_that_can_be_gone_round_are_warned_of() {
+    let section = "[instance.\"demo-project:europe-west1:orders\"]";
+    let with = |lines: &str| checked(&edited(section, &format!("{section}\n{lines}"))).unwrap();
+    let instance = |lines: &str| {
+        let loaded = with(lines);
+        let said = loaded.warnings.iter().map(|warning| warning.key.rsplit('.').next().unwrap().to_owned()).collect();
+        (loaded.config.instances[0].route, loaded.config.instances[0].login, said)
+    };
+    let direct = |port| Route::Direct { port };
+    let none: Vec<String> = Vec::new();
+    let warned = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect::<Vec<_>>();
+    let (password, certificate) = (LoginMethod::TokenAsPassword, LoginMethod::TokenInCertificate);
+    for (lines, expected) in [
+        ("path = \"connector\"\nlogin = \"token-as-password\"", (Route::Connector, password, none)),
+        ("login = \"token-in-certificate\"", (Route::Connector, certificate, warned(&["login"]))),
+        ("path = \"direct\"", (direct(5432), password, warned(&["path"]))),
+        ("path = \"direct\"\nport = 6432", (direct(6432), password, warned(&["path"]))),
+        (
+            "path = \"direct\"\nlogin = \"token-in-certificate\"",
+            (direct(5432), certificate, warned(&["path", "login", "login"])),
+        ),
+    ] {
+        assert_eq!(instance(lines), expected, "{lines}");
+    }
+    let shown = shown(&with("path = \"direct\"").warnings);
+    assert!(shown[0].contains("can go round the proxy"), "{shown:#?}");
+}
+
+#[test]
+fn googles_own_identities_need_no_provider() {
+    let start = MINIMAL.find("kind = \"azure").unwrap();
+    let end = MINIMAL.find("[issuer").unwrap();
+    let with = |lines: &str| format!("{}{lines}\n{}", &MINIMAL[..start], &MINIMAL[end..]);
+    let loaded = checked(&with("kind = \"google-metadata\"")).unwrap();
+    assert!(matches!(loaded.config.own_identity, OwnIdentityConfig::GoogleMetadata) && loaded.warnings.is_empty());
+
+    let folder = folder();
+    let path = folder.path().join("p.toml");
+    fs::write(&path, with("kind = \"google-service-account-file\"\nkey_file = \"key.json\"")).unwrap();
+    let key = rcgen::KeyPair::generate().unwrap().serialize_pem();
+    let file = |email: &str, uri: &str, key: &str| {
+        let content = serde_json::json!({
+            "type": "service_account", "client_email": email, "token_uri": uri, "private_key": key,
+        });
+        fs::write(folder.path().join("key.json"), content.to_string()).unwrap();
+        fs::set_permissions(folder.path().join("key.json"), fs::Permissions::from_mode(0o600)).unwrap();
+        load(&path).map_err(|problems| shown(&problems))
+    };
+    let (email, uri) = ("pgpassport@demo-project.iam.gserviceaccount.com", "https://oauth2.googleapis.com/token");
+    let loaded = file(email, uri, &key).unwrap();
+    assert!(matches!(loaded.config.own_identity, OwnIdentityConfig::GoogleServiceAccountFile { .. }));
+    assert_eq!(
+        shown(&loaded.warnings),
+        ["11: own_identity.key_file: is a secret that does not end by itself: prefer a managed identity or the \
+          metadata server"]
+    );
+    for (email, uri, key, says) in [
+        ("somebody@contoso.example", uri, key.as_str(), "client_email"),
+        (email, "http://oauth2.googleapis.com/token", &key, "token_uri must be https://"),
+        (email, "https://x.example/?secret", &key, "token_uri must end before"),
+        (email, uri, "-----BEGIN SECRET", "private_key is no"),
+    ] {
+        let found = file(email, uri, key).unwrap_err();
+        assert!(found.len() == 1 && found[0].contains(says) && !found[0].contains("BEGIN SECRET"), "{found:#?}");
+    }
+    fs::write(folder.path().join("key.json"), "{\"type\": \"external_account\"}").unwrap();
+    let found = shown(&load(&path).unwrap_err());
+    assert!(found[0].contains("is no service account's key"), "{found:#?}");
 }
 
 #[test]

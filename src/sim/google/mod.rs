@@ -3,6 +3,7 @@
 mod errors;
 mod iam;
 mod iam_credentials;
+mod service_account;
 mod sql_admin;
 mod sts;
 mod tokens;
@@ -34,12 +35,35 @@ pub(super) struct Google {
     tokens: Mutex<TokenStore>,
     iam: RwLock<Iam>,
     instance: Arc<Instance>,
+    /// The public key (PKCS#1) of the proxy's own account, once it has one.
+    own_account_key: Mutex<Option<Vec<u8>>>,
 }
 
 impl Google {
     /// With the standard bindings and no tokens.
     pub(super) fn new(entra: Arc<Entra>, clock: Clock, instance: Arc<Instance>) -> Self {
-        Self { entra, clock, tokens: Mutex::default(), iam: RwLock::new(Iam::standard()), instance }
+        Self {
+            entra,
+            clock,
+            tokens: Mutex::default(),
+            iam: RwLock::new(Iam::standard()),
+            instance,
+            own_account_key: Mutex::default(),
+        }
+    }
+
+    /// Gives the proxy's own account this key, in place of the one before.
+    pub(super) fn set_own_account_key(&self, public: Vec<u8>) {
+        *super::lock(&self.own_account_key) = Some(public);
+    }
+
+    /// `http://metadata.google.internal`
+    pub(super) fn metadata_service(self: &Arc<Self>, calls: Calls, faults: Faults) -> Service {
+        let router = Router::new()
+            .route("/computeMetadata/v1/instance/service-accounts/default/token", get(service_account::metadata_token))
+            .route("/computeMetadata/v1/project/project-id", get(service_account::metadata_project))
+            .with_state(Arc::clone(self));
+        Service { router, endpoint: |_| Some(Endpoint::Metadata), error: errors::outage, calls, faults }
     }
 
     /// What an access token is good for now; `None` for one that is unknown or expired.
@@ -57,10 +81,14 @@ impl Google {
         super::write(&self.iam).revoke(role, member);
     }
 
-    /// `https://sts.googleapis.com`
+    /// `https://sts.googleapis.com`, and `https://oauth2.googleapis.com` beside it.
     pub(super) fn sts_service(self: &Arc<Self>, calls: Calls, faults: Faults) -> Service {
-        let router = Router::new().route("/v1/token", post(sts::token)).with_state(Arc::clone(self));
-        Service { router, endpoint: |_| Some(Endpoint::Sts), error: errors::oauth_outage, calls, faults }
+        let router = Router::new()
+            .route("/v1/token", post(sts::token))
+            .route("/token", post(service_account::token))
+            .with_state(Arc::clone(self));
+        let endpoint = |path: &str| Some(if path == "/token" { Endpoint::ServiceAccountToken } else { Endpoint::Sts });
+        Service { router, endpoint, error: errors::oauth_outage, calls, faults }
     }
 
     /// `https://iamcredentials.googleapis.com`

@@ -48,6 +48,12 @@ pub(super) async fn first_packet(stream: &mut (impl AsyncRead + AsyncWrite + Unp
     Err(invalid("too many requests for encryption"))
 }
 
+/// Whether a client's first packet in clear text asks for TLS.
+pub(super) async fn tls_is_asked_for(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<bool> {
+    let packet = startup_packet(stream).await?;
+    Ok(matches!(Initial::decode(packet.get(4..).unwrap_or_default()), Ok(Initial::Ssl)))
+}
+
 impl Door<'_> {
     /// Lets the client in or answers why not; `None` when it was refused.
     pub(super) async fn admit(

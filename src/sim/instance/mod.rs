@@ -1,4 +1,4 @@
-//! A Cloud SQL instance: its certificates and settings, and the server on 127.x.y.z:3307.
+//! A Cloud SQL instance: its certificates and settings, and the servers on 127.x.y.z:3307 and :5432.
 //!
 //! Source: Google's Cloud SQL connectors (TLS 1.3 on port 3307, client certificates from a CA of the instance) and
 //! "IAM database authentication".
@@ -8,7 +8,7 @@ mod login;
 mod server;
 pub(super) mod users;
 
-pub(super) use server::{Server, bind};
+pub(super) use server::{Path, Server, bind};
 
 use super::Error;
 use super::ServerCertificate;

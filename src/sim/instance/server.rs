@@ -1,7 +1,9 @@
-//! The instance's listener: TLS 1.3 with a client certificate, login, then bytes to and from PostgreSQL.
+//! The instance's listeners: TLS 1.3, login, then bytes to and from PostgreSQL. The connector's port wants a client
+//! certificate; PostgreSQL's own port wants an `SSLRequest` first, lets nobody in without TLS (`sslMode`
+//! `ENCRYPTED_ONLY`), and takes a client certificate of the instance's CA without asking for one.
 
 use super::Instance;
-use super::login::{Admitted, Door, first_packet, refuse};
+use super::login::{Admitted, Door, first_packet, refuse, tls_is_asked_for};
 use crate::sim::calls::{Calls, Endpoint};
 use crate::sim::certs::failed;
 use crate::sim::faults::{Fault, Faults, Hop};
@@ -28,6 +30,8 @@ use x509_parser::prelude::FromDer as _;
 
 /// The connector's port.
 const PORT: u16 = 3307;
+/// PostgreSQL's own port.
+const DIRECT_PORT: u16 = 5432;
 /// Addresses to try before giving up.
 const MAX_BIND_ATTEMPTS: u32 = 4096;
 /// From accept until the session is let in (`authentication_timeout`).
@@ -49,15 +53,27 @@ pub(in crate::sim) struct Server {
     pub(in crate::sim) socket: PathBuf,
 }
 
-/// Finds a free loopback address for port 3307: clouds that run at once have different ones.
-pub(in crate::sim) fn bind(faults: &Faults) -> Result<Gate, Error> {
+/// Which of the instance's ports a client came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::sim) enum Path {
+    /// 3307.
+    Connector,
+    /// 5432.
+    Direct,
+}
+
+/// Finds a free loopback address for port 3307: clouds that run at once have different ones. The second gate is port
+/// 5432 of that address, or another one where a PostgreSQL of this machine's own listens on every address.
+pub(in crate::sim) fn bind(faults: &Faults) -> Result<(Gate, Gate), Error> {
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
     for _ in 0..MAX_BIND_ATTEMPTS {
         // Random, so that clouds of any process rarely meet; the kernel decides when they do.
         let [high, low, ..] = uuid::Uuid::new_v4().into_bytes();
         let address = SocketAddr::from((Ipv4Addr::new(127, 77, high, low.clamp(1, 254)), PORT));
-        match Gate::bind(address, Hop::InstanceTcp, faults.clone()) {
-            Ok(gate) => return Ok(gate),
+        let bind = |port| Gate::bind(SocketAddr::new(address.ip(), port), Hop::InstanceTcp, faults.clone());
+        let both = bind(PORT).and_then(|gate| Ok((gate, bind(DIRECT_PORT).or_else(|_| bind(0))?)));
+        match both {
+            Ok(gates) => return Ok(gates),
             Err(error) => last = error,
         }
     }
@@ -66,7 +82,7 @@ pub(in crate::sim) fn bind(faults: &Faults) -> Result<Gate, Error> {
 
 impl Server {
     /// Serves until dropped; every session ends with it.
-    pub(in crate::sim) async fn serve(self, mut gate: Gate) {
+    pub(in crate::sim) async fn serve(self, mut gate: Gate, path: Path) {
         let mut sessions = JoinSet::new();
         loop {
             while sessions.try_join_next().is_some() {}
@@ -74,7 +90,7 @@ impl Server {
                 sessions.join_next().await;
             }
             match gate.accept().await {
-                Ok(stream) => drop(sessions.spawn(self.clone().connection(stream))),
+                Ok(stream) => drop(sessions.spawn(self.clone().connection(stream, path))),
                 Err(error) => {
                     tracing::warn!(%error, "the simulated instance cannot accept");
                     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -83,22 +99,23 @@ impl Server {
         }
     }
 
-    async fn connection(self, stream: TcpStream) {
+    async fn connection(self, stream: TcpStream, path: Path) {
         self.calls.add(Endpoint::InstanceConnection);
-        if let Err(error) = self.session(stream).await {
+        if let Err(error) = self.session(stream, path).await {
             tracing::debug!(%error, "a session of the simulated instance ended");
         }
     }
 
-    async fn session(self, mut stream: TcpStream) -> io::Result<()> {
+    async fn session(self, mut stream: TcpStream, path: Path) -> io::Result<()> {
         stream.set_nodelay(true)?;
         let letting_in = async {
-            for hop in [Hop::InstanceTcp, Hop::InstanceTls] {
-                if self.disturb(hop, &mut stream).await? {
-                    return Ok(None);
-                }
+            if self.disturb(Hop::InstanceTcp, &mut stream).await?
+                || (path == Path::Direct && !self.offer_tls(&mut stream).await?)
+                || self.disturb(Hop::InstanceTls, &mut stream).await?
+            {
+                return Ok(None);
             }
-            let mut stream = self.handshake(stream).await?;
+            let mut stream = self.handshake(stream, path).await?;
             let admitted = self.let_in(&mut stream).await?;
             Ok::<_, io::Error>(admitted.map(|admitted| (stream, admitted)))
         };
@@ -113,7 +130,7 @@ impl Server {
     /// Does what a fault orders before TLS; true when nothing more is to be done.
     async fn disturb(&self, hop: Hop, stream: &mut TcpStream) -> io::Result<bool> {
         match self.faults.get(hop) {
-            None | Some(Fault::AskFor(_)) => return Ok(false),
+            None | Some(Fault::AskFor(_) | Fault::NoTls) => return Ok(false),
             Some(Fault::Delay(duration)) => {
                 tokio::time::sleep(duration).await;
                 return Ok(false);
@@ -125,19 +142,32 @@ impl Server {
         Ok(true)
     }
 
-    /// TLS 1.3 with a client certificate of the instance's client CA.
-    async fn handshake(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-        let config = self.tls().map_err(io::Error::other)?;
+    /// Answers the direct port's first packet; true when TLS comes next.
+    async fn offer_tls(&self, stream: &mut TcpStream) -> io::Result<bool> {
+        if !tls_is_asked_for(stream).await? {
+            // `ENCRYPTED_ONLY`; the text is pg_hba.conf's (PostgreSQL, `libpq/auth.c`).
+            let fields = ErrorFields::new("FATAL", "28000", "no pg_hba.conf entry for host, no encryption");
+            return refuse(stream, &fields).await.map(|_: Option<()>| false);
+        }
+        self.calls.add(Endpoint::InstanceTlsRequest);
+        let offered = self.faults.get(Hop::InstanceTls) != Some(Fault::NoTls);
+        stream.write_all(if offered { b"S" } else { b"N" }).await?;
+        Ok(offered)
+    }
+
+    /// TLS 1.3 with a client certificate of the instance's client CA; the direct port does without.
+    async fn handshake(&self, stream: TcpStream, path: Path) -> io::Result<TlsStream<TcpStream>> {
+        let config = self.tls(path).map_err(io::Error::other)?;
         let stream = TlsAcceptor::from(Arc::new(config)).accept(stream).await?;
         self.calls.add(Endpoint::InstanceHandshake);
         Ok(stream)
     }
 
-    fn tls(&self) -> Result<ServerConfig, Error> {
+    fn tls(&self, path: Path) -> Result<ServerConfig, Error> {
         let roots = Arc::clone(&crate::sim::read(&self.instance.clients).roots);
-        let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider())
-            .build()
-            .map_err(|error| failed("the client verifier", error))?;
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider());
+        let verifier = if path == Path::Direct { verifier.allow_unauthenticated() } else { verifier };
+        let verifier = verifier.build().map_err(|error| failed("the client verifier", error))?;
         let identity = self.instance.certificates.identity(*crate::sim::read(&self.instance.presented));
         ServerConfig::builder_with_details(provider(), Arc::new(SharedTime(self.clock.clone())))
             .with_protocol_versions(&[&rustls::version::TLS13])
@@ -153,7 +183,7 @@ impl Server {
         let fault = self.faults.get(Hop::InstanceLogin);
         let mut method = None;
         match fault {
-            None => {}
+            None | Some(Fault::NoTls) => {}
             Some(Fault::Delay(duration)) => tokio::time::sleep(duration).await,
             Some(Fault::AskFor(asked)) => method = Some(asked),
             Some(Fault::Status(_)) => {
@@ -198,10 +228,9 @@ impl Server {
     }
 }
 
-/// The serial number of the client's certificate, as the leaf has it.
+/// The serial number of the client's certificate, as the leaf has it; empty for a client without one.
 fn client_serial(stream: &TlsStream<TcpStream>) -> io::Result<Vec<u8>> {
-    let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-    let leaf = leaf.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+    let Some(leaf) = stream.get_ref().1.peer_certificates().and_then(<[_]>::first) else { return Ok(Vec::new()) };
     let (_, certificate) = x509_parser::certificate::X509Certificate::from_der(leaf).map_err(io::Error::other)?;
     Ok(certificate.raw_serial().to_vec())
 }
