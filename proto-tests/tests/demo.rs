@@ -21,7 +21,7 @@ fn nothing_left(folder: &Path) -> Result<(), String> {
     loop {
         let mut left: Vec<String> = std::fs::read_dir(folder)
             .expect("the folder")
-            .map(|entry| format!("{:?}", entry.expect("an entry").path()))
+            .map(|entry| entry.expect("an entry").path().display().to_string())
             .collect();
         left.extend(processes_with(folder));
         if left.is_empty() {
