@@ -12,8 +12,10 @@ mod managed_identity;
 mod sts;
 mod token_cache;
 
+pub(crate) use answer::harmless;
 pub use answer::{MAX_DESCRIPTION_BYTES, MAX_TOKEN_BYTES};
 pub use impersonate::LIFETIME;
+pub use managed_identity::ManagedIdentity;
 pub use sts::MAX_TOKEN_SECONDS;
 pub use token_cache::{FAILURE_HOLD, LEAST_LIFE, RENEW_BEFORE};
 
@@ -22,7 +24,6 @@ use crate::names::{Provider, ServiceAccount};
 use crate::policy::{Grant, How};
 use crate::secret::Secret;
 use crate::time::{Clock, Timestamp};
-use managed_identity::ManagedIdentity;
 use std::sync::Arc;
 use std::time::Duration;
 use sts::Exchange;
