@@ -4,6 +4,7 @@
 //! A test starts with a [`chain::Chain`]: everything a caller needs, joined and ready, gone when it is dropped.
 
 pub mod chain;
+pub mod client;
 pub mod http;
 pub mod ports;
 pub mod proxy;

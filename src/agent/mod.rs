@@ -70,7 +70,8 @@ pub enum Error {
         /// What was wrong, without the body.
         reason: String,
     },
-    /// The platform's identity endpoint.
+    /// The platform's identity endpoint. `azure_identity` tells every 400 as an identity that is not assigned, an
+    /// unknown scope too.
     #[error("no token from a managed identity: {reason}")]
     ManagedIdentity {
         /// What happened there.
@@ -98,7 +99,8 @@ impl Error {
             Self::Declined | Self::CodeExpired => "run the command again and finish in the browser".to_owned(),
             Self::Answer { .. } => "check `authority`; a network that rewrites answers does this too".to_owned(),
             Self::ManagedIdentity { .. } => {
-                "this works on Azure only, where an identity is assigned; elsewhere use --via az or device".to_owned()
+                "on Azure, assign an identity here and check `client_id` and `scope`; elsewhere use --via az or device"
+                    .to_owned()
             }
         }
     }

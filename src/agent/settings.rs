@@ -135,8 +135,8 @@ impl Settings {
 mod tests {
     use super::*;
 
-    fn text(text: &str) -> Option<String> {
-        Some(text.to_owned())
+    fn text(text: &str) -> String {
+        text.to_owned()
     }
 
     #[test]
@@ -147,7 +147,7 @@ mod tests {
         let via = |via| Settings { via: Some(via), ..Settings::default() };
         assert_eq!(via(Via::DeviceCode).sign_in(), Err(vec!["scope", "tenant", "client_id"]));
         assert_eq!(via(Via::AzureCli).sign_in(), Err(vec!["scope"]));
-        let scoped = Settings { scope: text("api://x/.default"), ..Settings::default() };
+        let scoped = Settings { scope: Some(text("api://x/.default")), ..Settings::default() };
         let expected = SignIn::AzureCli { scope: "api://x/.default".to_owned(), tenant: None };
         assert_eq!(via(Via::AzureCli).or(scoped.clone()).sign_in(), Ok(expected));
         assert_eq!(via(Via::DeviceCode).or(scoped).sign_in(), Err(vec!["tenant", "client_id"]));
@@ -155,10 +155,10 @@ mod tests {
 
     #[test]
     fn the_stronger_setting_wins_key_by_key() {
-        let strong = Settings { host: text("strong"), ..Settings::default() };
-        let weak = Settings { host: text("weak"), port: Some(6432), ..Settings::default() };
+        let strong = Settings { host: Some(text("strong")), ..Settings::default() };
+        let weak = Settings { host: Some(text("weak")), port: Some(6432), ..Settings::default() };
         assert_eq!(strong.or(weak).address(), Ok(("strong".to_owned(), 6432)));
-        let host = Settings { host: text("db"), ..Settings::default() };
+        let host = Settings { host: Some(text("db")), ..Settings::default() };
         assert_eq!(host.address(), Ok(("db".to_owned(), DEFAULT_PORT)));
     }
 }

@@ -49,9 +49,9 @@ impl Token {
         let claims = self.claims()?;
         let is_app = claims.get("idtyp").and_then(Value::as_str) == Some("app") || claims.get("scp").is_none();
         let names = if is_app { ["app_displayname", "azp"].as_slice() } else { &["upn", "preferred_username", "oid"] };
-        let named = names.iter().find_map(|name| claims.get(*name)?.as_str());
+        let found = names.iter().find_map(|name| claims.get(*name)?.as_str());
         let fits = |name: &&str| !name.is_empty() && name.len() <= MAX_USER_BYTES && !name.contains(char::is_control);
-        named.filter(fits).map(str::to_owned)
+        found.filter(fits).map(str::to_owned)
     }
 
     fn claims(&self) -> Option<Value> {

@@ -28,11 +28,10 @@ pub(super) struct Flags {
     /// The app to sign in with (device), or a user-assigned identity (managed-identity)
     #[arg(long, value_name = "GUID", value_parser = client::guid)]
     client_id: Option<String>,
-    /// The proxy's scope, such as api://pgpassport/.default
-    #[arg(long, value_parser = client::scope)]
+    #[arg(long, value_parser = client::scope, help = "The proxy's scope, such as api://pgpassport/.default")]
     scope: Option<String>,
-    /// Entra's login host [default: https://login.microsoftonline.com]
-    #[arg(long, value_name = "URL", value_parser = client::authority)]
+    #[arg(long, value_name = "URL", value_parser = client::authority,
+          help = format!("Entra's login host [default: {}]", agent::DEFAULT_AUTHORITY))]
     authority: Option<String>,
     /// Trust only these PEM certificates towards Entra
     #[arg(long, value_name = "FILE", value_parser = client::certificates)]

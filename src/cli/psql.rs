@@ -26,7 +26,7 @@ pub(super) struct Arguments {
     proxy: ProxyFlags,
     /// Passed on to psql
     #[arg(last = true, value_name = "ARGS")]
-    arguments: Vec<OsString>,
+    passed_on: Vec<OsString>,
 }
 
 /// Ends with psql's own exit code: psql replaces this process.
@@ -38,8 +38,8 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
 }
 
 fn ready(arguments: Arguments) -> Result<Command, Outcome> {
-    let Arguments { name, flags, proxy, arguments } = arguments;
-    if arguments.iter().any(|argument| argument == "--") {
+    let Arguments { name, flags, proxy, passed_on } = arguments;
+    if passed_on.iter().any(|argument| argument == "--") {
         let twice = std::io::Error::other("psql's own arguments must not have another --");
         return Err(client::failed(&twice, "give psql's options after the one --"));
     }
@@ -52,7 +52,7 @@ fn ready(arguments: Arguments) -> Result<Command, Outcome> {
     let token = client::sign_in(&how, &settings)?;
     let database = settings.database.clone().unwrap_or(name);
     let user = user(&settings, &token)?;
-    Ok(command(&psql, &conninfo(&proxy, &database, &user), arguments, &token))
+    Ok(command(&psql, &conninfo(&proxy, &database, &user), passed_on, &token))
 }
 
 fn psql() -> Result<PathBuf, Outcome> {

@@ -203,7 +203,7 @@ user = "reports"
     fn every_mistake_is_told_at_once_with_its_line() {
         let text = "via = \"browser\"\ntenant = \"contoso\"\nscope = \"api\"\nauthority = \"http://login.example\"\n\
                     host = \"a,b\"\nport = 0\nca_certificate = \"none.pem\"\nuser = \"x\"\n\n[database.orders]\n\
-                    hots = \"db\"\nclient_id = 7\n";
+                    hst = \"db\"\nclient_id = 7\n";
         let problems = loaded(text).unwrap_err();
         let starts = [
             "client.toml:1: via: must be \"az\" or \"device\" or \"managed-identity\"",
@@ -214,7 +214,7 @@ user = "reports"
             "client.toml:6: port: is out of bounds: 1 to 65535",
             "client.toml:7: ca_certificate: none.pem cannot be read",
             "client.toml:8: user: is not a known key",
-            "client.toml:11: database.orders.hots: is not a known key; did you mean \"host\"?",
+            "client.toml:11: database.orders.hst: is not a known key; did you mean \"host\"?",
             "client.toml:12: database.orders.client_id: must be a string, not an integer",
         ];
         assert_eq!(problems.len(), starts.len(), "{problems:#?}");
