@@ -25,6 +25,7 @@ pub mod relay;
 pub mod session;
 // L5: the process around it.
 pub mod admin;
+pub mod agent;
 pub mod config;
 pub mod server;
 // L6: what people run.

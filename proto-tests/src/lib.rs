@@ -5,6 +5,7 @@
 //! A test starts with a [`chain::Chain`]: everything a caller needs, joined and ready, gone when it is dropped.
 
 pub mod chain;
+pub mod client;
 pub mod drivers;
 pub mod http;
 pub mod judge;

@@ -1,12 +1,15 @@
 //! What people run: the command line, and the exit codes that scripts rely on.
 //!
 //! 0: done. 1: failed while running. 2: the command line is wrong (clap's own). 78: the config is wrong, nothing
-//! was opened (`EX_CONFIG`, sysexits.h).
+//! was opened (`EX_CONFIG`, sysexits.h). `psql` ends as psql does, once it runs.
 
 mod check_config;
+mod client;
 #[cfg(feature = "demo")]
 mod demo;
+mod psql;
 mod serve;
+mod token;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
@@ -20,10 +23,31 @@ Examples:
   pgpassport serve --config /etc/pgpassport/pgpassport.toml --log-format json
   pgpassport completions bash > /etc/bash_completion.d/pgpassport
 
-  # a client, with its Entra access token as the password
-  PGPASSWORD=\"$(az account get-access-token --scope api://pgpassport/.default \\
-      --query accessToken -o tsv)\" \\
+  # sign in and query, with where the proxy is from ~/.config/pgpassport/client.toml
+  pgpassport psql orders -- -c 'select session_user'
+
+  # any other client, with an Entra access token as the password
+  PGPASSWORD=\"$(pgpassport token --via az --scope api://pgpassport/.default)\" \\
     psql 'host=db.contoso.example dbname=orders user=analyst@contoso.example sslmode=verify-full'
+";
+
+const TOKEN_HELP: &str = "\
+The token alone goes to standard output, everything else to standard error. Nothing is kept: each run signs in.
+Exit codes: 0 done, 1 no token (the message says why), 2 wrong command line, 78 a setting is wrong or missing.
+
+Examples:
+  PGPASSWORD=\"$(pgpassport token --via az --scope api://pgpassport/.default)\" psql …
+  pgpassport token --via device --json
+";
+
+const PSQL_HELP: &str = "\
+psql is checked for first, then the proxy (reachable, TLS, certificate), then the sign-in; the token is handed to psql
+in its environment. Exit codes: 1 no sign-in or no proxy, 2 wrong command line, 78 a setting is wrong or missing;
+otherwise psql's own (2: the proxy refused; its message says why).
+
+Examples:
+  pgpassport psql orders
+  pgpassport psql orders --via device -- -c 'select session_user'
 ";
 
 /// A PostgreSQL proxy for Google Cloud SQL: Entra ID in, Cloud SQL IAM out, and every query carries who asked.
@@ -40,6 +64,12 @@ enum Command {
     Serve(serve::Arguments),
     /// Say everything that is wrong with a config file, and what it means
     CheckConfig(check_config::Arguments),
+    /// Print an Entra access token for the proxy, for PGPASSWORD="$(…)"
+    #[command(after_help = TOKEN_HELP)]
+    Token(token::Arguments),
+    /// Sign in, verify the proxy, and run psql
+    #[command(after_help = PSQL_HELP)]
+    Psql(psql::Arguments),
     /// Show the whole chain against a simulated cloud on this machine
     #[cfg(feature = "demo")]
     Demo {
@@ -91,6 +121,8 @@ fn dispatch(command: Command) -> ExitCode {
         Command::CheckConfig(arguments) => {
             check_config::run(&arguments, &mut io::stdout().lock(), &mut io::stderr().lock()).into()
         }
+        Command::Token(arguments) => token::run(arguments, &mut io::stdout().lock()).into(),
+        Command::Psql(arguments) => psql::run(arguments).into(),
         #[cfg(feature = "demo")]
         Command::Demo { check } => demo::run(check),
         Command::Completions { shell } => {
@@ -112,7 +144,7 @@ mod tests {
     fn the_command_line_is_consistent_and_helps_itself() {
         CommandLine::command().debug_assert();
         let help = CommandLine::command().render_long_help().to_string();
-        for word in ["serve", "check-config", "completions", "Examples:", "PGPASSWORD"] {
+        for word in ["serve", "check-config", "token", "psql", "completions", "Examples:", "PGPASSWORD"] {
             assert!(help.contains(word), "{word}: {help}");
         }
     }
@@ -124,6 +156,12 @@ mod tests {
             (&["pgpassport", "serve"], 2),
             (&["pgpassport", "server", "--config", "x"], 2),
             (&["pgpassport", "serve", "--config", "x", "--log-format", "xml"], 2),
+            (&["pgpassport", "token", "--via", "magic"], 2),
+            (&["pgpassport", "token", "--tenant", "contoso"], 2),
+            (&["pgpassport", "psql"], 2),
+            (&["pgpassport", "psql", "orders", "-c", "select 1"], 2),
+            (&["pgpassport", "psql", "orders", "--host", "a,b"], 2),
+            (&["pgpassport", "token", "--help"], 0),
             (&["pgpassport", "--version"], 0),
             (&["pgpassport", "serve", "--help"], 0),
         ] {

@@ -3,6 +3,7 @@
 //! Every error comes at once, each with file, line, key and reason; a config with an error is never served.
 //! Reading opens no socket and writes nothing. Values are never echoed in reasons, names are.
 
+pub mod client;
 mod document;
 mod durations;
 mod files;

@@ -86,7 +86,7 @@ fn plain_code(code: &str) -> String {
 }
 
 /// A service's words without control characters, without `secret`, without anything like a credential, and cut.
-pub(super) fn harmless(text: &str, secret: &str) -> String {
+pub(crate) fn harmless(text: &str, secret: &str) -> String {
     let without = if secret.is_empty() { text.to_owned() } else { text.replace(secret, "…") };
     let mut kept = String::new();
     for piece in without.split_inclusive(|c: char| !is_token_character(c)) {

@@ -1,4 +1,4 @@
-//! The proxy's own Entra token, from the Azure platform it runs on.
+//! An Entra token from the Azure platform that this process runs on: the proxy's own, or an app's that asks for itself.
 //!
 //! `azure_identity` finds out which endpoint there is (App Service: `IDENTITY_ENDPOINT` and `IDENTITY_HEADER`;
 //! otherwise the instance metadata service of a virtual machine) and asks it, over our transport.
@@ -21,7 +21,7 @@ const HOP: Hop = Hop::OwnIdentity;
 
 /// A managed identity and the resource it asks tokens for.
 #[derive(Debug)]
-pub(super) struct ManagedIdentity {
+pub struct ManagedIdentity {
     http: Client,
     deadline: Duration,
     scope: String,
@@ -30,12 +30,7 @@ pub(super) struct ManagedIdentity {
 
 impl ManagedIdentity {
     /// Checks that this platform's kind of identity is supported; asks for nothing yet.
-    pub(super) fn new(
-        http: Client,
-        deadline: Duration,
-        resource: &str,
-        client_id: Option<String>,
-    ) -> Result<Self, Error> {
+    pub fn new(http: Client, deadline: Duration, resource: &str, client_id: Option<String>) -> Result<Self, Error> {
         let identity = Self { http, deadline, scope: format!("{resource}/.default"), client_id };
         identity.credential()?;
         Ok(identity)
@@ -43,7 +38,7 @@ impl ManagedIdentity {
 
     /// A fresh token. Each time from a new credential: `azure_identity` keeps a token until shortly before its
     /// end, when Google may find it stale already; our cache of the token that it buys is the only one.
-    pub(super) async fn token(&self) -> Result<Secret<String>, Error> {
+    pub async fn token(&self) -> Result<Secret<String>, Error> {
         let credential = self.credential()?;
         let scopes = [self.scope.as_str()];
         match tokio::time::timeout(self.deadline, credential.get_token(&scopes, None)).await {

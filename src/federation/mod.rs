@@ -13,9 +13,11 @@ mod managed_identity;
 mod sts;
 mod token_cache;
 
+pub(crate) use answer::harmless;
 pub use answer::{MAX_DESCRIPTION_BYTES, MAX_TOKEN_BYTES};
 pub use google_identity::MAX_KEY_FILE_BYTES;
 pub use impersonate::LIFETIME;
+pub use managed_identity::ManagedIdentity;
 pub use sts::MAX_TOKEN_SECONDS;
 pub use token_cache::{FAILURE_HOLD, LEAST_LIFE, RENEW_BEFORE};
 
@@ -25,7 +27,6 @@ use crate::policy::{Grant, How};
 use crate::secret::Secret;
 use crate::time::{Clock, Timestamp};
 use google_identity::GoogleIdentity;
-use managed_identity::ManagedIdentity;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
