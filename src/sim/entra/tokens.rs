@@ -99,6 +99,7 @@ impl Entra {
 pub(super) struct Scope {
     resource: String,
     permission: String,
+    offline: bool,
 }
 
 impl Scope {
@@ -107,7 +108,11 @@ impl Scope {
         let of_resource = scope.split(' ').find(|one| one.contains('/'))?;
         let (resource, permission) = of_resource.rsplit_once('/')?;
         // A v1 resource with a trailing slash gives `resource//.default`.
-        Some(Self { resource: resource.trim_end_matches('/').to_owned(), permission: permission.to_owned() })
+        Some(Self {
+            resource: resource.trim_end_matches('/').to_owned(),
+            permission: permission.to_owned(),
+            offline: scope.split(' ').any(|one| one == "offline_access"),
+        })
     }
 
     /// Whether the tenant knows the resource.
@@ -118,6 +123,11 @@ impl Scope {
     /// Whether it is `…/.default`.
     pub(super) fn is_default(&self) -> bool {
         self.permission == ".default"
+    }
+
+    /// Whether `offline_access` was asked for: a refresh token.
+    pub(super) fn offline(&self) -> bool {
+        self.offline
     }
 
     /// The resource as asked for.
