@@ -63,7 +63,7 @@ pub(super) async fn authorize(
         None => request.ask(),
         Some(_) => match request.decide(&entra) {
             Ok(members) => request.answer(&members),
-            Err(page) => page,
+            Err(text) => (StatusCode::BAD_REQUEST, Html(text)).into_response(),
         },
     }
 }
@@ -102,6 +102,9 @@ pub(super) fn token(entra: &Entra, tenant: Tenant, form: &HashMap<String, String
         let text = "The Code_Verifier does not match the code_challenge supplied in the authorization request.";
         return invalid_grant(501_481, text);
     }
+    if let Some(asked) = form.get("scope") {
+        known.sign_in.scope.covers(refuse, &super::people::scope(refuse, tenant, asked)?)?;
+    }
     known.redeemed = true;
     let sign_in = known.sign_in.clone();
     drop(codes);
@@ -137,13 +140,12 @@ impl Request {
         Ok(Self { tenant, query, scope, redirect_uri })
     }
 
-    /// What the person decided, as the members of the answer to the app.
-    fn decide(&self, entra: &Entra) -> Result<Vec<(&'static str, String)>, Response> {
+    /// What the person decided, as the members of the answer to the app; or what the page says instead.
+    fn decide(&self, entra: &Entra) -> Result<Vec<(&'static str, String)>, &'static str> {
         let field = |name: &str| self.query.get(name).cloned();
-        let page = |text: &'static str| (StatusCode::BAD_REQUEST, Html(text)).into_response();
         let login = field("login_hint").unwrap_or_default();
         let person = PEOPLE.into_iter().find(|person| person.upn == login && person.tenant == self.tenant);
-        let Some(person) = person else { return Err(page("This username may be incorrect.\n")) };
+        let Some(person) = person else { return Err("This username may be incorrect.\n") };
         if field("decision").as_deref() == Some("decline") {
             let text = "AADSTS65004: User declined to consent to access the app.".to_owned();
             return Ok(vec![("error", "access_denied".to_owned()), ("error_description", text)]);
@@ -152,7 +154,7 @@ impl Request {
         let mut codes = lock(&entra.codes);
         codes.retain(|_, known| later(known.expires_at, CODE_LIFETIME) > entra.clock.now());
         if codes.len() >= MAX_CODES {
-            return Err(page("A transient error has occurred. Please try again.\n"));
+            return Err("A transient error has occurred. Please try again.\n");
         }
         codes.insert(code.clone(), self.code(entra, person));
         Ok(vec![("code", code)])

@@ -33,7 +33,7 @@ pub(super) struct SignIn {
 }
 
 /// What a refresh token stands for.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Refresh {
     sign_in: SignIn,
     expires_at: Timestamp,
@@ -59,13 +59,14 @@ pub(super) fn scope(refuse: Refuse, tenant: Tenant, asked: &str) -> Result<Scope
     if scope.known() { Ok(scope) } else { Err(refuse.resource(scope.resource(), tenant.domain)) }
 }
 
-/// Answers `grant_type=refresh_token`: for the scope that is asked for, else for the one before.
+/// Answers `grant_type=refresh_token`: for the scope that is asked for, else for the one before. The token stays good
+/// beside the new one (Microsoft, "Refresh tokens": an old one is not revoked when it is used).
 pub(super) fn refresh(entra: &Entra, tenant: Tenant, form: &HashMap<String, String>) -> Result<Json<Value>, Refusal> {
     let refuse = Refuse::at(&entra.clock);
     let client = public_client(refuse, tenant, form)?;
     let token = form.get("refresh_token").ok_or_else(|| refuse.missing("refresh_token"))?;
     let invalid_grant = |code, text: &str| Err(refuse.with(400, "invalid_grant", code, text));
-    let known = lock(&entra.refresh_tokens).remove(token);
+    let known = lock(&entra.refresh_tokens).get(token).cloned();
     let Some(known) = known.filter(|known| known.sign_in.client == *client && known.sign_in.tenant == tenant) else {
         return invalid_grant(9_002_313, "Invalid request. Request is malformed or invalid.");
     };
@@ -87,7 +88,8 @@ impl Entra {
         let mut answer = self.grant(TokenSpec::person(person), scope)?;
         let spec = id_token_spec(TokenSpec::person(person), client, *tenant).claim("nonce", nonce.clone());
         let refuse = Refuse::at(&self.clock);
-        let id_token = self.mint(&spec).map_err(|error| refuse.with(500, "server_error", 90_033, &error.to_string()))?;
+        let id_token =
+            self.mint(&spec).map_err(|error| refuse.with(500, "server_error", 90_033, &error.to_string()))?;
         let client_info = json!({ "uid": person.object_id, "utid": person.tenant.id });
         if let Some(members) = answer.as_object_mut() {
             members.insert("id_token".to_owned(), id_token.expose().as_str().into());

@@ -6,7 +6,7 @@ use crate::secret::Secret;
 use crate::sim::Error;
 use crate::sim::certs::failed;
 use crate::sim::token_spec::{Signing, TokenSpec, Version};
-use crate::sim::world::{PROXY_API, PROXY_API_URI, Tenant};
+use crate::sim::world::{ASSIGNED_API, ASSIGNED_API_URI, PROXY_API, PROXY_API_URI, Tenant};
 use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -115,9 +115,19 @@ impl Scope {
         })
     }
 
+    /// What the person agreed to must cover what is redeemed.
+    pub(super) fn covers(&self, refuse: errors::Refuse, asked: &Self) -> Result<(), errors::Refusal> {
+        if asked.resource == self.resource {
+            return Ok(());
+        }
+        let text = "The request was denied because one or more scopes requested are unauthorized or expired. The user \
+                    must first sign in and grant the client application access to the requested scope.";
+        Err(refuse.with(400, "invalid_grant", 70_000, text))
+    }
+
     /// Whether the tenant knows the resource.
     pub(super) fn known(&self) -> bool {
-        [PROXY_API, PROXY_API_URI, GRAPH].contains(&self.resource.as_str())
+        [PROXY_API, PROXY_API_URI, ASSIGNED_API_URI, GRAPH].contains(&self.resource.as_str())
     }
 
     /// Whether it is `…/.default`.
@@ -140,10 +150,10 @@ impl Scope {
     }
 
     fn aim(&self, spec: TokenSpec) -> TokenSpec {
-        if self.resource == GRAPH {
-            spec.audience(GRAPH).version(Version::V1).header("nonce", "q8Xv1nJ7aZ0")
-        } else {
-            spec
+        match self.resource.as_str() {
+            GRAPH => spec.audience(GRAPH).version(Version::V1).header("nonce", "q8Xv1nJ7aZ0"),
+            ASSIGNED_API_URI => spec.audience(ASSIGNED_API),
+            _ => spec,
         }
     }
 }
