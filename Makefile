@@ -21,8 +21,9 @@ build: ## the proxy with its demo, in debug
 	@bash .ci/prepare.sh
 	@bash .ci/build.sh
 
-test: ## formatting, lints, docs, unit tests, the chain through psql and tokio-postgres
+test: ## formatting, lints, docs, unit tests, the chain through psql and tokio-postgres, and strangers
 	@bash .ci/prepare.sh
+	@bash .ci/strangers.sh
 	@bash .ci/test.sh
 
 suites: ## what is slow: the Dockerfile's build steps in a bare Debian (needs root)

@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # What a fresh Debian (12 or 13) lacks for building, testing and the demo. Installs only what is missing:
 # as root, else through sudo; when neither works it prints the line to run and stops.
+#
+#   prepare.sh [--strangers]    with it, also what the clients of proto-tests/strangers run on
 set -euo pipefail
 
 main() {
   need_rust
   local missing=()
-  mapfile -t missing < <(missing_packages)
+  mapfile -t missing < <(missing_packages; [[ ${1:-} != --strangers ]] || missing_for_strangers)
   [[ ${#missing[@]} -gt 0 ]] || return 0
   echo "installing: ${missing[*]}"
   if [[ $(id -u) -eq 0 ]]; then
@@ -39,6 +41,13 @@ missing_packages() {
   command -v psql >/dev/null || echo postgresql-client
 }
 
+# Python 3.11 with its venv module, Node 18: what Debian 12 has, or newer.
+missing_for_strangers() {
+  command -v python3 >/dev/null && python3 -c 'import ensurepip, venv' 2>/dev/null || printf '%s\n' python3 python3-venv
+  command -v node >/dev/null || echo nodejs
+  command -v npm >/dev/null || echo npm
+}
+
 # Debian's postgresql package creates and starts a cluster on port 5432. Nobody here asked for one: the drop-in
 # below (postgresql-common, createcluster.conf) keeps it from doing so while we install, and goes away again.
 install_packages() {
@@ -64,5 +73,5 @@ case "${1:-}" in
     shift
     install_packages "$@"
     ;;
-  *) main ;;
+  *) main "$@" ;;
 esac
