@@ -24,6 +24,8 @@ bare_debian_make() {
   # How this machine reaches its package sources: proxies, certificates, credentials.
   apt-config dump | grep -E '^Acquire::(Check|http|https|Retries|ForceIPv)' >"$root/etc/apt/apt.conf.d/90host" || true
   cp -r /etc/apt/auth.conf.d "$root/etc/apt/" 2>/dev/null || true
+  # The same for pip and npm.
+  cp /etc/pip.conf /etc/npmrc "$root/etc/" 2>/dev/null || true
   mkdir -p "$root/usr/local/share/ca-certificates"
   cp /usr/local/share/ca-certificates/*.crt "$root/usr/local/share/ca-certificates/" 2>/dev/null || true
   cp -L /etc/resolv.conf "$root/etc/resolv.conf"

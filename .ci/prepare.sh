@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What a fresh Debian (12 or 13) lacks for building, testing and the demo. Installs only what is missing:
-# as root, else through sudo; when neither works it prints the line to run and stops. With --drivers: also what the
-# drivers of proto-tests need.
+# as root, else through sudo; when neither works it prints the line to run and stops. With --drivers (or
+# --strangers, the same): also what the drivers and strangers of proto-tests run on.
 set -euo pipefail
 
 main() {
@@ -73,7 +73,7 @@ case "${1:-}" in
     shift
     install_packages "$@"
     ;;
-  --drivers)
+  --drivers | --strangers)
     drivers=1
     main
     ;;

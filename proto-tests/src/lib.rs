@@ -14,6 +14,7 @@ pub mod proxy;
 pub mod psql;
 pub mod records;
 pub mod refusal;
+pub mod stranger;
 pub mod wire;
 
 /// The correlation id that a refusal names in its DETAIL.

@@ -253,6 +253,10 @@ impl Cloud {
     pub fn patch_connect_settings(&self, patch: serde_json::Map<String, serde_json::Value>) {
         self.instance.patch(patch);
     }
+    /// Gives a member an IAM role on the project, or on one service account.
+    pub fn grant(&self, role: &'static str, member: &str, account: Option<&'static str>) {
+        self.google.grant(role, member, account);
+    }
     /// Takes an IAM role away from a member everywhere (`roles/cloudsql.client`, `serviceAccount:…`, `principal://…`).
     pub fn revoke(&self, role: &str, member: &str) {
         self.google.revoke(role, member);

@@ -5,7 +5,7 @@
 
 use super::instance::users;
 use super::watchdog::{Unprivileged, Watchdog, run_as};
-use super::{Error, PostgresOptions};
+use super::{Error, PostgresOptions, world};
 use std::fmt::Write as _;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, chown};
@@ -137,8 +137,8 @@ impl Layout {
         let mut initdb = Command::new(bin.join("initdb"));
         run_as(&mut initdb, user);
         initdb
-            .args(["--no-sync", "--no-instructions", "--encoding=UTF8", "--locale=C.UTF-8", "--auth-host=reject"])
-            .args(["--auth-local=trust", "--username", SUPERUSER, "--pgdata"])
+            .args(["--no-sync", "--no-instructions", "--encoding=UTF8", "--locale=C.UTF-8", "--auth=reject"])
+            .args(["--username", SUPERUSER, "--pgdata"])
             .arg(&self.data)
             .stdin(Stdio::null());
         let output = initdb.output().map_err(|source| Error::io("run initdb", source))?;
@@ -146,6 +146,8 @@ impl Layout {
             let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
             return Err(Error::Postgres(format!("initdb: {stderr}")));
         }
+        let file = self.data.join("pg_hba.conf");
+        std::fs::write(&file, access()).map_err(|source| Error::io("write PostgreSQL's access rules", source))?;
         let settings = format!("{}{more}\n", settings(&self.socket));
         let file = self.data.join("postgresql.auto.conf");
         std::fs::write(&file, settings).map_err(|source| Error::io("write PostgreSQL's settings", source))
@@ -164,6 +166,14 @@ fn settings(socket: &Path) -> String {
     )
 }
 
+/// Built-in users prove their password; for all others the simulated instance has asked IAM. `md5` means SCRAM
+/// where the password is kept so (PostgreSQL, "Password Authentication").
+fn access() -> String {
+    let built_in: Vec<&str> =
+        users::USERS.iter().filter(|user| user.kind == users::Kind::BuiltIn).map(|user| user.name).collect();
+    format!("local all {} md5\nlocal all all trust\n", built_in.join(","))
+}
+
 /// Cloud SQL's roles and the instance's users; none is a superuser.
 fn roles() -> String {
     let mut sql = "CREATE ROLE cloudsqlsuperuser NOLOGIN CREATEDB CREATEROLE;\n\
@@ -178,6 +188,13 @@ fn roles() -> String {
         let attributes = if user.kind == users::Kind::BuiltIn { "CREATEDB CREATEROLE" } else { "" };
         let name = user.name;
         let _ = writeln!(sql, "CREATE ROLE \"{name}\" LOGIN NOSUPERUSER {attributes} IN ROLE {group};");
+    }
+    for user in [world::SCRAM_USER, world::MD5_USER] {
+        let _ = writeln!(
+            sql,
+            "SET password_encryption = '{}'; ALTER ROLE \"{}\" PASSWORD '{}';",
+            user.encryption, user.name, user.password
+        );
     }
     sql
 }

@@ -132,6 +132,10 @@ pub const OTHER_APP: App = App {
 pub const PROXY_API: &str = "3b1f7c9e-5a44-4f0e-8a52-7f1d6d2c9b10";
 /// App ID URI of the proxy's API registration, for scopes: `api://pgpassport/.default`.
 pub const PROXY_API_URI: &str = "api://pgpassport";
+/// Another API of Contoso, to which apps must be assigned.
+pub const ASSIGNED_API: &str = "5f6e7d8c-9b0a-4c1d-8e2f-30415263740d";
+/// Its App ID URI.
+pub const ASSIGNED_API_URI: &str = "api://orders-admin";
 /// The public client with which people sign in (device code); known in both tenants.
 pub const SIGN_IN_CLIENT: &str = "e7f60819-2a3b-4c4d-8e5f-60718293a40e";
 /// What the proxy's managed identity asks a token for.
@@ -140,6 +144,27 @@ pub const OWN_RESOURCE: &str = "api://AzureADTokenExchange";
 pub const OWN_OBJECT_ID: &str = "d9c8b7a6-9584-4736-a251-40f3e2d1c00b";
 /// Client id of the proxy's managed identity.
 pub const OWN_CLIENT_ID: &str = "6a5b4c3d-2e1f-4a0b-8c9d-7e6f5a4b3c0c";
+
+/// A `BUILT_IN` database user with a password.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PasswordUser {
+    /// The role's name.
+    pub name: &'static str,
+    /// Its password.
+    pub password: &'static str,
+    /// `password_encryption` when it was set.
+    pub encryption: &'static str,
+}
+
+/// A built-in user whose password PostgreSQL keeps as SCRAM-SHA-256.
+pub const SCRAM_USER: PasswordUser = PasswordUser {
+    name: "reporting",
+    password: "reporting-password-of-the-simulated-cloud",
+    encryption: "scram-sha-256",
+};
+/// A built-in user whose password was set long ago.
+pub const MD5_USER: PasswordUser =
+    PasswordUser { name: "legacy", password: "legacy-password-of-the-simulated-cloud", encryption: "md5" };
 
 /// Google project id.
 pub const PROJECT: &str = "demo-project";

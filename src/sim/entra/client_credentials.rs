@@ -4,7 +4,9 @@ use super::errors::{Refusal, Refuse};
 use super::tokens::Scope;
 use super::{Entra, read};
 use crate::sim::token_spec::TokenSpec;
-use crate::sim::world::{App, CONTOSO, ORDERS_APP, OTHER_APP, OWN_OBJECT_ID, OWN_RESOURCE, REPORTS_APP, Tenant};
+use crate::sim::world::{
+    ASSIGNED_API_URI, App, CONTOSO, ORDERS_APP, OTHER_APP, OWN_OBJECT_ID, OWN_RESOURCE, REPORTS_APP, Tenant,
+};
 use axum::Json;
 use serde_json::Value;
 use std::collections::HashMap;
@@ -33,6 +35,7 @@ pub(super) fn token(entra: &Entra, tenant: Tenant, form: &HashMap<String, String
     }
     let asked = form.get("scope").ok_or_else(|| refuse.missing("scope"))?;
     let scope = scope(refuse, asked, tenant)?;
+    assigned(refuse, &app, &scope)?;
     entra.grant(TokenSpec::app(&app), &scope).map(Json)
 }
 
@@ -62,6 +65,16 @@ fn scope(refuse: Refuse, asked: &str, tenant: Tenant) -> Result<Scope, Refusal> 
             Err(refuse.with(400, "invalid_scope", 1_002_012, &text))
         }
     }
+}
+
+/// Where the API demands assignment, an app needs a role (Microsoft, "AADSTS501051").
+fn assigned(refuse: Refuse, app: &App, scope: &Scope) -> Result<(), Refusal> {
+    if scope.resource() != ASSIGNED_API_URI || !app.roles.is_empty() {
+        return Ok(());
+    }
+    let text =
+        format!("Application '{}' is not assigned to a role for the application '{ASSIGNED_API_URI}'.", app.client_id);
+    Err(refuse.with(400, "invalid_grant", 501_051, &text))
 }
 
 /// A federated identity credential: the simulated cloud's managed identity may stand for the orders app.

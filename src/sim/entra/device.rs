@@ -1,18 +1,16 @@
 //! The device authorization grant (RFC 8628) as Entra speaks it, and the page that stands for the browser.
 
 use super::errors::{Refusal, Refuse, unknown_tenant};
-use super::tokens::{Scope, id_token_spec};
+use super::people::{PEOPLE, SignIn, public_client, scope};
+use super::tokens::Scope;
 use super::{Entra, tenant};
 use crate::sim::lock;
-use crate::sim::token_spec::TokenSpec;
-use crate::sim::world::{ANALYST, BYSTANDER, GUEST, OUTSIDER, Person, SIGN_IN_CLIENT, TRAINEE, Tenant};
+use crate::sim::world::{Person, Tenant};
 use crate::time::{Timestamp, later};
 use axum::Json;
 use axum::extract::{Form, Path, State};
 use axum::http::StatusCode;
 use axum::response::Html;
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -50,19 +48,8 @@ pub(super) async fn start(
 ) -> Result<Json<Value>, Refusal> {
     let tenant = tenant(&name).ok_or_else(|| unknown_tenant(&name, &entra.clock))?;
     let refuse = Refuse::at(&entra.clock);
-    let client = form.get("client_id").ok_or_else(|| refuse.missing("client_id"))?;
-    if client != SIGN_IN_CLIENT {
-        return Err(refuse.client(client, tenant.domain));
-    }
-    let asked = form.get("scope").ok_or_else(|| refuse.missing("scope"))?;
-    let scope = Scope::parse(asked).ok_or_else(|| {
-        let text =
-            format!("The provided request must include a 'scope' input parameter. The scope {asked} is not valid.");
-        refuse.with(400, "invalid_scope", 70_011, &text)
-    })?;
-    if !scope.known() {
-        return Err(refuse.resource(scope.resource(), tenant.domain));
-    }
+    public_client(refuse, tenant, &form)?;
+    let scope = scope(refuse, tenant, form.get("scope").ok_or_else(|| refuse.missing("scope"))?)?;
     let device_code = format!("{0}{0}", uuid::Uuid::new_v4().simple());
     let user_code = user_code();
     let expires_at = later(entra.clock.now(), CODE_LIFETIME);
@@ -96,8 +83,7 @@ pub(super) async fn approve(
     let Some(device) = waiting else {
         return (StatusCode::BAD_REQUEST, "That code didn't work. Check the code and try again.\n");
     };
-    let people = [ANALYST, BYSTANDER, TRAINEE, GUEST, OUTSIDER];
-    let Some(person) = people.into_iter().find(|p| p.upn == field("login") && p.tenant == device.tenant) else {
+    let Some(person) = PEOPLE.into_iter().find(|p| p.upn == field("login") && p.tenant == device.tenant) else {
         return (StatusCode::BAD_REQUEST, "This username may be incorrect.\n");
     };
     device.decision = if field("decision") == "decline" { Decision::Declined } else { Decision::Approved(person) };
@@ -116,10 +102,7 @@ pub(super) async fn page() -> Html<&'static str> {
 /// Answers `grant_type=urn:ietf:params:oauth:grant-type:device_code`. A code is good for one token.
 pub(super) fn token(entra: &Entra, tenant: Tenant, form: &HashMap<String, String>) -> Result<Json<Value>, Refusal> {
     let refuse = Refuse::at(&entra.clock);
-    let client = form.get("client_id").ok_or_else(|| refuse.missing("client_id"))?;
-    if client != SIGN_IN_CLIENT {
-        return Err(refuse.client(client, tenant.domain));
-    }
+    let client = public_client(refuse, tenant, form)?;
     let code = form.get("device_code").ok_or_else(|| refuse.missing("device_code"))?;
     let mut devices = lock(&entra.devices);
     let Some(device) = devices.get(code).filter(|device| device.tenant == tenant) else {
@@ -143,23 +126,10 @@ pub(super) fn token(entra: &Entra, tenant: Tenant, form: &HashMap<String, String
             let scope = device.scope.clone();
             devices.remove(code);
             drop(devices);
-            signed_in(entra, &person, client, &scope)
+            let sign_in = SignIn { tenant, person, client: client.clone(), scope, nonce: None };
+            entra.signed_in(&sign_in).map(Json)
         }
     }
-}
-
-/// The access token with the ID token and client info that Microsoft's libraries insist on.
-fn signed_in(entra: &Entra, person: &Person, client: &str, scope: &Scope) -> Result<Json<Value>, Refusal> {
-    let mut answer = entra.grant(TokenSpec::person(person), scope)?;
-    let spec = id_token_spec(TokenSpec::person(person), client, person.tenant);
-    let refuse = Refuse::at(&entra.clock);
-    let id_token = entra.mint(&spec).map_err(|error| refuse.with(500, "server_error", 90_033, &error.to_string()))?;
-    let client_info = json!({ "uid": person.object_id, "utid": person.tenant.id });
-    if let Some(members) = answer.as_object_mut() {
-        members.insert("id_token".to_owned(), id_token.expose().as_str().into());
-        members.insert("client_info".to_owned(), URL_SAFE_NO_PAD.encode(client_info.to_string()).into());
-    }
-    Ok(Json(answer))
 }
 
 /// Nine characters without those that are easily confused.

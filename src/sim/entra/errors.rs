@@ -21,6 +21,16 @@ impl IntoResponse for Refusal {
     }
 }
 
+impl Refusal {
+    /// The same as the page that a browser gets.
+    pub(super) fn page(&self) -> Response<Body> {
+        let text = self.body.get("error_description").and_then(Value::as_str).unwrap_or_default();
+        let text = text.replace('&', "&amp;").replace('<', "&lt;");
+        let page = format!("<!doctype html><title>Sorry, but we're having trouble signing you in.</title><p>{text}");
+        (crate::sim::https::status(self.status), axum::response::Html(page)).into_response()
+    }
+}
+
 /// Makes refusals at one time.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Refuse(Timestamp);

@@ -1,14 +1,17 @@
-//! Entra: discovery and keys per tenant, client credentials, device code, and the managed identity endpoint.
+//! Entra: discovery and keys per tenant, client credentials, device code, authorization code, refresh tokens, and
+//! the managed identity endpoint.
 //!
 //! Shapes: Microsoft identity platform, "`OpenID` Connect", "OAuth 2.0 client credentials flow", "device
 //! authorization grant", and App Service's "REST endpoint reference" for managed identities.
 
+mod authorize;
 mod client_credentials;
 mod device;
 mod discovery;
 mod errors;
 mod keys;
 mod managed_identity;
+mod people;
 mod tokens;
 
 pub(super) use keys::{Members, read, signed_by};
@@ -35,6 +38,9 @@ pub(super) struct Entra {
     /// Signs what nobody shall accept; made when first asked for.
     rogue: OnceLock<SigningKey>,
     devices: Mutex<HashMap<String, device::Device>>,
+    /// Authorization codes, the redeemed ones too until they are long past.
+    codes: Mutex<HashMap<String, authorize::Code>>,
+    refresh_tokens: Mutex<HashMap<String, people::Refresh>>,
     identity_header: String,
     /// Managed identity tokens are cached by the platform for about a day; audience to token.
     identity_tokens: Mutex<HashMap<String, managed_identity::Cached>>,
@@ -53,6 +59,8 @@ impl Entra {
             keys: RwLock::default(),
             rogue: OnceLock::new(),
             devices: Mutex::default(),
+            codes: Mutex::default(),
+            refresh_tokens: Mutex::default(),
             identity_header: uuid::Uuid::new_v4().simple().to_string().to_uppercase(),
             identity_tokens: Mutex::default(),
         };
@@ -110,6 +118,7 @@ pub(super) fn login_service(entra: Arc<Entra>, calls: Calls, faults: Faults) -> 
         .route("/{tenant}/discovery/v2.0/keys", get(discovery::keys_v2))
         .route("/{tenant}/discovery/keys", get(discovery::keys_v1))
         .route("/{tenant}/oauth2/v2.0/devicecode", post(device::start))
+        .route("/{tenant}/oauth2/v2.0/authorize", get(authorize::authorize))
         .route("/{tenant}/oauth2/v2.0/token", post(token))
         .route("/devicelogin", get(device::page).post(device::approve))
         .with_state(entra);
@@ -147,6 +156,8 @@ async fn token(
     match form.get("grant_type").map(String::as_str) {
         None => Err(refuse.missing("grant_type")),
         Some("client_credentials") => client_credentials::token(&entra, tenant, &form),
+        Some("authorization_code") => authorize::token(&entra, tenant, &form),
+        Some("refresh_token") => people::refresh(&entra, tenant, &form),
         Some("urn:ietf:params:oauth:grant-type:device_code") => device::token(&entra, tenant, &form),
         Some(other) => Err(refuse.with(
             400,

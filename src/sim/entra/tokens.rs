@@ -6,7 +6,7 @@ use crate::secret::Secret;
 use crate::sim::Error;
 use crate::sim::certs::failed;
 use crate::sim::token_spec::{Signing, TokenSpec, Version};
-use crate::sim::world::{PROXY_API, PROXY_API_URI, Tenant};
+use crate::sim::world::{ASSIGNED_API, ASSIGNED_API_URI, PROXY_API, PROXY_API_URI, Tenant};
 use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -99,6 +99,7 @@ impl Entra {
 pub(super) struct Scope {
     resource: String,
     permission: String,
+    offline: bool,
 }
 
 impl Scope {
@@ -107,17 +108,36 @@ impl Scope {
         let of_resource = scope.split(' ').find(|one| one.contains('/'))?;
         let (resource, permission) = of_resource.rsplit_once('/')?;
         // A v1 resource with a trailing slash gives `resource//.default`.
-        Some(Self { resource: resource.trim_end_matches('/').to_owned(), permission: permission.to_owned() })
+        Some(Self {
+            resource: resource.trim_end_matches('/').to_owned(),
+            permission: permission.to_owned(),
+            offline: scope.split(' ').any(|one| one == "offline_access"),
+        })
+    }
+
+    /// What the person agreed to must cover what is redeemed.
+    pub(super) fn covers(&self, refuse: errors::Refuse, asked: &Self) -> Result<(), errors::Refusal> {
+        if asked.resource == self.resource {
+            return Ok(());
+        }
+        let text = "The request was denied because one or more scopes requested are unauthorized or expired. The user \
+                    must first sign in and grant the client application access to the requested scope.";
+        Err(refuse.with(400, "invalid_grant", 70_000, text))
     }
 
     /// Whether the tenant knows the resource.
     pub(super) fn known(&self) -> bool {
-        [PROXY_API, PROXY_API_URI, GRAPH].contains(&self.resource.as_str())
+        [PROXY_API, PROXY_API_URI, ASSIGNED_API_URI, GRAPH].contains(&self.resource.as_str())
     }
 
     /// Whether it is `…/.default`.
     pub(super) fn is_default(&self) -> bool {
         self.permission == ".default"
+    }
+
+    /// Whether `offline_access` was asked for: a refresh token.
+    pub(super) fn offline(&self) -> bool {
+        self.offline
     }
 
     /// The resource as asked for.
@@ -130,10 +150,10 @@ impl Scope {
     }
 
     fn aim(&self, spec: TokenSpec) -> TokenSpec {
-        if self.resource == GRAPH {
-            spec.audience(GRAPH).version(Version::V1).header("nonce", "q8Xv1nJ7aZ0")
-        } else {
-            spec
+        match self.resource.as_str() {
+            GRAPH => spec.audience(GRAPH).version(Version::V1).header("nonce", "q8Xv1nJ7aZ0"),
+            ASSIGNED_API_URI => spec.audience(ASSIGNED_API),
+            _ => spec,
         }
     }
 }

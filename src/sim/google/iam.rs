@@ -90,6 +90,11 @@ impl Iam {
         })
     }
 
+    /// Binds a role to a member, on the project or on one service account.
+    pub(in crate::sim) fn grant(&mut self, role: &'static str, member: &str, account: Option<&'static str>) {
+        self.0.push(Binding { role, member: member.to_owned(), account });
+    }
+
     /// Takes a role away from a member wherever it is bound.
     pub(in crate::sim) fn revoke(&mut self, role: &str, member: &str) {
         self.0.retain(|binding| binding.role != role || binding.member != member);

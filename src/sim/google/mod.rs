@@ -76,6 +76,11 @@ impl Google {
         super::read(&self.iam).allows(principal, permission)
     }
 
+    /// Binds a role to a member, on the project or on one service account.
+    pub(super) fn grant(&self, role: &'static str, member: &str, account: Option<&'static str>) {
+        super::write(&self.iam).grant(role, member, account);
+    }
+
     /// Takes a role away from a member.
     pub(super) fn revoke(&self, role: &str, member: &str) {
         super::write(&self.iam).revoke(role, member);

@@ -72,6 +72,10 @@ impl Door<'_> {
             let fields = ErrorFields::new("FATAL", "28000", "no PostgreSQL user name specified in startup packet");
             return refuse(stream, &fields).await;
         };
+        if users::find(name).is_some_and(|user| !user.is_iam()) {
+            // PostgreSQL asks for the password itself, by SCRAM or MD5.
+            return Ok(Some(Admitted::Session(packet)));
+        }
         match self.authenticate(stream, name).await? {
             None => Ok(Some(Admitted::Session(packet))),
             Some(refusal) => refuse(stream, &refusal).await,
@@ -84,7 +88,7 @@ impl Door<'_> {
         stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
         name: &[u8],
     ) -> io::Result<Option<ErrorFields>> {
-        let user = users::find(name).filter(|user| user.is_iam());
+        let user = users::find(name);
         if let (Some(user), Some(token)) = (user, self.instance.embedded_token(self.serial)) {
             return Ok((!user.admits(&token, self.google)).then(|| user.refusal()));
         }

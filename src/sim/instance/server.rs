@@ -208,7 +208,7 @@ impl Server {
         door.admit(stream, initial, packet).await
     }
 
-    /// Hands the session to PostgreSQL, which sends `AuthenticationOk` itself; backpressure and half-close pass through.
+    /// Hands the session to PostgreSQL, which sends `AuthenticationOk` itself, or asks a built-in user's password; backpressure and half-close pass through.
     async fn relay(self, mut stream: TlsStream<TcpStream>, packet: &[u8]) -> io::Result<()> {
         self.calls.add(Endpoint::InstanceLogin);
         let mut postgres = UnixStream::connect(&self.socket).await?;

@@ -13,7 +13,7 @@ const CLOUD_PLATFORM: &str = "https://www.googleapis.com/auth/cloud-platform";
 /// Kinds of database users (`User.type` of the Admin API), as far as they are simulated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::sim) enum Kind {
-    /// `BUILT_IN`: has a password that nobody knows.
+    /// `BUILT_IN`: has a password, which PostgreSQL itself asks for and checks.
     BuiltIn,
     /// `CLOUD_IAM_SERVICE_ACCOUNT`
     ServiceAccount,
@@ -31,8 +31,11 @@ pub(in crate::sim) struct User {
 }
 
 /// Every user that may log in. `cloudsqladmin` is not among them.
-pub(in crate::sim) const USERS: [User; 6] = [
+pub(in crate::sim) const USERS: [User; 8] = [
+    // Its password is known to nobody.
     User { name: "postgres", kind: Kind::BuiltIn },
+    User { name: world::SCRAM_USER.name, kind: Kind::BuiltIn },
+    User { name: world::MD5_USER.name, kind: Kind::BuiltIn },
     User { name: world::ANALYST.upn, kind: Kind::Workforce },
     User { name: world::TRAINEE.upn, kind: Kind::Workforce },
     User { name: world::GUEST.upn, kind: Kind::Workforce },

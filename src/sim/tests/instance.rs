@@ -1,7 +1,7 @@
 //! The instance: who comes in, who does not, and that bytes pass unchanged.
 
 use super::driver::{ClientIdentity, Driver, message, startup};
-use crate::sim::world::{ANALYST, GUEST, ORDERS_APP, TRAINEE};
+use crate::sim::world::{ANALYST, GUEST, MD5_USER, ORDERS_APP, SCRAM_USER, TRAINEE};
 use crate::sim::{Endpoint, Fault, Hop};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -58,7 +58,6 @@ async fn logins_are_refused_with_cloud_sqls_words() {
         (ANALYST.upn, &"not a token".to_owned(), "28000", iam_user(ANALYST.upn)),
         (ORDERS_APP.service_account, &app, "28P01", wrong_password(ORDERS_APP.service_account)),
         ("nobody", &analyst, "28P01", wrong_password("nobody")),
-        ("postgres", &analyst, "28P01", wrong_password("postgres")),
         ("cloudsqladmin", &analyst, "28P01", wrong_password("cloudsqladmin")),
     ] {
         let refusal = driver.login(&identity, user, token).await.unwrap_or_else(|| panic!("{user} came in"));
@@ -70,6 +69,21 @@ async fn logins_are_refused_with_cloud_sqls_words() {
     let refusal = driver.login(&fresh, ANALYST.upn, &analyst).await.unwrap();
     assert_eq!((refusal.sqlstate().as_str(), refusal.message()), ("28000", iam_user(ANALYST.upn)), "an expired token");
     assert!(driver.login(&fresh, ANALYST.upn, &driver.person_login(&ANALYST).await).await.is_none());
+}
+
+#[tokio::test]
+async fn postgresql_itself_asks_built_in_users() {
+    let driver = Driver::start().await;
+    let token = driver.person_login(&ANALYST).await;
+    for identity in [driver.client_identity(None).await, driver.client_identity(Some(&token)).await] {
+        for (user, method) in [("postgres", 10), (SCRAM_USER.name, 10), (MD5_USER.name, 5)] {
+            let mut stream = driver.dial(&identity).await;
+            stream.write_all(&startup(&[("user", user), ("database", "orders")])).await.unwrap();
+            let (kind, body) = message(&mut stream).await;
+            assert_eq!((kind, &body[..4]), (b'R', [0, 0, 0, method].as_slice()), "{user}");
+        }
+    }
+    assert_eq!(driver.cloud.calls().count(Endpoint::InstancePassword), 0, "the simulator sees no password");
 }
 
 #[tokio::test]

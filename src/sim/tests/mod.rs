@@ -3,5 +3,6 @@
 mod cleanup;
 mod driver;
 mod entra;
+mod entra_codes;
 mod google;
 mod instance;
