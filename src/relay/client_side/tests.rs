@@ -215,7 +215,7 @@ proptest::proptest! {
 #[test]
 fn a_remembered_text_is_not_multiplied_and_a_commit_is_bounded() {
     let mut client = Client::new(Tag::none());
-    client.send(&frame(b'P', &[b"s\0".as_slice(), &[1; 65_000], b"\0\0\0"].concat()));
+    client.send(&frame(b'P', &[b"s\0".as_slice(), &vec![1; 65_000], b"\0\0\0"].concat()));
     let bind = frame(b'B', b"\0s\0\0\0\0\0\0\0");
     client.send(&bind);
     let input = bind.repeat(1000);

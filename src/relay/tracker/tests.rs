@@ -328,7 +328,7 @@ fn a_long_name_cannot_borrow_another_statements_text() {
     assert!(place.event != 0, "recorded as the execution of event 0, SELECT 1: {ends:?}");
 }
 
-/// COPY … (FREEZE) fails after CopyInResponse and before the server reads anything: the Sync behind it is answered
+/// COPY … (FREEZE) fails after `CopyInResponse` and before the server reads anything: the Sync behind it is answered
 /// and what follows runs.
 #[test]
 fn what_runs_after_a_failed_copy_is_not_recorded_as_skipped() {
