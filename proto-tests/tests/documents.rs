@@ -43,15 +43,28 @@ fn the_readme_lists_every_sqlstate_of_the_rejection_table() {
     assert!(missing.is_empty(), "README.md does not explain {missing:?}");
 }
 
+/// What a heading is linked as: lower case, words joined by hyphens.
+fn slug(line: &str) -> Option<String> {
+    let heading = line.strip_prefix('#')?.trim_start_matches('#').trim().to_lowercase();
+    let kept = heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+    Some(kept.map(|c| if c == ' ' { '-' } else { c }).collect())
+}
+
 #[test]
 fn links_lead_somewhere() {
     for document in ["README.md", "ARCHITECTURE.md", "THREATS.md", "docker/README.md"] {
         let text = read(document);
         let folder = Path::new(document).parent().expect("a folder").to_owned();
         for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-            if !target.starts_with("http") {
-                assert!(root().join(&folder).join(target).exists(), "{document} links to {target}");
+            if target.starts_with("http") {
+                continue;
             }
+            let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+            let path = if file.is_empty() { root().join(document) } else { root().join(&folder).join(file) };
+            assert!(path.exists(), "{document} links to {target}");
+            let headings = std::fs::read_to_string(&path).unwrap_or_default();
+            let found = anchor.is_empty() || headings.lines().any(|line| slug(line).as_deref() == Some(anchor));
+            assert!(found, "{document} links to {target}");
         }
     }
 }
