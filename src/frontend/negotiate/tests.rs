@@ -29,6 +29,7 @@ fn names_that_postgresql_would_change_are_refused() {
         (vec![("user", "a\u{1b}[2J")], "user has a control character"),
         (vec![("user", "a"), ("replication", "database")], "replication"),
         (vec![("user", "a"), ("replication", "1")], "replication"),
+        (vec![("user", "a"), ("user", "b")], "stands twice"),
         (vec![("user", "a"), ("b\u{7f}", "1")], "is not a parameter name"),
     ] {
         let error = check(&parameters).err().unwrap();
