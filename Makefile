@@ -25,7 +25,7 @@ test: ## formatting, lints, docs, unit tests, the chain through real drivers, th
 	@bash .ci/prepare.sh --drivers
 	@bash .ci/test.sh
 
-suites: ## what is slow, in bare Debians: the Dockerfiles' build steps, and fresh as a user (needs root)
+suites: ## what is slow, in bare Debians: the Dockerfiles' build steps, and the demo as a user (needs root)
 	@bash .ci/prepare.sh
 	@bash .ci/suites.sh
 
