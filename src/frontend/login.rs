@@ -3,7 +3,7 @@
 use super::ClientStream;
 use super::negotiate::tell;
 use crate::secret::Secret;
-use crate::wire::{ErrorFields, Parameters, append};
+use crate::wire::{ErrorFields, Parameters, append, cancel_secret_bytes};
 use std::io;
 use std::net::SocketAddr;
 use tokio::io::AsyncWriteExt;
@@ -16,6 +16,7 @@ pub struct Login {
     pub(super) user: String,
     pub(super) database: String,
     pub(super) parameters: Parameters,
+    pub(super) minor: u16,
     pub(super) token: Secret<String>,
 }
 
@@ -51,6 +52,11 @@ impl Login {
     pub fn application_name(&self) -> Option<String> {
         let value = self.parameters.iter().rev().find(|(name, _)| name == b"application_name");
         value.map(|(_, value)| String::from_utf8_lossy(value).into_owned())
+    }
+
+    /// Bytes of the secret that `accept` takes: what the negotiated protocol version has.
+    pub fn cancel_secret_bytes(&self) -> usize {
+        cancel_secret_bytes(self.minor)
     }
 
     /// Takes the token out, to be verified; it is nowhere else.

@@ -5,7 +5,8 @@ use super::{ClientStream, Error, Incoming, Login, MAX_TOKEN, Permit};
 use crate::names::{DatabaseAlias, MAX_IDENTIFIER_BYTES, NameError, RoleName};
 use crate::secret::Secret;
 use crate::wire::{
-    ErrorFields, HEADER_BYTES, Header, Initial, MAX_STARTUP_PACKET, PROTOCOL_3_0, Parameters, StartupPacket,
+    ErrorFields, HEADER_BYTES, Header, Initial, MAX_STARTUP_PACKET, NEWEST_MINOR, PROTOCOL_3_0, Parameters,
+    StartupPacket, negotiated_minor,
 };
 use pgwire::messages::Message;
 use pgwire::messages::startup::Authentication;
@@ -124,7 +125,8 @@ async fn steps(
     let token = token(stream).await?;
     let stream = refused.take().ok_or(Error::Malformed("no stream"))?;
     let Claims { user, database, parameters } = claims;
-    let login = Login { stream, address: incoming.address, user, database, parameters, token };
+    let minor = negotiated_minor(startup.minor);
+    let login = Login { stream, address: incoming.address, user, database, parameters, minor, token };
     Ok(Negotiated::Login(Box::new(login), permit))
 }
 
@@ -247,14 +249,16 @@ fn certainly_false(value: &[u8]) -> bool {
     prefix(b"false", 1) || prefix(b"no", 1) || prefix(b"off", 2) || value == b"0"
 }
 
-/// `NegotiateProtocolVersion` where the client asked for more than 3.0, then `AuthenticationCleartextPassword`.
+/// `NegotiateProtocolVersion` where the client asked for a newer version than there is or for protocol options, none
+/// of which is known, then `AuthenticationCleartextPassword`.
 async fn ask_for_token(stream: &mut ClientStream, startup: &StartupPacket) -> Result<(), Error> {
     let mut out = bytes::BytesMut::new();
     let options: Vec<&[u8]> =
         startup.parameters.iter().map(|(name, _)| name.as_slice()).filter(|name| name.starts_with(b"_pq_.")).collect();
-    if startup.minor > 0 || !options.is_empty() {
+    if startup.minor > NEWEST_MINOR || !options.is_empty() {
         // The whole version, major included, is what PostgreSQL sends (`SendNegotiateProtocolVersion`).
-        let mut body = PROTOCOL_3_0.to_be_bytes().to_vec();
+        let version = PROTOCOL_3_0 | u32::from(negotiated_minor(startup.minor));
+        let mut body = version.to_be_bytes().to_vec();
         body.extend_from_slice(&u32::try_from(options.len()).unwrap_or(u32::MAX).to_be_bytes());
         for option in options {
             body.extend_from_slice(option);

@@ -16,12 +16,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
-/// Length of the secret on protocol 3.0, in bytes.
-const SECRET_BYTES: usize = 4;
 /// Tries to draw a secret that no session with the same process id has.
 const DRAWS: usize = 64;
 
-type Secret = [u8; SECRET_BYTES];
+/// As long as the client's protocol version has it.
+type Secret = Box<[u8]>;
 
 /// By process id; two instances can have the same one.
 type Sessions = HashMap<u32, Vec<(Secret, Arc<Target>)>>;
@@ -34,11 +33,15 @@ pub struct CancelKeys {
 
 /// Where a session's cancels go.
 #[derive(Debug)]
-struct Target {
-    session: SessionId,
-    instance: InstanceName,
-    address: SocketAddr,
-    key: ServerKey,
+pub struct Target {
+    /// The session.
+    pub session: SessionId,
+    /// Its instance …
+    pub instance: InstanceName,
+    /// … and the address at which it was reached.
+    pub address: SocketAddr,
+    /// What the server wants to hear.
+    pub key: ServerKey,
 }
 
 /// One session's key; forgotten on drop.
@@ -50,26 +53,21 @@ pub struct Registered {
 }
 
 impl CancelKeys {
-    /// Gives a session a key: the server's process id, and a secret that is unique among sessions with that id.
-    pub fn register(
-        &self,
-        session: SessionId,
-        instance: InstanceName,
-        address: SocketAddr,
-        key: ServerKey,
-    ) -> Registered {
-        let pid = key.pid;
-        let target = Arc::new(Target { session, instance, address, key });
+    /// Gives a session a key: the server's process id, and a secret of `secret_bytes` (see
+    /// [`wire::cancel_secret_bytes`](crate::wire::cancel_secret_bytes)) that is unique among sessions with that id.
+    pub fn register(&self, target: Target, secret_bytes: usize) -> Registered {
+        let pid = target.key.pid;
+        let target = Arc::new(target);
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         let known = sessions.entry(pid).or_default();
-        let mut secret = draw();
+        let mut secret = draw(secret_bytes);
         for _ in 0..DRAWS {
             if !known.iter().any(|(taken, _)| *taken == secret) {
                 break;
             }
-            secret = draw();
+            secret = draw(secret_bytes);
         }
-        known.push((secret, Arc::clone(&target)));
+        known.push((secret.clone(), Arc::clone(&target)));
         Registered { keys: self.clone(), secret, target }
     }
 
@@ -159,27 +157,30 @@ async fn forward(target: &Target, services: &Services) -> CancelOutcome {
     }
 }
 
-/// Four random bytes: the first of a version 4 UUID, all of whose bits are random (RFC 9562 §5.4).
-fn draw() -> Secret {
-    let [a, b, c, d, ..] = uuid::Uuid::new_v4().into_bytes();
-    [a, b, c, d]
+/// Random bytes out of version 4 UUIDs: of each the first four, all of whose bits are random (RFC 9562 §5.4).
+fn draw(bytes: usize) -> Secret {
+    let fours = std::iter::repeat_with(|| uuid::Uuid::new_v4().into_bytes()).flat_map(|[a, b, c, d, ..]| [a, b, c, d]);
+    fours.take(bytes).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn register(keys: &CancelKeys, pid: u32) -> Registered {
+    fn register(keys: &CancelKeys, pid: u32, secret_bytes: usize) -> Registered {
         let instance = InstanceName::parse("demo-project:europe-west1:orders").unwrap();
         let key = ServerKey { pid, secret: vec![1, 2, 3, 4] };
-        keys.register(SessionId::generate(), instance, "127.0.0.1:3307".parse().unwrap(), key)
+        let address = "127.0.0.1:3307".parse().unwrap();
+        keys.register(Target { session: SessionId::generate(), instance, address, key }, secret_bytes)
     }
 
     #[test]
     fn a_key_finds_its_own_session_only_and_is_forgotten_with_it() {
         let keys = CancelKeys::default();
-        let (one, two) = (register(&keys, 7), register(&keys, 7));
+        let (one, two, long) = (register(&keys, 7, 4), register(&keys, 7, 4), register(&keys, 7, 32));
         assert_ne!(one.secret(), two.secret());
+        assert!(Arc::ptr_eq(&keys.find(7, long.secret()).unwrap(), &long.target));
+        assert!(keys.find(7, &long.secret()[..4]).is_none(), "a long key has no short form");
         let found = keys.find(7, one.secret()).unwrap();
         assert!(Arc::ptr_eq(&found, &one.target));
         assert!(keys.find(8, one.secret()).is_none());
@@ -187,7 +188,7 @@ mod tests {
         let secret = one.secret().to_vec();
         drop(one);
         assert!(keys.find(7, &secret).is_none());
-        drop(two);
+        drop((two, long));
         assert!(keys.sessions.lock().unwrap().is_empty());
     }
 }

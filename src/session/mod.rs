@@ -229,7 +229,8 @@ impl Connection<'_> {
             return login.reject(&rejection.fields(self.id)).await;
         }
         let instance = grant.target().instance.clone();
-        let registered = self.services.cancel_keys.register(self.id, instance, address, key);
+        let target = cancel::Target { session: self.id, instance, address, key };
+        let registered = self.services.cancel_keys.register(target, login.cancel_secret_bytes());
         let greeting = login.accept(&greeting, registered.pid(), registered.secret(), status);
         let greeted = tokio::time::timeout(self.services.deadlines.login, greeting).await;
         let Ok(Ok(client)) = greeted else {

@@ -15,6 +15,11 @@ pub const GSSENC_REQUEST: u32 = 80_877_104;
 pub const CANCEL_REQUEST: u32 = 80_877_102;
 /// Protocol version 3.0.
 pub const PROTOCOL_3_0: u32 = 196_608;
+/// The newest minor version of protocol 3 that there is: 3.2, since PostgreSQL 18 (`PG_PROTOCOL_LATEST`, `pqcomm.h`).
+pub const NEWEST_MINOR: u16 = 2;
+/// Bytes of a cancel key's secret, the shortest and the longest (PostgreSQL documentation, "Message Formats",
+/// `BackendKeyData`).
+const CANCEL_SECRET_BYTES: std::ops::RangeInclusive<usize> = 4..=256;
 
 /// Start-up parameters in order: names and values as bytes without NUL.
 pub type Parameters = Vec<(Vec<u8>, Vec<u8>)>;
@@ -58,7 +63,7 @@ impl Initial {
             CANCEL_REQUEST => {
                 let pid = reader.u32()?;
                 let secret = reader.rest();
-                if (4..=256).contains(&secret.len()) {
+                if CANCEL_SECRET_BYTES.contains(&secret.len()) {
                     Ok(Self::Cancel { pid, secret: secret.to_vec() })
                 } else {
                     Err(Malformed)
@@ -78,6 +83,17 @@ impl StartupPacket {
     pub fn get(&self, name: &str) -> Option<&[u8]> {
         self.parameters.iter().rev().find(|(n, _)| n == name.as_bytes()).map(|(_, value)| value.as_slice())
     }
+}
+
+/// The version that is spoken with a client that asked for this minor one: never a newer one than it asked for.
+pub fn negotiated_minor(asked: u16) -> u16 {
+    asked.min(NEWEST_MINOR)
+}
+
+/// Bytes of the secret that a client of this minor version is given, as PostgreSQL 18 does: 4 up to 3.1 (which nobody
+/// ever spoke), 32 on 3.2 (`MAX_CANCEL_KEY_LENGTH`, `src/include/storage/procsignal.h`).
+pub fn cancel_secret_bytes(minor: u16) -> usize {
+    if minor >= 2 { 32 } else { 4 }
 }
 
 /// Name and value pairs up to the terminator, which must be the packet's last byte.

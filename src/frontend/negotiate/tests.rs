@@ -251,19 +251,40 @@ async fn a_slow_client_meets_its_deadline() {
 }
 
 #[tokio::test]
-async fn a_newer_protocol_and_unknown_options_are_negotiated_down() {
-    let (result, answer) = run(LONG, false, async |socket, connector| {
-        let mut stream = tls_over(socket, &connector).await;
-        let startup = untyped(PROTOCOL_3_0 + 2, b"user\0analyst\0_pq_.later\0on\0\0");
-        stream.write_all(&startup).await.unwrap();
-        let mut answer = [0; 33];
-        stream.read_exact(&mut answer).await.unwrap();
-        stream.write_all(b"p\0\0\0\x06t\0").await.unwrap();
-        stream.flush().await.unwrap();
-        answer.to_vec()
-    })
-    .await;
-    let negotiated = b"v\0\0\0\x17\0\x03\0\0\0\0\0\x01_pq_.later\0";
-    assert_eq!(answer, [negotiated.as_slice(), b"R\0\0\0\x08\0\0\0\x03"].concat());
-    assert!(matches!(result, Ok(Negotiated::Login(..))));
+async fn each_client_gets_the_version_that_it_asked_for_and_no_newer_one_than_there_is() {
+    let option = b"_pq_.later\0on\0_pq_.test_protocol_negotiation\0\0".as_slice();
+    let listed = b"_pq_.later\0_pq_.test_protocol_negotiation\0";
+    let answer = |minor: u8, options: u8, listed: &[u8]| {
+        let mut frame = Vec::new();
+        crate::wire::append(&mut frame, b'v', &[&[0, 3, 0, minor, 0, 0, 0, options], listed].concat());
+        frame
+    };
+    for (minor, options, expected, secret_bytes) in [
+        (0, b"".as_slice(), Vec::new(), 4),
+        (0, option, answer(0, 2, listed), 4),
+        // Nobody speaks 3.1; PostgreSQL 18 lets it pass as it lets 3.0.
+        (1, b"", Vec::new(), 4),
+        (2, b"", Vec::new(), 32),
+        (2, option, answer(2, 2, listed), 32),
+        (3, b"", answer(2, 0, b""), 32),
+        // What libpq 19 asks for to find servers that do not negotiate.
+        (9999, option, answer(2, 2, listed), 32),
+        (0xffff, b"", answer(2, 0, b""), 32),
+    ] {
+        let (result, heard) = run(LONG, false, async |socket, connector| {
+            let mut stream = tls_over(socket, &connector).await;
+            let packet = [b"user\0analyst\0", options, b"\0"].concat();
+            stream.write_all(&untyped(PROTOCOL_3_0 + minor, &packet)).await.unwrap();
+            let mut heard = vec![0; expected.len() + 9];
+            stream.read_exact(&mut heard).await.unwrap();
+            stream.write_all(b"p\0\0\0\x06t\0").await.unwrap();
+            stream.flush().await.unwrap();
+            heard
+        })
+        .await;
+        assert_eq!(heard, [expected.as_slice(), b"R\0\0\0\x08\0\0\0\x03"].concat(), "3.{minor}");
+        let Ok(Negotiated::Login(login, _)) = result else { panic!("3.{minor}: {result:?}") };
+        assert_eq!(login.cancel_secret_bytes(), secret_bytes, "3.{minor}");
+        assert!(login.parameters().is_empty(), "protocol options end here");
+    }
 }
