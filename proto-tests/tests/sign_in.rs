@@ -1,8 +1,11 @@
 //! A developer's first minute: `pgpassport token` and `pgpassport psql`, every way to sign in, and every error in words.
 
-use pgpassport::sim::world::{ANALYST, BYSTANDER, CONTOSO, PROXY_API_URI, SIGN_IN_CLIENT};
+use pgpassport::sim::world::{
+    ANALYST, BYSTANDER, CONTOSO, DATABASE, ORDERS_APP, ORDERS_JOB, OWN_RESOURCE, PROJECT_NUMBER, PROXY_API,
+    PROXY_API_URI, SIGN_IN_CLIENT, WORKLOAD_PROVIDER,
+};
 use pgpassport::sim::{Cloud, CloudOptions, Endpoint, Fault, Hop, TokenSpec};
-use proto_tests::chain::Chain;
+use proto_tests::chain::{Chain, Setup};
 use proto_tests::client::{Person, browser};
 use std::net::Ipv4Addr;
 use tokio::net::{TcpListener, TcpStream};
@@ -252,8 +255,18 @@ async fn a_managed_identity_gives_its_token_or_says_what_is_missing() {
     }
     let identity = ["token", "--via", "managed-identity"];
     let said = person.run(&identity).await;
-    assert_eq!(claims(said.well())["aud"], PROXY_API_URI, "the resource is the scope without /.default");
+    let own = claims(said.well());
+    assert_eq!(
+        (&own["aud"], &own["ver"]),
+        (&PROXY_API.into(), &"2.0".into()),
+        "the version that the proxy's API asks for"
+    );
     assert_eq!(said.err, "");
+    // An API whose registration says nothing gets version 1.0 tokens, for the App ID URI.
+    let other = format!("{OWN_RESOURCE}/.default");
+    let said = person.run(&[&identity[..], &["--scope", &other]].concat()).await;
+    let claims = claims(said.well());
+    assert_eq!((&claims["aud"], &claims["ver"]), (&OWN_RESOURCE.into(), &"1.0".into()));
     // `azure_identity` has one sentence for all that the endpoint answers with 400.
     for wrong in [["--scope", "api://nothing/.default"], ["--client-id", "00000000-0000-4000-8000-000000000000"]] {
         let said = person.run(&[&identity[..], &wrong].concat()).await;
@@ -263,6 +276,37 @@ async fn a_managed_identity_gives_its_token_or_says_what_is_missing() {
     cloud.faults().set(Hop::OwnIdentity, Fault::Refuse);
     let said = person.run(&identity).await;
     assert!(said.failed(1).contains("no token from a managed identity") && said.err.contains("--via az"), "{said:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn psql_logs_a_managed_identity_in_and_no_other() {
+    let (client, provider, account) = (ORDERS_JOB.client_id, WORKLOAD_PROVIDER, ORDERS_APP.service_account);
+    let rule = format!(
+        "[[rule]]\nname = \"orders-job\"\nissuer = \"contoso\"\ndatabases = [\"{DATABASE}\"]\nkind = \"app\"\n\
+         apps = [\"{client}\"]\ngrant = {{ kind = \"service_account\", provider = \"{provider}\", \
+         service_account = \"{account}\" }}\n"
+    );
+    let chain = Setup::default().extra(&rule).start().await;
+    let pool =
+        format!("principal://iam.googleapis.com/projects/{PROJECT_NUMBER}/locations/global/workloadIdentityPools");
+    let member = format!("{pool}/entra/subject/{}", ORDERS_JOB.object_id);
+    chain.cloud.grant("roles/iam.workloadIdentityUser", &member, Some(ORDERS_APP.service_account));
+    let mut person = Person::new();
+    person.settings(&settings(&chain).replace("client_id", "# client_id"));
+    for (name, value) in chain.cloud.proxy_environment() {
+        person.set(&name, value);
+    }
+    let job = ["--via", "managed-identity", "--client-id", client, "--", "-At", "-c", "select session_user"];
+    let said = person.run(&[&["psql", "orders"], &job[..]].concat()).await;
+    assert_eq!((said.well(), said.err.as_str()), (ORDERS_APP.database_user, ""));
+    let records = chain.records_when("the query", |records| !records.of("end").is_empty()).await;
+    let sessions = records.of("session_start");
+    let start = sessions.only();
+    assert_eq!((&start["caller"]["app"], &start["caller"]["kind"]), (&client.into(), &"app".into()), "{start}");
+    assert_eq!(start["caller"]["object_id"], ORDERS_JOB.object_id, "{start}");
+    // The machine's other identity has no rule.
+    let said = person.run(&[&["psql", "orders"], &job[..2], &job[4..]].concat()).await;
+    assert!(said.failed(NO_CONNECTION).contains("no rule gives"), "{said:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

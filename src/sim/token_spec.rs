@@ -1,7 +1,11 @@
 //! What a minted token shall say, right or wrong.
 
-use super::world::{App, CONTOSO, OWN_CLIENT_ID, OWN_OBJECT_ID, PROXY_API, Person, Tenant};
+use super::world::{App, CONTOSO, ManagedIdentity, PROXY_API, Person, Tenant};
 use serde_json::{Map, Value};
+
+/// Where Azure Resource Manager keeps the user-assigned identities of the simulated subscription.
+const IDENTITIES: &str = "/subscriptions/0a1b2c3d-4e5f-4061-8728-394a5b6c7d0e/resourcegroups/orders/providers/\
+                          Microsoft.ManagedIdentity/userAssignedIdentities";
 
 /// How a minted token is signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,15 +85,16 @@ impl TokenSpec {
         Self::new(app.tenant, claims)
     }
 
-    /// A managed identity's token, that of the proxy.
-    pub(super) fn managed_identity() -> Self {
+    /// A managed identity's token for the proxy's API, as the platform's endpoint gives it.
+    pub fn managed_identity(identity: &ManagedIdentity) -> Self {
         let mut claims = Map::new();
         let mut claim = |name: &str, value: Value| claims.insert(name.to_owned(), value);
-        claim("oid", OWN_OBJECT_ID.into());
-        claim("sub", OWN_OBJECT_ID.into());
-        claim("azp", OWN_CLIENT_ID.into());
+        claim("oid", identity.object_id.into());
+        claim("sub", identity.object_id.into());
+        claim("azp", identity.client_id.into());
         claim("azpacr", "2".into());
         claim("idtyp", "app".into());
+        claim("xms_mirid", format!("{IDENTITIES}/{}", identity.name).into());
         Self::new(CONTOSO, claims)
     }
 

@@ -128,6 +128,27 @@ pub const OTHER_APP: App = App {
     database_user: "other-app@demo-project.iam",
 };
 
+/// A user-assigned managed identity of Contoso.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ManagedIdentity {
+    /// Client id (`azp`, `appid`).
+    pub client_id: &'static str,
+    /// The service principal's object id (`oid`, `sub`).
+    pub object_id: &'static str,
+    /// Its name in Azure Resource Manager (`xms_mirid`).
+    pub name: &'static str,
+}
+
+/// The proxy's own: what it shows to Google.
+pub const OWN_IDENTITY: ManagedIdentity =
+    ManagedIdentity { client_id: OWN_CLIENT_ID, object_id: OWN_OBJECT_ID, name: "pgpassport" };
+/// A caller's: a job on Azure that queries orders.
+pub const ORDERS_JOB: ManagedIdentity = ManagedIdentity {
+    client_id: "2f3e4d5c-6b7a-4899-8a0b-1c2d3e4f5a0d",
+    object_id: "5e6f7a8b-9c0d-4e1f-8a2b-3c4d5e6f7a0f",
+    name: "orders-job",
+};
+
 /// Client id of the proxy's API registration: the audience of callers' tokens.
 pub const PROXY_API: &str = "3b1f7c9e-5a44-4f0e-8a52-7f1d6d2c9b10";
 /// App ID URI of the proxy's API registration, for scopes: `api://pgpassport/.default`.

@@ -1,11 +1,13 @@
-//! App Service's managed identity endpoint: the proxy's own identity on Azure.
+//! App Service's managed identity endpoint: the proxy's own identity on Azure, and a caller's.
 //!
-//! Tokens are version 1.0, for the App ID URI as asked, valid for a day and cached by the platform for as long.
+//! Tokens are valid for a day and cached by the platform for as long. The resource decides their version and audience
+//! (`requestedAccessTokenVersion` of its app registration, "Access tokens: token formats"): 1.0 and the App ID URI as
+//! asked, but for the proxy's API, which asks for 2.0 and is then named by its client id.
 
 use super::Entra;
 use crate::sim::lock;
 use crate::sim::token_spec::{TokenSpec, Version};
-use crate::sim::world::{CONTOSO, OWN_CLIENT_ID, OWN_OBJECT_ID, OWN_RESOURCE, PROXY_API, PROXY_API_URI};
+use crate::sim::world::{CONTOSO, ManagedIdentity, ORDERS_JOB, OWN_IDENTITY, OWN_RESOURCE, PROXY_API, PROXY_API_URI};
 use axum::Json;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode};
@@ -48,9 +50,9 @@ pub(super) async fn token(
     let Some(resource) = field("resource").filter(|resource| !resource.is_empty()) else {
         return refused(StatusCode::BAD_REQUEST, "The parameter 'resource' is missing.".to_owned());
     };
-    if field("client_id").or(field("principal_id")).is_some_and(|id| ![OWN_CLIENT_ID, OWN_OBJECT_ID].contains(&id)) {
+    let Some(identity) = assigned(field("client_id"), field("principal_id")) else {
         return refused(StatusCode::BAD_REQUEST, "No User Assigned or Delegated Managed Identity found.".to_owned());
-    }
+    };
     if ![OWN_RESOURCE, PROXY_API_URI, PROXY_API].contains(&resource.trim_end_matches('/')) {
         let message = format!(
             "AADSTS500011: The resource principal named {resource} was not found in the tenant named {}.",
@@ -59,29 +61,42 @@ pub(super) async fn token(
         return refused(StatusCode::BAD_REQUEST, message);
     }
     entra
-        .identity_token(resource)
+        .identity_token(&identity, resource)
         .map(Json)
         .or_else(|error| refused(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
 }
 
+/// The identity that is asked for; the proxy's own, if none is.
+fn assigned(client_id: Option<&str>, object_id: Option<&str>) -> Option<ManagedIdentity> {
+    let asked = |identity: &ManagedIdentity| match (client_id, object_id) {
+        (None, None) => true,
+        (Some(id), _) => identity.client_id == id,
+        (None, Some(id)) => identity.object_id == id,
+    };
+    [OWN_IDENTITY, ORDERS_JOB].into_iter().find(asked)
+}
+
 impl Entra {
-    fn identity_token(&self, resource: &str) -> Result<Value, crate::sim::Error> {
+    fn identity_token(&self, identity: &ManagedIdentity, resource: &str) -> Result<Value, crate::sim::Error> {
         let now = self.clock.now().as_second();
         let mut tokens = lock(&self.identity_tokens);
         tokens.retain(|_, cached| cached.expires_on > now);
-        if !tokens.contains_key(resource) {
-            let spec = TokenSpec::managed_identity().audience(resource).version(Version::V1).lifetime(LIFETIME);
+        let key = (identity.client_id, resource.to_owned());
+        if !tokens.contains_key(&key) {
+            let spec = TokenSpec::managed_identity(identity).lifetime(LIFETIME);
+            let own_api = [PROXY_API_URI, PROXY_API].contains(&resource.trim_end_matches('/'));
+            let spec = if own_api { spec } else { spec.audience(resource).version(Version::V1) };
             let token = self.mint(&spec)?.expose().clone();
-            tokens.insert(resource.to_owned(), Cached { token, not_before: now, expires_on: now + LIFETIME });
+            tokens.insert(key.clone(), Cached { token, not_before: now, expires_on: now + LIFETIME });
         }
-        let cached = tokens.get(resource);
+        let cached = tokens.get(&key);
         Ok(json!({
             "access_token": cached.map(|c| c.token.as_str()),
             "expires_in": cached.map(|c| (c.expires_on - now).to_string()),
             "ext_expires_in": cached.map(|c| (c.expires_on - now).to_string()),
             "expires_on": cached.map(|c| c.expires_on.to_string()),
             "not_before": cached.map(|c| c.not_before.to_string()),
-            "resource": resource, "token_type": "Bearer", "client_id": OWN_CLIENT_ID,
+            "resource": resource, "token_type": "Bearer", "client_id": identity.client_id,
         }))
     }
 }

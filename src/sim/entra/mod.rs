@@ -43,7 +43,7 @@ pub(super) struct Entra {
     refresh_tokens: Mutex<HashMap<String, people::Refresh>>,
     identity_header: String,
     /// Managed identity tokens are cached by the platform for about a day; audience to token.
-    identity_tokens: Mutex<HashMap<String, managed_identity::Cached>>,
+    identity_tokens: Mutex<HashMap<(&'static str, String), managed_identity::Cached>>,
 }
 
 /// Signing key first; the others are published only.
