@@ -99,6 +99,8 @@ impl Program {
             Self::Node => {
                 let mut node = Command::new("node");
                 node.arg(source.join("node_postgres.js")).env("DRIVER_MODULES", made.join("node"));
+                // The proxy listens on IPv4 here; Node before 20 tries a name's first address alone.
+                node.env("NODE_OPTIONS", "--dns-result-order=ipv4first");
                 node
             }
             Self::Java => {
