@@ -57,7 +57,7 @@ pub enum Event<'a> {
     Cancel {
         /// Where the request came from.
         client: SocketAddr,
-        /// `forwarded`, or why not.
+        /// `forwarded`, or why not: `idle`, `late`, `unknown`, `failed`, `limited`.
         outcome: &'a str,
     },
 }
@@ -137,7 +137,8 @@ pub struct SessionOpen {
 /// [`Event::SessionEnd`].
 #[derive(Debug, Serialize)]
 pub struct SessionEnd<'a> {
-    /// Why: `client`, `server`, `drain`, `refused`, `server_misbehaved`, `unrecorded`.
+    /// Why: `client`, `server`, `drain`, `refused`, `server_misbehaved`, `unrecorded`,
+    /// `cancel_unanswered`.
     pub reason: &'a str,
     /// SQLSTATE of the last word to the client, if the proxy had one.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -50,6 +50,8 @@ pub enum Stop {
     Input,
     /// The server owes too many answers: go on when it has given some.
     Answers,
+    /// A cancel is on its way: go on when the gate opens.
+    Held,
     /// Enough begin lines are prepared: commit, forward, and go on.
     Commit,
     /// The client's bytes go no further.

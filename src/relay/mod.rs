@@ -5,6 +5,7 @@
 //! whole unless it must be looked at whole.
 
 mod client_side;
+mod gate;
 mod output;
 mod pump;
 mod server_side;
@@ -12,5 +13,6 @@ pub mod tag;
 mod tracker;
 
 pub use client_side::Refusal;
+pub use gate::{CancelGate, Hold};
 pub use pump::{Ending, Relay, Summary, Wish};
 pub use server_side::Misbehaved;

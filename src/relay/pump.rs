@@ -4,6 +4,7 @@
 //! from a side while what it sent before has not been written: back-pressure is the absence of a read.
 
 use super::client_side::{ClientSide, INSPECTED_BYTES, Refusal, Stop};
+use super::gate::CancelGate;
 use super::output::Output;
 use super::server_side::{MAX_ERROR_BYTES, Misbehaved, ServerSide};
 use super::tag::Tag;
@@ -12,7 +13,7 @@ use crate::audit::event::Event;
 use crate::audit::{Recorder, Unrecorded};
 use bytes::{Buf, BytesMut};
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{Notify, watch};
@@ -63,6 +64,8 @@ pub enum Ending {
     Misbehaved(Misbehaved),
     /// An end line could not be written.
     Unrecorded(Unrecorded),
+    /// The server has taken a cancel and not said that it is through: it could hit what the client sends next.
+    CancelUnanswered,
 }
 
 /// What is left to do and to say.
@@ -85,6 +88,7 @@ pub struct Summary {
 pub struct Relay {
     shared: Mutex<Shared>,
     progress: Notify,
+    gate: Arc<CancelGate>,
     tag: Tag,
 }
 
@@ -100,8 +104,8 @@ struct Shared {
 }
 
 impl Relay {
-    /// A relay for a session that has just logged in.
-    pub fn new(tag: Tag, recorder: Recorder) -> Self {
+    /// A relay for a session that has just logged in; `gate` is what its cancels hold.
+    pub fn new(tag: Tag, recorder: Recorder, gate: Arc<CancelGate>) -> Self {
         let shared = Shared {
             tracker: Tracker::new(),
             recorder,
@@ -110,7 +114,7 @@ impl Relay {
             bytes_in: 0,
             bytes_out: 0,
         };
-        Self { shared: Mutex::new(shared), progress: Notify::new(), tag }
+        Self { shared: Mutex::new(shared), progress: Notify::new(), gate, tag }
     }
 
     /// Runs until either side closes, a message is refused, or the process wishes an end; writes every end line.
@@ -130,7 +134,7 @@ impl Relay {
         let (mut server_read, mut server_write) = tokio::io::split(server);
         let (inner_wish, inner) = watch::channel(Wish::Run);
         let ending = {
-            let up = self.upstream(&mut client_read, &mut server_write);
+            let up = self.upstream_until_broken(&mut client_read, &mut server_write);
             let down = self.downstream(&mut server_read, &mut client_write, [wish, inner]);
             tokio::pin!(up, down);
             tokio::select! {
@@ -152,6 +156,18 @@ impl Relay {
         }
         self.goodbye((&mut client_read, &mut client_write), &mut server_write).await;
         self.summary(ending)
+    }
+
+    /// A session whose cancel the server leaves open ends, whether its client waits at the gate or says nothing.
+    async fn upstream_until_broken<R, W>(&self, client: &mut ReadHalf<R>, server: &mut WriteHalf<W>) -> Ending
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        tokio::select! {
+            ending = self.upstream(client, server) => ending,
+            () = self.gate.broken() => Ending::CancelUnanswered,
+        }
     }
 
     async fn upstream<R, W>(&self, client: &mut ReadHalf<R>, server: &mut WriteHalf<W>) -> Ending
@@ -179,6 +195,10 @@ impl Relay {
                     self.progress.notified().await;
                     continue;
                 }
+                Stop::Held => {
+                    self.gate.opened().await;
+                    continue;
+                }
                 Stop::Commit => continue,
                 Stop::Input => {}
             }
@@ -196,7 +216,11 @@ impl Relay {
         if shared.closed {
             return (0, Stop::Answers);
         }
-        let (taken, stop) = side.process(input, &mut shared.tracker, &mut shared.recorder, output);
+        let passed = self.gate.pass(|| {
+            let processed = side.process(input, &mut shared.tracker, &mut shared.recorder, output);
+            (processed, shared.tracker.outstanding())
+        });
+        let Some((taken, stop)) = passed else { return (0, Stop::Held) };
         shared.bytes_in = shared.bytes_in.saturating_add(taken as u64);
         shared.client_mid_frame = side.is_mid_frame() || taken < input.len();
         let stop = match shared.record() {
@@ -254,6 +278,7 @@ impl Relay {
         let mut guard = self.lock();
         let shared = &mut *guard;
         let taken = side.process(input, &mut shared.tracker, output).map_err(Ending::Misbehaved)?;
+        self.gate.settle(shared.tracker.outstanding());
         shared.bytes_out = shared.bytes_out.saturating_add(output.len() as u64);
         shared.record().map_err(Ending::Unrecorded)?;
         self.progress.notify_one();
@@ -299,6 +324,8 @@ impl Relay {
     }
 
     fn summary(self, ending: Ending) -> Summary {
+        // From here on nothing is left that a client's cancel could mean.
+        self.gate.settle(None);
         let mut shared = self.shared.into_inner().unwrap_or_else(PoisonError::into_inner);
         let busy = shared.tracker.is_busy() && !matches!(ending, Ending::Server { .. });
         shared.tracker.finish(std::time::Instant::now());

@@ -4,17 +4,20 @@
 //! compare secrets in constant time and answer nothing: who does not know the key learns nothing (`ProcessCancelRequestPacket`,
 //! `src/backend/postmaster/postmaster.c`).
 
+mod rate;
+mod serve;
+
+pub use serve::serve;
+
 use super::Services;
-use crate::audit::event::Event;
-use crate::backend::{self, ServerKey};
-use crate::frontend::CancelRequest;
+use crate::backend::ServerKey;
 use crate::names::{InstanceName, SessionId};
-use crate::telemetry::CancelOutcome;
+use crate::relay::CancelGate;
+use rate::{Addresses, Allowance, OF_SESSION};
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::io::AsyncWriteExt;
-use tokio::time::timeout;
+use std::time::Instant;
 
 /// Tries to draw a secret that no session with the same process id has.
 const DRAWS: usize = 64;
@@ -23,12 +26,13 @@ const DRAWS: usize = 64;
 type Secret = Box<[u8]>;
 
 /// By process id; two instances can have the same one.
-type Sessions = HashMap<u32, Vec<(Secret, Arc<Target>)>>;
+type Sessions = HashMap<u32, Vec<(Secret, Arc<Known>)>>;
 
 /// Every session's key. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct CancelKeys {
     sessions: Arc<Mutex<Sessions>>,
+    addresses: Arc<Mutex<Addresses>>,
 }
 
 /// Where a session's cancels go.
@@ -42,50 +46,76 @@ pub struct Target {
     pub address: SocketAddr,
     /// What the server wants to hear.
     pub key: ServerKey,
+    /// Holds the client's bytes back meanwhile.
+    pub gate: Arc<CancelGate>,
 }
+
+/// No secret could be drawn that is unique: the session must not be let in with another one's key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no unique cancel key in {DRAWS} draws")]
+pub struct NoKey;
 
 /// One session's key; forgotten on drop.
 #[derive(Debug)]
 pub struct Registered {
     keys: CancelKeys,
     secret: Secret,
-    target: Arc<Target>,
+    known: Arc<Known>,
+}
+
+/// A session that has a key.
+#[derive(Debug)]
+struct Known {
+    target: Target,
+    allowance: Mutex<Allowance>,
+    /// Whose turn it is to have a connection to the instance.
+    turn: tokio::sync::Mutex<()>,
 }
 
 impl CancelKeys {
     /// Gives a session a key: the server's process id, and a secret of `secret_bytes` (see
     /// [`wire::cancel_secret_bytes`](crate::wire::cancel_secret_bytes)) that is unique among sessions with that id.
-    pub fn register(&self, target: Target, secret_bytes: usize) -> Registered {
-        let pid = target.key.pid;
-        let target = Arc::new(target);
-        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = sessions.entry(pid).or_default();
-        let mut secret = draw(secret_bytes);
-        for _ in 0..DRAWS {
-            if !known.iter().any(|(taken, _)| *taken == secret) {
-                break;
-            }
-            secret = draw(secret_bytes);
-        }
-        known.push((secret.clone(), Arc::clone(&target)));
-        Registered { keys: self.clone(), secret, target }
+    pub fn register(&self, target: Target, secret_bytes: usize) -> Result<Registered, NoKey> {
+        self.register_one_of(target, std::iter::repeat_with(|| draw(secret_bytes)))
     }
 
-    fn find(&self, pid: u32, secret: &[u8]) -> Option<Arc<Target>> {
-        let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = sessions.get(&pid)?;
+    fn register_one_of(&self, target: Target, secrets: impl Iterator<Item = Secret>) -> Result<Registered, NoKey> {
+        let pid = target.key.pid;
+        let mut sessions = lock(&self.sessions);
+        let taken = sessions.get(&pid).map(Vec::as_slice).unwrap_or_default();
+        let free = |secret: &Secret| !taken.iter().any(|(taken, _)| taken == secret);
+        let secret = secrets.take(DRAWS).find(free).ok_or(NoKey)?;
+        let known = Arc::new(Known { target, allowance: Mutex::default(), turn: tokio::sync::Mutex::default() });
+        sessions.entry(pid).or_default().push((secret.clone(), Arc::clone(&known)));
+        Ok(Registered { keys: self.clone(), secret, known })
+    }
+
+    /// Whether this address may ask for one more cancel now; it counts if so.
+    fn allow(&self, address: IpAddr) -> bool {
+        lock(&self.addresses).take(address, Instant::now())
+    }
+
+    fn find(&self, pid: u32, secret: &[u8]) -> Option<Arc<Known>> {
+        let sessions = lock(&self.sessions);
         // Every secret is compared, so that the time says nothing about which one came close.
-        known.iter().fold(None, |found, (known, target)| {
-            let equal = aws_lc_rs::constant_time::verify_slices_are_equal(known, secret).is_ok();
-            if equal { Some(Arc::clone(target)) } else { found }
+        sessions.get(&pid)?.iter().fold(None, |found, (own, known)| {
+            let equal = aws_lc_rs::constant_time::verify_slices_are_equal(own, secret).is_ok();
+            if equal { Some(Arc::clone(known)) } else { found }
         })
+    }
+}
+
+impl Known {
+    /// Whether this session may have one more cancel now; it counts if so.
+    fn allow(&self) -> bool {
+        lock(&self.allowance).take(OF_SESSION, Instant::now())
     }
 }
 
 impl Registered {
     /// The process id to tell the client.
     pub fn pid(&self) -> u32 {
-        self.target.key.pid
+        self.known.target.key.pid
     }
 
     /// The secret to tell the client.
@@ -95,66 +125,24 @@ impl Registered {
 
     /// Cancels what still runs for a client that is gone.
     pub async fn cancel(&self, services: &Services) {
-        forward(&self.target, services).await;
+        self.known.cancel_for_nobody(services).await;
     }
 }
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        let mut sessions = self.keys.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = sessions.get_mut(&self.target.key.pid) {
-            known.retain(|(_, target)| !Arc::ptr_eq(target, &self.target));
+        let (pid, mut sessions) = (self.pid(), lock(&self.keys.sessions));
+        if let Some(known) = sessions.get_mut(&pid) {
+            known.retain(|(_, known)| !Arc::ptr_eq(known, &self.known));
             if known.is_empty() {
-                sessions.remove(&self.target.key.pid);
+                sessions.remove(&pid);
             }
         }
     }
 }
 
-/// Serves a cancel's own connection: pass it on, then close, which is what libpq waits for.
-pub async fn serve(request: CancelRequest, client: SocketAddr, services: &Services) {
-    let target = services.cancel_keys.find(request.pid, &request.secret);
-    let outcome = match &target {
-        Some(target) => forward(target, services).await,
-        None => CancelOutcome::Unknown,
-    };
-    services.metrics.cancel(outcome);
-    let word = match outcome {
-        CancelOutcome::Forwarded => "forwarded",
-        CancelOutcome::Unknown => "unknown",
-        CancelOutcome::Failed => "failed",
-    };
-    let event = Event::Cancel { client, outcome: word };
-    // Who knows a key is no stranger: the cancel is recorded in the session that it meant.
-    let recorded = match target {
-        Some(target) => services.auditor.record(target.session, &event),
-        None => services.auditor.record_stranger(SessionId::generate(), &event),
-    };
-    if recorded.is_err() {
-        services.metrics.audit_failed();
-        tracing::error!("a cancel could not be recorded");
-    }
-    let mut stream = request.stream;
-    let _ = timeout(services.deadlines.cancel, stream.shutdown()).await;
-}
-
-async fn forward(target: &Target, services: &Services) -> CancelOutcome {
-    let forwarding = async {
-        let server = services.connector.dial_address(&target.instance, target.address).await?;
-        backend::cancel(server, &target.key).await?;
-        Ok::<(), super::Error>(())
-    };
-    match timeout(services.deadlines.cancel, forwarding).await {
-        Ok(Ok(())) => CancelOutcome::Forwarded,
-        Ok(Err(error)) => {
-            tracing::warn!(instance = %target.instance, error = %super::chain(&error), "a cancel failed");
-            CancelOutcome::Failed
-        }
-        Err(_) => {
-            tracing::warn!(instance = %target.instance, "a cancel passed its deadline");
-            CancelOutcome::Failed
-        }
-    }
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Random bytes out of version 4 UUIDs: of each the first four, all of whose bits are random (RFC 9562 §5.4).
@@ -167,11 +155,15 @@ fn draw(bytes: usize) -> Secret {
 mod tests {
     use super::*;
 
-    fn register(keys: &CancelKeys, pid: u32, secret_bytes: usize) -> Registered {
+    fn target(pid: u32) -> Target {
         let instance = InstanceName::parse("demo-project:europe-west1:orders").unwrap();
         let key = ServerKey { pid, secret: vec![1, 2, 3, 4] };
-        let address = "127.0.0.1:3307".parse().unwrap();
-        keys.register(Target { session: SessionId::generate(), instance, address, key }, secret_bytes)
+        let (session, address) = (SessionId::generate(), "127.0.0.1:3307".parse().unwrap());
+        Target { session, instance, address, key, gate: Arc::default() }
+    }
+
+    fn register(keys: &CancelKeys, pid: u32, secret_bytes: usize) -> Registered {
+        keys.register(target(pid), secret_bytes).unwrap()
     }
 
     #[test]
@@ -179,10 +171,10 @@ mod tests {
         let keys = CancelKeys::default();
         let (one, two, long) = (register(&keys, 7, 4), register(&keys, 7, 4), register(&keys, 7, 32));
         assert_ne!(one.secret(), two.secret());
-        assert!(Arc::ptr_eq(&keys.find(7, long.secret()).unwrap(), &long.target));
+        assert!(Arc::ptr_eq(&keys.find(7, long.secret()).unwrap(), &long.known));
         assert!(keys.find(7, &long.secret()[..4]).is_none(), "a long key has no short form");
         let found = keys.find(7, one.secret()).unwrap();
-        assert!(Arc::ptr_eq(&found, &one.target));
+        assert!(Arc::ptr_eq(&found, &one.known));
         assert!(keys.find(8, one.secret()).is_none());
         assert!(keys.find(7, b"").is_none() && keys.find(7, &[one.secret(), &[0]].concat()).is_none());
         let secret = one.secret().to_vec();
@@ -190,5 +182,18 @@ mod tests {
         assert!(keys.find(7, &secret).is_none());
         drop((two, long));
         assert!(keys.sessions.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn no_session_gets_another_ones_key_however_the_draws_fall() {
+        let four = |byte: u8| Secret::from([byte; 4]);
+        let keys = CancelKeys::default();
+        let first = keys.register_one_of(target(7), std::iter::once(four(1))).unwrap();
+        let collides = std::iter::repeat_with(move || four(1));
+        assert_eq!(keys.register_one_of(target(7), collides.clone()).unwrap_err(), NoKey);
+        let second = keys.register_one_of(target(7), collides.clone().take(63).chain([four(2)])).unwrap();
+        assert_eq!(second.secret(), [2; 4]);
+        assert!(Arc::ptr_eq(&keys.find(7, &[1; 4]).unwrap(), &first.known));
+        assert!(keys.register_one_of(target(8), collides).is_ok(), "another process id is another key");
     }
 }

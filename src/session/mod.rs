@@ -9,7 +9,7 @@ mod deadlines;
 mod rejection;
 
 pub use callers::Callers;
-pub use cancel::CancelKeys;
+pub use cancel::{CancelKeys, NoKey};
 pub use deadlines::Deadlines;
 pub use rejection::shutdown;
 
@@ -90,6 +90,9 @@ pub enum Error {
     /// The log cannot take the session.
     #[error(transparent)]
     Unrecorded(#[from] crate::audit::Unrecorded),
+    /// No cancel key could be given.
+    #[error(transparent)]
+    NoKey(#[from] NoKey),
     /// No database login could be bought.
     #[error(transparent)]
     Exchange(#[from] federation::Error),
@@ -229,8 +232,16 @@ impl Connection<'_> {
             return login.reject(&rejection.fields(self.id)).await;
         }
         let instance = grant.target().instance.clone();
-        let target = cancel::Target { session: self.id, instance, address, key };
-        let registered = self.services.cancel_keys.register(target, login.cancel_secret_bytes());
+        let gate = Arc::default();
+        let target = cancel::Target { session: self.id, instance, address, key, gate: Arc::clone(&gate) };
+        let registered = match self.services.cancel_keys.register(target, login.cancel_secret_bytes()) {
+            Ok(registered) => registered,
+            Err(error) => {
+                self.close_record(&recorder, "refused", None);
+                let rejection = self.refuse(&error.into());
+                return login.reject(&rejection.fields(self.id)).await;
+            }
+        };
         let greeting = login.accept(&greeting, registered.pid(), registered.secret(), status);
         let greeted = tokio::time::timeout(self.services.deadlines.login, greeting).await;
         let Ok(Ok(client)) = greeted else {
@@ -238,7 +249,7 @@ impl Connection<'_> {
         };
         self.services.metrics.login_accepted();
         let farewell = |ending: &Ending| rejection::farewell(ending).map(|last| last.fields(self.id).frame(b'E'));
-        let summary = Relay::new(tag, recorder).run(client.stream, server, wish, farewell).await;
+        let summary = Relay::new(tag, recorder, gate).run(client.stream, server, wish, farewell).await;
         if summary.busy {
             registered.cancel(self.services).await;
         }
@@ -259,6 +270,7 @@ impl Connection<'_> {
             Ending::Refused(_) => ("refused", None),
             Ending::Misbehaved(_) => ("server_misbehaved", None),
             Ending::Unrecorded(_) => ("unrecorded", None),
+            Ending::CancelUnanswered => ("cancel_unanswered", None),
         };
         if matches!(summary.ending, Ending::Unrecorded(_) | Ending::Refused(Refusal::Unrecorded(_))) {
             metrics.audit_failed();

@@ -101,6 +101,7 @@ impl Rejection {
                 "Close some, use a connection pool, or ask the operator to raise limits.sessions_per_caller.",
             ),
             Error::Unrecorded(_) => unrecorded(),
+            Error::NoKey(error) => Self::new(Blame::Proxy, TOO_MANY_CONNECTIONS, error.to_string(), LATER),
             Error::Exchange(error) => exchange(error),
             Error::Connect(error) => connect(error),
             Error::Login(error) => login(error),
@@ -365,6 +366,12 @@ pub(super) fn farewell(ending: &Ending) -> Option<Rejection> {
         Ending::Server { fatal: None } => {
             Some(Rejection::new(Blame::Database, CONNECTION_FAILURE, "the instance closed the connection", LATER))
         }
+        Ending::CancelUnanswered => Some(Rejection::new(
+            Blame::Database,
+            CONNECTION_FAILURE,
+            "the instance did not finish a cancel in time; the session was ended",
+            LATER,
+        )),
         Ending::Misbehaved(_) => Some(Rejection::new(
             Blame::Database,
             CONNECTION_FAILURE,

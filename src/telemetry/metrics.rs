@@ -68,20 +68,30 @@ impl Blame {
 /// What became of a cancel request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CancelOutcome {
-    /// Passed on to the instance.
+    /// Passed on to the instance, which has closed its connection.
     Forwarded,
+    /// The session ran nothing when it arrived.
+    Idle,
+    /// What it meant was over before the instance was reached.
+    Late,
     /// No session has such a key.
     Unknown,
-    /// The instance could not be told.
+    /// The instance could not be told, or did not close in time: the session is ended then.
     Failed,
+    /// Dropped: too many from this address, or for this session.
+    Limited,
 }
 
 impl CancelOutcome {
-    fn label(self) -> &'static str {
+    /// The label's value, for records too.
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Forwarded => "forwarded",
+            Self::Idle => "idle",
+            Self::Late => "late",
             Self::Unknown => "unknown",
             Self::Failed => "failed",
+            Self::Limited => "limited",
         }
     }
 }
@@ -210,7 +220,7 @@ impl Metrics {
 
     /// A cancel request.
     pub fn cancel(&self, outcome: CancelOutcome) {
-        self.cancels.with_label_values(&[outcome.label()]).inc();
+        self.cancels.with_label_values(&[outcome.as_str()]).inc();
     }
 
     /// All of it in Prometheus's text format 0.0.4.

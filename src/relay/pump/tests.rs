@@ -14,12 +14,14 @@ struct Setup {
     server: DuplexStream,
     wish: watch::Sender<Wish>,
     log: MemoryLog,
+    gate: Arc<CancelGate>,
     relay: JoinHandle<Summary>,
 }
 
 fn start(tag: Tag) -> Setup {
     let log = MemoryLog::default();
-    let relay = Relay::new(tag, recorder(&log));
+    let gate = Arc::new(CancelGate::default());
+    let relay = Relay::new(tag, recorder(&log), Arc::clone(&gate));
     let (client, client_side) = duplex(4096);
     let (server, server_side) = duplex(4096);
     let (wish, wished) = watch::channel(Wish::Run);
@@ -28,7 +30,7 @@ fn start(tag: Tag) -> Setup {
         other => Some(frame(b'E', format!("{other:?}").as_bytes())),
     };
     let relay = tokio::spawn(relay.run(client_side, server_side, wished, farewell));
-    Setup { client, server, wish, log, relay }
+    Setup { client, server, wish, log, gate, relay }
 }
 
 fn frame(kind: u8, body: &[u8]) -> Vec<u8> {
@@ -192,4 +194,50 @@ async fn a_client_that_does_not_read_cannot_keep_a_drain_from_ending_its_session
     setup.wish.send_replace(Wish::Now(frame(b'E', b"bye")));
     let ended = timeout(Duration::from_secs(3600), &mut setup.relay).await;
     assert!(ended.is_ok(), "an hour later it still writes; server::drain aborts it without its end lines");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancel_on_its_way_holds_the_clients_bytes_back_and_not_the_servers() {
+    let mut setup = start(Tag::none());
+    assert!(setup.gate.hold().is_none(), "nothing runs");
+    // Half of a long message has left when the cancel comes.
+    let long = frame(b'Q', &[&[b'x'; 9_000], b"\0".as_slice()].concat());
+    setup.client.write_all(&[&frame(b'Q', b"SELECT 1\0"), &long[..4_000]].concat()).await.unwrap();
+    receive(&mut setup.server).await;
+    let hold = setup.gate.hold().expect("a statement runs");
+    setup.client.write_all(&long[4_000..7_000]).await.unwrap();
+    setup.server.write_all(&[frame(b'C', b"SELECT 1\0"), frame(b'Z', b"I")].concat()).await.unwrap();
+    assert_eq!(receive(&mut setup.client).await.0, b'C');
+    assert_eq!(receive(&mut setup.client).await.0, b'Z');
+    timeout(Duration::from_secs(1), hold.ended()).await.expect("the statement is over");
+    let mut early = [0];
+    let nothing = timeout(Duration::from_secs(3600), setup.server.read(&mut early)).await;
+    assert!(nothing.is_err(), "bytes that came after the cancel have left: {nothing:?}");
+    drop(hold);
+    setup.client.write_all(&long[7_000..]).await.unwrap();
+    assert_eq!(receive(&mut setup.server).await.1.len(), 9_001);
+    assert!(setup.gate.hold().is_some(), "the next statement can be cancelled");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancel_without_an_end_ends_the_session_whether_its_client_speaks_or_not() {
+    for says_something in [false, true] {
+        let mut setup = start(Tag::none());
+        setup.client.write_all(&frame(b'Q', b"SELECT 1\0")).await.unwrap();
+        receive(&mut setup.server).await;
+        let mut hold = setup.gate.hold().expect("a statement runs");
+        if says_something {
+            setup.client.write_all(&frame(b'Q', b"SELECT 2\0")).await.unwrap();
+        }
+        hold.sending();
+        drop(hold);
+        let (kind, body) = receive(&mut setup.client).await;
+        assert!(kind == b'E' && String::from_utf8(body).unwrap().contains("CancelUnanswered"));
+        let mut leaked = Vec::new();
+        setup.server.read_to_end(&mut leaked).await.unwrap();
+        assert!(leaked.is_empty(), "{leaked:?} reached the server");
+        let summary = setup.relay.await.unwrap();
+        assert!(matches!(summary.ending, Ending::CancelUnanswered) && summary.busy);
+        assert!(setup.gate.hold().is_none(), "nothing is left to cancel");
+    }
 }

@@ -105,6 +105,8 @@ pub struct Tracker {
     /// Syncs that a failed COPY may have read, so that they may have no answer.
     uncertain_syncs: usize,
     status: Option<u8>,
+    /// `ReadyForQuery` messages so far.
+    rounds: u64,
     sync_errors: Vec<String>,
 }
 
@@ -202,6 +204,12 @@ impl Tracker {
     /// Whether the server owes an answer.
     pub fn is_busy(&self) -> bool {
         self.queue.iter().any(|entry| !matches!(entry.kind, Kind::CopyEnd))
+    }
+
+    /// Which round the server works on, `None` when it owes nothing: all that is sent up to a Sync or a Query is
+    /// one round, as the server answers it with one `ReadyForQuery`.
+    pub fn outstanding(&self) -> Option<u64> {
+        self.is_busy().then_some(self.rounds)
     }
 
     /// The session is over: what is open ends as `parsed`, `bound` or, where the server owed an answer, `unknown`.

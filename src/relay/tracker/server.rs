@@ -229,6 +229,7 @@ impl Tracker {
     /// `ReadyForQuery` ends a Sync, a Query or a FunctionCall.
     fn ready(&mut self, status: Option<u8>, now: Instant) -> Result<(), Desync> {
         self.status = status;
+        self.rounds = self.rounds.saturating_add(1);
         let front = self
             .take_front(b'Z', |front| matches!(front, Kind::Sync | Kind::Query { .. } | Kind::FunctionCall { .. }))?;
         if self.queue.is_empty() {
