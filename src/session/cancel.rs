@@ -190,8 +190,8 @@ mod tests {
         let keys = CancelKeys::default();
         let first = keys.register_one_of(target(7), std::iter::once(four(1))).unwrap();
         let collides = std::iter::repeat_with(move || four(1));
-        assert_eq!(keys.register_one_of(target(7), collides.clone()).unwrap_err(), NoKey);
-        let second = keys.register_one_of(target(7), collides.clone().take(63).chain([four(2)])).unwrap();
+        assert_eq!(keys.register_one_of(target(7), collides).unwrap_err(), NoKey);
+        let second = keys.register_one_of(target(7), collides.take(63).chain([four(2)])).unwrap();
         assert_eq!(second.secret(), [2; 4]);
         assert!(Arc::ptr_eq(&keys.find(7, &[1; 4]).unwrap(), &first.known));
         assert!(keys.register_one_of(target(8), collides).is_ok(), "another process id is another key");

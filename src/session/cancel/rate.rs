@@ -11,6 +11,8 @@ pub const OF_SESSION: Rate = Rate { burst: 20, each: Duration::from_millis(250) 
 pub const OF_ADDRESS: Rate = Rate { burst: 256, each: Duration::from_millis(50) };
 /// Addresses that are told apart; further ones share one allowance until some have been quiet for long enough.
 const MAX_ADDRESSES: usize = 4096;
+/// How often quiet addresses are looked for, once there are too many.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// An allowance: `burst` at once, and one more after each `each`.
 #[derive(Debug, Clone, Copy)]
@@ -30,6 +32,8 @@ pub struct Allowance {
 pub struct Addresses {
     known: HashMap<IpAddr, Allowance>,
     others: Allowance,
+    /// When it is worth while to look for addresses that were quiet.
+    sweep_at: Option<Instant>,
 }
 
 impl Allowance {
@@ -54,12 +58,20 @@ impl Addresses {
     pub fn take(&mut self, address: IpAddr, now: Instant) -> bool {
         let network = network(address);
         if !self.known.contains_key(&network) && self.known.len() >= MAX_ADDRESSES {
-            self.known.retain(|_, allowance| !allowance.is_whole(now));
+            self.sweep(now);
             if self.known.len() >= MAX_ADDRESSES {
                 return self.others.take(OF_ADDRESS, now);
             }
         }
         self.known.entry(network).or_default().take(OF_ADDRESS, now)
+    }
+
+    /// Forgets who was quiet; not at each cancel of a storm, whose cost this would be.
+    fn sweep(&mut self, now: Instant) {
+        if self.sweep_at.is_none_or(|at| at <= now) {
+            self.known.retain(|_, allowance| !allowance.is_whole(now));
+            self.sweep_at = now.checked_add(SWEEP_EVERY);
+        }
     }
 }
 
