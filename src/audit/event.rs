@@ -215,7 +215,8 @@ pub struct Begin<'a> {
     /// The event whose own begin line has the text to [`MAX_TEXT_BYTES`], where this one only repeats its start.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text_of: Option<String>,
-    /// SQL-level PREPARE, DEALLOCATE, DECLARE or CLOSE ran since the text was parsed: the name may mean another one.
+    /// The name may mean another text by the time the server gets there: what was sent ahead has no answer yet, or SQL
+    /// gave and took names that could not be told. The end line's `text_of` says which it was, if that became certain.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub text_doubtful: bool,
     /// Prepared statement's name, when it has one; PostgreSQL cuts it at 63 bytes.
@@ -268,6 +269,10 @@ pub struct End<'a> {
     /// Only with an error.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sqlstate: Option<&'a str>,
+    /// The event whose begin line has the text that ran: where this one's begin line was doubtful and the answers to
+    /// what was sent ahead have told since, and for SQL-level EXECUTE.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text_of: Option<String>,
     /// The server's command tag, without its numbers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command: Option<&'a str>,

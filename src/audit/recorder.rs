@@ -42,6 +42,8 @@ pub struct End {
     pub outcome: event::Outcome,
     /// With an error.
     pub sqlstate: Option<String>,
+    /// The event whose text ran, where the begin line could not say.
+    pub text_of: Option<u64>,
     /// Command tag without numbers.
     pub command: Option<String>,
     /// Rows returned or changed.
@@ -125,6 +127,7 @@ impl Recorder {
             last: end.last,
             outcome: end.outcome,
             sqlstate: end.sqlstate.as_deref(),
+            text_of: end.text_of.map(|event| self.id(event)),
             command: end.command.as_deref(),
             rows: end.rows,
             bytes_in: end.bytes_in,

@@ -166,8 +166,8 @@ impl ClientSide {
         output: &mut Output,
     ) -> Result<(), Refusal> {
         let header = self.tagged(frame.header)?;
-        let event = tracker.query(frame.bytes, frame.now);
         let text = frame.text(0);
+        let event = tracker.query(text.0, text.1, frame.bytes, frame.now);
         recorder.begin(&Begin { text: Some(text), tagged: self.tag.is_set(), ..begin(event, Stage::Query) })?;
         output.insert(&header.encode());
         output.insert(self.tag.bytes());
@@ -311,7 +311,7 @@ fn close(frame: &Frame<'_>, tracker: &mut Tracker) {
         Ok(b'S') => Target::Statement,
         _ => Target::Portal,
     };
-    tracker.close(target, reader.cstr().unwrap_or_default(), frame.now);
+    tracker.close(target, reader.cstr().unwrap_or_default());
 }
 
 #[cfg(test)]

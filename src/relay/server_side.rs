@@ -140,7 +140,7 @@ mod tests {
 
     fn setup() -> (ServerSide, Tracker, Output) {
         let mut tracker = Tracker::new();
-        tracker.query(10, Instant::now());
+        tracker.query(b"select 1", 8, 10, Instant::now());
         (ServerSide::new(Tag::of(&analyst())), tracker, Output::default())
     }
 

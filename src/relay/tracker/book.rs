@@ -19,10 +19,8 @@ struct Open {
     started: Instant,
     stage: Stage,
     bytes_in: u64,
-    /// Messages of this event that the server has not answered.
-    pending: u32,
-    /// Nothing can continue it any more; it ends when `pending` reaches zero.
-    abandoned: bool,
+    /// The event whose text ran, where the begin line was not sure.
+    text_of: Option<u64>,
 }
 
 impl Book {
@@ -30,17 +28,23 @@ impl Book {
     pub fn open(&mut self, stage: Stage, bytes: u64, now: Instant) -> u64 {
         let event = self.next;
         self.next = event.saturating_add(1);
-        self.open.insert(event, Open { started: now, stage, bytes_in: bytes, pending: 1, abandoned: false });
+        self.open.insert(event, Open { started: now, stage, bytes_in: bytes, text_of: None });
         event
     }
 
-    /// Continues an event with its next message; `false` when it has ended already.
-    pub fn join(&mut self, event: u64, stage: Stage, bytes: u64) -> bool {
-        let Some(open) = self.open.get_mut(&event) else { return false };
-        open.stage = stage;
-        open.bytes_in = open.bytes_in.saturating_add(bytes);
-        open.pending = open.pending.saturating_add(1);
-        true
+    /// Continues an event with its next message; nothing happens if it has ended already, by an error.
+    pub fn join(&mut self, event: u64, stage: Stage, bytes: u64) {
+        if let Some(open) = self.open.get_mut(&event) {
+            open.stage = stage;
+            open.bytes_in = open.bytes_in.saturating_add(bytes);
+        }
+    }
+
+    /// The event's text turned out to be this one's.
+    pub fn ran(&mut self, event: u64, text_of: u64) {
+        if let Some(open) = self.open.get_mut(&event) {
+            open.text_of = Some(text_of);
+        }
     }
 
     /// COPY data counts as the event's input.
@@ -50,23 +54,9 @@ impl Book {
         }
     }
 
-    /// The server has accepted one of the event's messages.
-    pub fn answered(&mut self, event: u64, now: Instant) {
-        let Some(open) = self.open.get_mut(&event) else { return };
-        open.pending = open.pending.saturating_sub(1);
-        if open.abandoned && open.pending == 0 {
-            self.close_unexecuted(event, now);
-        }
-    }
-
-    /// No later message can continue the event.
+    /// No later message can continue the event, and the server has answered all of it.
     pub fn abandon(&mut self, event: u64, now: Instant) {
-        let Some(open) = self.open.get_mut(&event) else { return };
-        if open.pending == 0 {
-            self.close_unexecuted(event, now);
-        } else {
-            open.abandoned = true;
-        }
+        self.close_unexecuted(event, now);
     }
 
     /// Ends an event; nothing happens if it has ended already.
@@ -128,6 +118,7 @@ impl Open {
             last: true,
             outcome: Outcome::Ok,
             sqlstate: None,
+            text_of: self.text_of,
             command: None,
             rows: progress.rows,
             bytes_in: self.bytes_in,

@@ -1,8 +1,9 @@
 //! What the client sends, in the order it is forwarded.
 
+use super::names::Place as At;
+use super::sql::Effect;
 use super::{
-    Entry, Kind, MAX_COPY_ENDS, MAX_COPY_SYNCS, MAX_REMEMBERED_TEXT, Place, Portal, Progress, Statement, StatementText,
-    Target, Tracker, Unnamed, effective_name,
+    Kind, MAX_REMEMBERED_TEXT, Place, Portal, Progress, Said, Statement, StatementText, Target, Tracker, effective_name,
 };
 use crate::audit::event::{Outcome, Stage};
 use std::sync::Arc;
@@ -10,20 +11,16 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 impl Tracker {
-    /// `Query` of `bytes` on the wire. It also ends the unnamed statement and portal (`exec_simple_query`).
-    pub fn query(&mut self, bytes: u64, now: Instant) -> u64 {
+    /// `Query` of `bytes` on the wire, whose text starts with `head` and has `text_bytes` in all.
+    pub fn query(&mut self, head: &[u8], text_bytes: u64, bytes: u64, now: Instant) -> u64 {
         let event = self.book.open(Stage::Query, bytes, now);
         if self.skip(event, now) {
             return event;
         }
-        let unnamed: &[u8] = &[];
-        let mut previous =
-            Box::new(Unnamed { statement: self.statements.remove(unnamed), portal: self.portals.remove(unnamed) });
-        let statement = previous.statement.as_mut().and_then(|old| old.event.take());
-        let portal = previous.portal.as_mut().and_then(|old| old.event.take());
-        self.abandon(statement, now);
-        self.abandon(portal, now);
-        self.push(Kind::Query { event, progress: Progress::default(), previous });
+        let effect = Effect::of(head);
+        let text = (effect != Effect::None).then(|| self.remember_text(head, text_bytes, event, effect));
+        let order = self.push(Kind::Query { event, progress: Progress::default(), text });
+        self.last_sql = Some(order);
         event
     }
 
@@ -33,53 +30,64 @@ impl Tracker {
         if self.skip(event, now) {
             return event;
         }
-        let name: Arc<[u8]> = effective_name(name).into();
-        let mut previous = self.statements.remove(&name);
-        let old_event = previous.as_mut().and_then(|old| old.event.take());
-        self.abandon(old_event, now);
-        let text = self.remember_text(head, text_bytes, event);
-        let order = self.push(Kind::Parse { event, name: Arc::clone(&name), previous });
-        self.statements.insert(name, Statement { order, event: Some(event), text, doubtful: false });
+        let name = self.statements.intern(effective_name(name));
+        let text = self.remember_text(head, text_bytes, event, Effect::of(head));
+        let statement = Statement { event: Some(event), text, doubtful: !name.is_ascii() };
+        let order = self.push(Kind::Parse { event, name: Arc::clone(&name) });
+        self.statements.expect(name, self.at(order), Some(statement));
         event
     }
 
     /// `Bind` of a portal to a statement: continues the Parse's event the first time, opens a new one after.
     pub fn bind(&mut self, portal: &[u8], statement: &[u8], bytes: u64, now: Instant) -> Place {
-        let statement: Arc<[u8]> = effective_name(statement).into();
-        let known = self.statements.get_mut(&statement);
-        let parsed = known.as_ref().map(|known| Arc::clone(&known.text));
-        let doubtful = known.as_ref().is_some_and(|known| known.doubtful);
+        let statement = self.statements.intern(effective_name(statement));
+        let sql_outstanding = self.sql_is_outstanding() && !statement.is_empty();
+        let guess = self.statements.guess(&statement, self.segment);
+        let certain = guess.certain && !sql_outstanding && !guess.meaning.as_ref().is_some_and(|known| known.doubtful);
+        let text = guess.meaning.as_ref().map(|known| Arc::clone(&known.text));
         if self.skipping {
-            let event = self.skipped(Stage::Bind, bytes, now);
-            return Place { event, text: parsed, statement, doubtful };
+            return Place { event: self.skipped(Stage::Bind, bytes, now), text, statement, doubtful: !certain };
         }
-        let claimed = known.and_then(|known| known.event.take());
-        let (event, text) = self.continue_or_open(claimed, Stage::Bind, bytes, parsed.clone(), now);
-        let portal: Arc<[u8]> = effective_name(portal).into();
-        let mut previous = self.portals.remove(&portal);
-        let old_event = previous.as_mut().and_then(|old| old.event.take());
-        self.abandon(old_event, now);
-        let order = self.push(Kind::Bind { event, portal: Arc::clone(&portal), previous });
-        let place = Place { event, text, statement: Arc::clone(&statement), doubtful };
-        self.portals.insert(portal, Portal { order, event: Some(event), statement, text: parsed, doubtful });
-        place
+        let claimed = guess.meaning.filter(|_| certain).and_then(|known| known.event.take());
+        let event = self.continue_or_open(claimed, Stage::Bind, bytes, now);
+        let said = said(text.as_ref(), certain);
+        let portal = self.portals.intern(effective_name(portal));
+        let (bound, of) = (Arc::clone(&portal), Arc::clone(&statement));
+        let order = self.push(Kind::Bind { event, portal: bound, statement: of, said });
+        let to = Portal {
+            event: Some(event),
+            statement: Arc::clone(&statement),
+            text: text.clone(),
+            doubtful: !certain || !portal.is_ascii(),
+        };
+        self.portals.expect(portal, self.at(order), Some(to));
+        Place { event, text: text.filter(|_| claimed.is_none()), statement, doubtful: !certain }
     }
 
     /// `Execute` of a portal: continues the Bind's event the first time, opens a new one after.
     pub fn execute(&mut self, portal: &[u8], bytes: u64, now: Instant) -> Place {
-        let skipping = self.skipping;
-        let known = self.portals.get_mut(effective_name(portal));
-        let statement = known.as_ref().map_or_else(|| Arc::from([]), |known| Arc::clone(&known.statement));
-        let bound = known.as_ref().and_then(|known| known.text.clone());
-        let doubtful = known.as_ref().is_some_and(|known| known.doubtful);
-        let claimed = known.filter(|_| !skipping).and_then(|known| known.event.take());
-        if skipping {
-            let event = self.skipped(Stage::Execute, bytes, now);
-            return Place { event, text: bound, statement, doubtful };
+        let portal = self.portals.intern(effective_name(portal));
+        let sql_outstanding = self.sql_is_outstanding() && !portal.is_empty();
+        let guess = self.portals.guess(&portal, self.segment);
+        let known = guess.meaning.as_deref();
+        let same_portal = guess.certain && !sql_outstanding && portal.is_ascii();
+        let certain = same_portal && !known.is_some_and(|known| known.doubtful);
+        let text = known.and_then(|known| known.text.clone());
+        let statement = known.map_or_else(|| Arc::from([]), |known| Arc::clone(&known.statement));
+        let place = |event, text| Place { event, text, statement, doubtful: !certain };
+        if self.skipping {
+            return place(self.skipped(Stage::Execute, bytes, now), text);
         }
-        let (event, text) = self.continue_or_open(claimed, Stage::Execute, bytes, bound, now);
-        self.push(Kind::Execute { event, progress: Progress::default() });
-        Place { event, text, statement, doubtful }
+        // A portal that is certain goes on with its Bind's event, whatever text that turns out to run.
+        let claimed = guess.meaning.filter(|_| same_portal).and_then(|known| known.event.take());
+        let event = self.continue_or_open(claimed, Stage::Execute, bytes, now);
+        let said = said(text.as_ref(), certain);
+        let names = text.as_ref().is_none_or(|text| !certain || text.changes_names());
+        let order = self.push(Kind::Execute { event, portal, progress: Progress::default(), said });
+        if names {
+            self.last_sql = Some(order);
+        }
+        place(event, text.filter(|_| claimed.is_none()))
     }
 
     /// `FunctionCall`.
@@ -99,23 +107,21 @@ impl Tracker {
     }
 
     /// `Close`.
-    pub fn close(&mut self, target: Target, name: &[u8], now: Instant) {
+    pub fn close(&mut self, target: Target, name: &[u8]) {
         if self.skipping {
             return;
         }
-        let name: Arc<[u8]> = effective_name(name).into();
+        let name = effective_name(name);
         match target {
             Target::Statement => {
-                let mut previous = self.statements.remove(&name);
-                let event = previous.as_mut().and_then(|old| old.event.take());
-                self.abandon(event, now);
-                self.push(Kind::CloseStatement { name, previous });
+                let name = self.statements.intern(name);
+                let order = self.push(Kind::CloseStatement { name: Arc::clone(&name) });
+                self.statements.expect(name, self.at(order), None);
             }
             Target::Portal => {
-                let mut previous = self.portals.remove(&name);
-                let event = previous.as_mut().and_then(|old| old.event.take());
-                self.abandon(event, now);
-                self.push(Kind::ClosePortal { name, previous });
+                let name = self.portals.intern(name);
+                let order = self.push(Kind::ClosePortal { name: Arc::clone(&name) });
+                self.portals.expect(name, self.at(order), None);
             }
         }
     }
@@ -123,38 +129,23 @@ impl Tracker {
     /// `Sync`: ends skipping.
     pub fn sync(&mut self) {
         self.skipping = false;
-        let in_copy = self.queue.iter().rev().take_while(|entry| entry.in_copy).count();
-        if !self.copy_in || in_copy < MAX_COPY_SYNCS {
+        self.segment = self.segment.saturating_add(1);
+        if !self.copy_has_syncs_enough() {
             self.push(Kind::Sync);
         }
     }
 
-    /// `CopyDone` or `CopyFail`; outside COPY the server ignores them.
-    pub fn copy_end(&mut self) {
-        self.copy_in = false;
-        let is_end = |entry: &&Entry| matches!(entry.kind, Kind::CopyEnd);
-        let ends = self.queue.iter().rev().take_while(is_end).count();
-        if !self.skipping && !self.queue.is_empty() && ends < MAX_COPY_ENDS {
-            self.push(Kind::CopyEnd);
-        }
+    fn at(&self, order: u64) -> At {
+        At { order, segment: self.segment }
     }
 
-    /// `CopyData` of `bytes` on the wire.
-    pub fn copy_data(&mut self, bytes: u64) {
-        self.copy_bytes = self.copy_bytes.saturating_add(bytes);
-    }
-
-    fn continue_or_open(
-        &mut self,
-        claimed: Option<u64>,
-        stage: Stage,
-        bytes: u64,
-        text: Option<Arc<StatementText>>,
-        now: Instant,
-    ) -> (u64, Option<Arc<StatementText>>) {
+    fn continue_or_open(&mut self, claimed: Option<u64>, stage: Stage, bytes: u64, now: Instant) -> u64 {
         match claimed {
-            Some(event) if self.book.join(event, stage, bytes) => (event, None),
-            _ => (self.book.open(stage, bytes, now), text),
+            Some(event) => {
+                self.book.join(event, stage, bytes);
+                event
+            }
+            None => self.book.open(stage, bytes, now),
         }
     }
 
@@ -168,20 +159,19 @@ impl Tracker {
 
     fn skipped(&mut self, stage: Stage, bytes: u64, now: Instant) -> u64 {
         let event = self.book.open(stage, bytes, now);
-        self.book.close(event, Outcome::Skipped, &Progress::default(), now);
+        self.skip(event, now);
         event
     }
 
-    fn abandon(&mut self, event: Option<u64>, now: Instant) {
-        if let Some(event) = event {
-            self.book.abandon(event, now);
-        }
-    }
-
-    fn remember_text(&mut self, head: &[u8], bytes: u64, event: u64) -> Arc<StatementText> {
+    fn remember_text(&mut self, head: &[u8], bytes: u64, event: u64, effect: Effect) -> Arc<StatementText> {
         let total = self.remembered_text.load(Ordering::Relaxed).saturating_add(head.len());
         let head = if total > MAX_REMEMBERED_TEXT { [].as_slice() } else { head };
         self.remembered_text.fetch_add(head.len(), Ordering::Relaxed);
-        Arc::new(StatementText { head: head.into(), bytes, event, budget: Arc::clone(&self.remembered_text) })
+        Arc::new(StatementText { head: head.into(), bytes, event, effect, budget: Arc::clone(&self.remembered_text) })
     }
+}
+
+/// What a begin line is sure of.
+fn said(text: Option<&Arc<StatementText>>, certain: bool) -> Said {
+    text.filter(|_| certain).map(|text| text.event)
 }

@@ -7,15 +7,25 @@
 //!
 //! One event is one execution: a Parse opens an event, the first Bind of it continues the event, the first Execute
 //! of that portal too. A further Bind or Execute opens a new one. What is never executed ends as `bound` or `parsed`.
+//!
+//! Invariant: no execution is attributed to a text that did not run. A begin line is written before the answers to
+//! what was sent ahead of it are known; where a name could mean one of several texts by then, the line says that its
+//! text is doubtful, nothing is continued, and the end line names the text that it was.
 
 mod book;
+mod changes;
 mod client;
+mod copy;
+mod names;
 mod server;
+mod sql;
 
 use crate::audit::End;
 use crate::audit::event::{Outcome, Stage};
 use book::Book;
-use std::collections::{HashMap, VecDeque};
+use names::Names;
+use sql::Effect;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -35,12 +45,6 @@ pub struct Desync(pub u8);
 /// Where PostgreSQL cuts the names of prepared statements and portals, in bytes: its hash tables compare that much
 /// (`NAMEDATALEN - 1`; `InitQueryHashTable`, `src/backend/commands/prepare.c`).
 const MAX_NAME: usize = crate::names::MAX_IDENTIFIER_BYTES;
-/// Syncs kept in one COPY FROM STDIN, at most: the server reads them as part of it, so nothing would drain them.
-const MAX_COPY_SYNCS: usize = 16;
-/// Ends of COPY kept in a row, at most: outside COPY the server answers none of them. As many COPYs from STDIN may
-/// stand in one Query whose data is sent ahead.
-const MAX_COPY_ENDS: usize = 64;
-
 /// A prepared statement's text as far as it is remembered.
 #[derive(Debug)]
 pub struct StatementText {
@@ -48,8 +52,10 @@ pub struct StatementText {
     pub head: Box<[u8]>,
     /// Its whole length in bytes.
     pub bytes: u64,
-    /// The event of the Parse that brought it: its begin line has more of it.
+    /// The event that brought it: its begin line has more of it.
     pub event: u64,
+    /// What its first statement may do to other names.
+    effect: Effect,
     budget: Arc<AtomicUsize>,
 }
 
@@ -73,7 +79,7 @@ pub struct Place {
     pub text: Option<Arc<StatementText>>,
     /// The statement's name, as far as known.
     pub statement: Arc<[u8]>,
-    /// SQL-level PREPARE, DEALLOCATE, DECLARE or CLOSE ran since: the name may mean another text by now.
+    /// The name may mean another text by the time the server gets there.
     pub doubtful: bool,
 }
 
@@ -91,19 +97,21 @@ pub enum Target {
 pub struct Tracker {
     queue: VecDeque<Entry>,
     book: Book,
-    statements: HashMap<Arc<[u8]>, Statement>,
-    portals: HashMap<Arc<[u8]>, Portal>,
+    statements: Names<Statement>,
+    portals: Names<Portal>,
     /// Bytes of text that are remembered; each [`StatementText`] gives its own back.
     remembered_text: Arc<AtomicUsize>,
     next_order: u64,
+    /// Syncs that the client has sent: what stands between two of them fails together.
+    segment: u64,
+    /// The last message whose SQL may change what names mean.
+    last_sql: Option<u64>,
     /// After an error: until the client's next Sync everything is skipped.
     skipping: bool,
     /// The server reads COPY data and the client has not ended it yet.
     copy_in: bool,
-    /// COPY data since the last execution ended, in bytes.
-    copy_bytes: u64,
-    /// Syncs that a failed COPY may have read, so that they may have no answer.
-    uncertain_syncs: usize,
+    /// Syncs at the queue's front that a failed COPY may have read, so that they may have no answer.
+    unsure_syncs: usize,
     status: Option<u8>,
     /// `ReadyForQuery` messages so far.
     rounds: u64,
@@ -113,31 +121,57 @@ pub struct Tracker {
 #[derive(Debug)]
 struct Entry {
     order: u64,
-    /// Forwarded while the server was reading COPY data.
-    in_copy: bool,
     kind: Kind,
 }
 
 #[derive(Debug)]
 enum Kind {
-    Query { event: u64, progress: Progress, previous: Box<Unnamed> },
-    Parse { event: u64, name: Arc<[u8]>, previous: Option<Statement> },
-    Bind { event: u64, portal: Arc<[u8]>, previous: Option<Portal> },
-    Execute { event: u64, progress: Progress },
-    FunctionCall { event: u64, progress: Progress },
+    /// With its text where that gives, uses or takes a name.
+    Query {
+        event: u64,
+        progress: Progress,
+        text: Option<Arc<StatementText>>,
+    },
+    Parse {
+        event: u64,
+        name: Arc<[u8]>,
+    },
+    Bind {
+        event: u64,
+        portal: Arc<[u8]>,
+        statement: Arc<[u8]>,
+        said: Said,
+    },
+    Execute {
+        event: u64,
+        portal: Arc<[u8]>,
+        progress: Progress,
+        said: Said,
+    },
+    FunctionCall {
+        event: u64,
+        progress: Progress,
+    },
     Describe,
-    CloseStatement { name: Arc<[u8]>, previous: Option<Statement> },
-    ClosePortal { name: Arc<[u8]>, previous: Option<Portal> },
+    CloseStatement {
+        name: Arc<[u8]>,
+    },
+    ClosePortal {
+        name: Arc<[u8]>,
+    },
     Sync,
+    /// A Sync that a failed COPY has read, or not: it may have no answer.
+    MaybeSync,
+    /// COPY data in a row, in bytes on the wire.
+    CopyData {
+        bytes: u64,
+    },
+    /// `CopyDone` or `CopyFail`.
     CopyEnd,
 }
 
-/// The unnamed statement and portal that a Query ends.
-#[derive(Debug, Default)]
-struct Unnamed {
-    statement: Option<Statement>,
-    portal: Option<Portal>,
-}
+/// The event of the text that a begin line was sure of.
+type Said = Option<u64>;
 
 /// What the server has answered so far to one Query, Execute or FunctionCall.
 #[derive(Debug, Default)]
@@ -151,18 +185,16 @@ struct Progress {
     failed: Option<String>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Statement {
-    order: u64,
     /// The event of its Parse, until a Bind continues it.
     event: Option<u64>,
     text: Arc<StatementText>,
     doubtful: bool,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Portal {
-    order: u64,
     /// The event of its Bind, until an Execute continues it.
     event: Option<u64>,
     statement: Arc<[u8]>,
@@ -203,7 +235,7 @@ impl Tracker {
 
     /// Whether the server owes an answer.
     pub fn is_busy(&self) -> bool {
-        self.queue.iter().any(|entry| !matches!(entry.kind, Kind::CopyEnd))
+        self.queue.iter().any(|entry| !entry.is_stray())
     }
 
     /// Which round the server works on, `None` when it owes nothing: all that is sent up to a Sync or a Query is
@@ -226,7 +258,7 @@ impl Tracker {
                         self.book.close(event, Outcome::Unknown, &progress, now);
                     }
                 },
-                Kind::FunctionCall { event, progress } | Kind::Execute { event, progress } => {
+                Kind::FunctionCall { event, progress } | Kind::Execute { event, progress, .. } => {
                     self.book.close(event, Outcome::Unknown, &progress, now);
                 }
                 Kind::Parse { event, .. } | Kind::Bind { event, .. } => {
@@ -235,16 +267,35 @@ impl Tracker {
                 _ => {}
             }
         }
-        self.statements.clear();
-        self.portals.clear();
+        self.statements = Names::default();
+        self.portals = Names::default();
         self.book.close_all(now);
     }
 
     fn push(&mut self, kind: Kind) -> u64 {
         let order = self.next_order;
         self.next_order = order.saturating_add(1);
-        self.queue.push_back(Entry { order, in_copy: self.copy_in, kind });
+        self.queue.push_back(Entry { order, kind });
         order
+    }
+
+    /// Whether SQL is on its way that may change what names mean.
+    fn sql_is_outstanding(&self) -> bool {
+        self.queue.front().zip(self.last_sql).is_some_and(|(front, last)| front.order <= last)
+    }
+}
+
+impl Entry {
+    /// What the server may leave without an answer.
+    fn is_stray(&self) -> bool {
+        matches!(self.kind, Kind::CopyData { .. } | Kind::CopyEnd | Kind::MaybeSync)
+    }
+}
+
+impl StatementText {
+    /// Whether its first statement is known to give or take a name.
+    fn changes_names(&self) -> bool {
+        !matches!(self.effect, Effect::None | Effect::Execute(_))
     }
 }
 

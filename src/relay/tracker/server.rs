@@ -1,13 +1,15 @@
 //! What the server answers: each reply settles the queue's front.
 
-use super::{Desync, Entry, Kind, Progress, Tracker, Unnamed};
+use super::{Desync, Entry, Kind, Progress, Tracker};
 use crate::audit::End;
 use crate::audit::event::Outcome;
-use std::sync::Arc;
 use std::time::Instant;
 
 /// SQLSTATE of a cancelled statement (`query_canceled`, `errcodes.txt`).
 const QUERY_CANCELED: &str = "57014";
+
+/// `CommandComplete`'s tag: the command's words, and the number at its end.
+type Command = (Option<String>, Option<u64>);
 
 impl Tracker {
     /// A message from the server other than `ErrorResponse`: its type, its body as far as it is needed (whole for
@@ -16,7 +18,7 @@ impl Tracker {
         match kind {
             // Notices, parameters and notifications answer nothing.
             b'N' | b'S' | b'A' => Ok(()),
-            b'D' | b'd' | b'c' | b'H' => self.progress(kind, |progress| {
+            b'D' | b'd' | b'c' | b'H' | b'V' => self.progress(kind, |progress| {
                 progress.rows = progress.rows.saturating_add(u64::from(kind == b'D'));
                 progress.bytes_out = progress.bytes_out.saturating_add(bytes);
             }),
@@ -25,9 +27,8 @@ impl Tracker {
             b't' => self.describing(kind),
             b'C' => self.completed(command(body), bytes, now),
             b'I' => self.completed((None, None), bytes, now),
-            b's' => self.suspended(now),
-            b'G' => self.copy_in_begins(),
-            b'V' => self.progress(kind, |progress| progress.bytes_out = progress.bytes_out.saturating_add(bytes)),
+            b's' => self.suspended(bytes, now),
+            b'G' => self.copy_in_begins(bytes),
             b'Z' => self.ready(body.first().copied(), now),
             _ => Err(Desync(kind)),
         }
@@ -39,6 +40,7 @@ impl Tracker {
         let Some(mut front) = self.queue.pop_front() else { return };
         let outcome = if sqlstate == QUERY_CANCELED { Outcome::Canceled } else { Outcome::Error };
         self.leave_copy(&mut front, true);
+        self.settle_text(&front);
         match front.kind {
             Kind::Sync => {
                 self.sync_errors.push(sqlstate.to_owned());
@@ -57,7 +59,7 @@ impl Tracker {
                 self.queue.push_front(front);
                 return;
             }
-            Kind::Execute { event, ref mut progress } => {
+            Kind::Execute { event, ref mut progress, .. } => {
                 progress.failed = Some(sqlstate.to_owned());
                 self.book.close(event, outcome, progress, now);
             }
@@ -69,20 +71,20 @@ impl Tracker {
             Kind::Describe | Kind::CloseStatement { .. } | Kind::ClosePortal { .. } => {
                 self.sync_errors.push(sqlstate.to_owned());
             }
-            Kind::CopyEnd => {}
+            Kind::MaybeSync | Kind::CopyData { .. } | Kind::CopyEnd => {}
         }
-        self.skip_to_sync(front, now);
+        self.cancel(&front);
+        self.skip_to_sync(now);
     }
 
     /// Everything up to the next Sync is skipped, and what it would have named is as it was before.
-    fn skip_to_sync(&mut self, failed: Entry, now: Instant) {
-        let mut undone = vec![failed];
+    fn skip_to_sync(&mut self, now: Instant) {
         while let Some(entry) = self.queue.pop_front() {
-            if matches!(entry.kind, Kind::Sync) {
-                self.queue.push_front(entry);
-                break;
-            }
             match entry.kind {
+                Kind::Sync | Kind::MaybeSync => {
+                    self.queue.push_front(entry);
+                    return;
+                }
                 Kind::Query { event, .. }
                 | Kind::Parse { event, .. }
                 | Kind::Bind { event, .. }
@@ -92,53 +94,9 @@ impl Tracker {
                 }
                 _ => {}
             }
-            undone.push(entry);
+            self.cancel(&entry);
         }
-        self.skipping = self.queue.is_empty();
-        for (back, entry) in undone.into_iter().enumerate().rev() {
-            // A Parse that failed has dropped the unnamed statement all the same (`drop_unnamed_stmt`).
-            let keep = back > 0 || !matches!(&entry.kind, Kind::Parse { name, .. } if name.is_empty());
-            self.undo(entry, keep);
-        }
-    }
-
-    /// Takes back what a message that did not succeed was expected to change.
-    fn undo(&mut self, entry: Entry, keep: bool) {
-        match entry.kind {
-            Kind::Query { previous, .. } => {
-                let unnamed: Arc<[u8]> = Arc::from([]);
-                let Unnamed { statement, portal } = *previous;
-                if let Some(statement) = statement {
-                    self.statements.entry(Arc::clone(&unnamed)).or_insert(statement);
-                }
-                if let Some(portal) = portal {
-                    self.portals.entry(unnamed).or_insert(portal);
-                }
-            }
-            Kind::Parse { name, previous, .. } => {
-                let own = self.statements.get(&name).is_some_and(|now| now.order == entry.order);
-                match previous.filter(|_| keep) {
-                    Some(previous) if own => drop(self.statements.insert(name, previous)),
-                    None if own => drop(self.statements.remove(&name)),
-                    _ => {}
-                }
-            }
-            Kind::Bind { portal, previous, .. } => {
-                let own = self.portals.get(&portal).is_some_and(|now| now.order == entry.order);
-                match previous {
-                    Some(previous) if own => drop(self.portals.insert(portal, previous)),
-                    None if own => drop(self.portals.remove(&portal)),
-                    _ => {}
-                }
-            }
-            Kind::CloseStatement { name, previous: Some(previous) } => {
-                self.statements.entry(name).or_insert(previous);
-            }
-            Kind::ClosePortal { name, previous: Some(previous) } => {
-                self.portals.entry(name).or_insert(previous);
-            }
-            _ => {}
-        }
+        self.skipping = true;
     }
 
     /// `ParseComplete`, `BindComplete`, `CloseComplete`, `NoData`.
@@ -152,9 +110,8 @@ impl Tracker {
                     | (b'n', Kind::Describe)
             )
         })?;
-        if let Kind::Parse { event, .. } | Kind::Bind { event, .. } = entry.kind {
-            self.book.answered(event, now);
-        }
+        self.settle_text(&entry);
+        self.confirm(&entry, now);
         Ok(())
     }
 
@@ -178,27 +135,34 @@ impl Tracker {
     }
 
     /// `CommandComplete` or `EmptyQueryResponse`.
-    fn completed(
-        &mut self,
-        (command, rows): (Option<String>, Option<u64>),
-        bytes: u64,
-        now: Instant,
-    ) -> Result<(), Desync> {
+    fn completed(&mut self, (command, rows): Command, bytes: u64, now: Instant) -> Result<(), Desync> {
         let mut front = self.take_front(b'C', |front| matches!(front, Kind::Query { .. } | Kind::Execute { .. }))?;
         self.leave_copy(&mut front, false);
-        if let Some(command) = &command {
-            self.names_changed(command, now);
+        self.settle_text(&front);
+        if let Kind::Query { .. } = front.kind {
+            self.unnamed_ended(command.is_some(), now);
         }
+        let (text, first) = match &front.kind {
+            Kind::Query { text, progress, .. } => (text.clone(), progress.part == 0),
+            Kind::Execute { portal, .. } => (self.text_of_portal(portal), true),
+            _ => (None, false),
+        };
+        let text_of = self.names_changed(command.as_deref(), text.filter(|_| first), now);
         if let Kind::Query { progress, .. } | Kind::Execute { progress, .. } = &mut front.kind {
             progress.rows = rows.unwrap_or(progress.rows);
             progress.bytes_out = progress.bytes_out.saturating_add(bytes);
         }
         match &front.kind {
             Kind::Query { event, progress, .. } => {
-                let end = self.book.part(*event, progress, now).map(|end| End { command, ..end });
+                let end = self.book.part(*event, progress, now).map(|end| End { text_of, command, ..end });
                 self.hold(front, end);
             }
-            Kind::Execute { event, progress } => self.book.complete(*event, progress, command, now),
+            Kind::Execute { event, progress, .. } => {
+                if let Some(text_of) = text_of {
+                    self.book.ran(*event, text_of);
+                }
+                self.book.complete(*event, progress, command, now);
+            }
             _ => {}
         }
         Ok(())
@@ -218,9 +182,11 @@ impl Tracker {
     }
 
     /// `PortalSuspended`.
-    fn suspended(&mut self, now: Instant) -> Result<(), Desync> {
-        let front = self.take_front(b's', |front| matches!(front, Kind::Execute { .. }))?;
-        if let Kind::Execute { event, progress } = &front.kind {
+    fn suspended(&mut self, bytes: u64, now: Instant) -> Result<(), Desync> {
+        let mut front = self.take_front(b's', |front| matches!(front, Kind::Execute { .. }))?;
+        self.settle_text(&front);
+        if let Kind::Execute { event, progress, .. } = &mut front.kind {
+            progress.bytes_out = progress.bytes_out.saturating_add(bytes);
             self.book.close(*event, Outcome::Suspended, progress, now);
         }
         Ok(())
@@ -228,105 +194,35 @@ impl Tracker {
 
     /// `ReadyForQuery` ends a Sync, a Query or a FunctionCall.
     fn ready(&mut self, status: Option<u8>, now: Instant) -> Result<(), Desync> {
+        let fits = |front: &Kind| {
+            matches!(front, Kind::Sync | Kind::MaybeSync | Kind::Query { .. } | Kind::FunctionCall { .. })
+        };
+        let front = self.take_front(b'Z', fits)?;
         self.status = status;
         self.rounds = self.rounds.saturating_add(1);
-        let front = self
-            .take_front(b'Z', |front| matches!(front, Kind::Sync | Kind::Query { .. } | Kind::FunctionCall { .. }))?;
-        if self.queue.is_empty() {
-            self.uncertain_syncs = 0;
-        }
+        self.spread_doubt(&front.kind);
         match front.kind {
             Kind::Query { event, mut progress, .. } => match progress.held.take() {
                 Some(held) => self.book.finish_query(event, held),
                 None => self.book.close(event, Outcome::Unknown, &progress, now),
             },
             Kind::FunctionCall { event, progress } => {
-                let outcome = if progress.failed.is_some() { Outcome::Error } else { Outcome::Ok };
+                let outcome = match progress.failed.as_deref() {
+                    Some(QUERY_CANCELED) => Outcome::Canceled,
+                    Some(_) => Outcome::Error,
+                    None => Outcome::Ok,
+                };
                 self.book.close(event, outcome, &progress, now);
             }
             _ => {}
         }
         if status == Some(b'I') {
-            self.close_portals(front.order, now);
+            self.transaction_ended(now);
         }
         Ok(())
     }
 
-    /// A transaction's end closes its portals; those bound after it stay.
-    fn close_portals(&mut self, before: u64, now: Instant) {
-        let book = &mut self.book;
-        self.portals.retain(|_, portal| {
-            if portal.order > before {
-                return true;
-            }
-            if let Some(event) = portal.event.take() {
-                book.abandon(event, now);
-            }
-            false
-        });
-    }
-
-    /// `CopyInResponse`: what the client sent behind the statement, up to its CopyDone, is read as COPY data.
-    fn copy_in_begins(&mut self) -> Result<(), Desync> {
-        self.progress(b'G', |progress| progress.copying = true)?;
-        let mut ended = false;
-        for entry in self.queue.iter_mut().skip(1) {
-            if matches!(entry.kind, Kind::CopyEnd) {
-                ended = true;
-                break;
-            }
-            entry.in_copy = true;
-        }
-        self.copy_in = !ended;
-        Ok(())
-    }
-
-    /// The COPY of the front entry is over: what the server read as part of it has no answer. After a failure
-    /// nobody can tell which Syncs it had read by then: they stay, and may turn out to be answered or not.
-    fn leave_copy(&mut self, front: &mut Entry, failed: bool) {
-        let (Kind::Query { event, progress, .. } | Kind::Execute { event, progress }) = &mut front.kind else { return };
-        if !std::mem::take(&mut progress.copying) {
-            return;
-        }
-        self.book.add_input(*event, std::mem::take(&mut self.copy_bytes));
-        self.copy_in = false;
-        let syncs = self.queue.iter().take_while(|next| next.in_copy && matches!(next.kind, Kind::Sync)).count();
-        if failed {
-            self.uncertain_syncs = self.uncertain_syncs.saturating_add(syncs);
-            return;
-        }
-        self.queue.drain(..syncs);
-        if let Some(Entry { kind: Kind::CopyEnd, .. }) = self.queue.front() {
-            self.queue.pop_front();
-        }
-    }
-
-    /// SQL can give and take names too: what they mean is doubtful then, and no Parse's or Bind's event goes on.
-    fn names_changed(&mut self, command: &str, now: Instant) {
-        let mut abandoned = Vec::new();
-        if matches!(command, "PREPARE" | "DEALLOCATE" | "DEALLOCATE ALL" | "DISCARD ALL") {
-            for (_, known) in self.statements.iter_mut().filter(|(name, _)| !name.is_empty()) {
-                known.doubtful = true;
-                abandoned.extend(known.event.take());
-            }
-        }
-        if matches!(command, "DECLARE CURSOR" | "CLOSE CURSOR" | "CLOSE CURSOR ALL" | "DISCARD ALL") {
-            for (_, known) in self.portals.iter_mut().filter(|(name, _)| !name.is_empty()) {
-                known.doubtful = true;
-                abandoned.extend(known.event.take());
-            }
-        }
-        for event in abandoned {
-            self.book.abandon(event, now);
-        }
-        if matches!(command, "DEALLOCATE ALL" | "DISCARD ALL") {
-            // Those whose Parse is still on its way to the server stay.
-            let first = self.queue.front().map_or(self.next_order, |entry| entry.order);
-            self.statements.retain(|name, known| name.is_empty() || known.order >= first);
-        }
-    }
-
-    fn progress(&mut self, kind: u8, change: impl FnOnce(&mut Progress)) -> Result<(), Desync> {
+    pub(super) fn progress(&mut self, kind: u8, change: impl FnOnce(&mut Progress)) -> Result<(), Desync> {
         self.drop_strays(kind);
         match self.queue.front_mut().map(|front| &mut front.kind) {
             Some(
@@ -346,25 +242,10 @@ impl Tracker {
             _ => Err(Desync(kind)),
         }
     }
-
-    /// Outside COPY the server ignores CopyDone and CopyFail; and a Sync that a failed COPY had read is answered by
-    /// no `ReadyForQuery`, which shows when another answer comes in its place.
-    fn drop_strays(&mut self, answer: u8) {
-        while let Some(front) = self.queue.front() {
-            match front.kind {
-                Kind::CopyEnd => {}
-                Kind::Sync if self.uncertain_syncs > 0 && answer != b'Z' && answer != b'E' => {
-                    self.uncertain_syncs = self.uncertain_syncs.saturating_sub(1);
-                }
-                _ => break,
-            }
-            self.queue.pop_front();
-        }
-    }
 }
 
 /// `CommandComplete`'s tag: the command's words and the number at its end (`SELECT 5`, `INSERT 0 5`, `COPY 5`).
-fn command(body: &[u8]) -> (Option<String>, Option<u64>) {
+fn command(body: &[u8]) -> Command {
     let tag = String::from_utf8_lossy(body.strip_suffix(b"\0").unwrap_or(body)).into_owned();
     let rows = tag.rsplit(' ').next().and_then(|last| last.parse().ok());
     let words = tag.trim_end_matches(|c: char| c.is_ascii_digit() || c == ' ');

@@ -2,6 +2,8 @@
 
 use super::*;
 
+mod names;
+
 /// A session under test: `C:` calls on one side, `S:` on the other, end lines as short text.
 struct Session {
     tracker: Tracker,
@@ -14,7 +16,7 @@ impl Session {
     }
 
     fn query(&mut self) -> u64 {
-        self.tracker.query(20, self.now)
+        self.tracker.query(b"select 1", 8, 20, self.now)
     }
 
     fn parse(&mut self, name: &str, text: &str) -> u64 {
@@ -141,18 +143,6 @@ fn what_arrives_after_an_error_and_before_sync_is_skipped_too() {
 }
 
 #[test]
-fn a_failed_parse_leaves_the_earlier_statement_of_that_name() {
-    let mut s = Session::new();
-    s.parse("s", "SELECT 1");
-    s.tracker.sync();
-    s.parse("s", "SELECT 2");
-    s.tracker.sync();
-    s.server("1 Z(I) E(42P05) Z(I)");
-    assert_eq!(s.ends(), ["0.0:parsed", "1.0:error/42P05"]);
-    assert_eq!(&*s.bind("", "s").text.unwrap().head, b"SELECT 1");
-}
-
-#[test]
 fn a_suspended_portal_executed_again_is_another_event() {
     let mut s = Session::new();
     s.parse("", "SELECT generate_series(1, 3)");
@@ -265,7 +255,7 @@ fn remembered_text_is_bounded_and_lengths_are_kept() {
     let again = s.bind("", "s99").text.unwrap();
     assert_eq!((again.head.len(), again.bytes), (0, 60_000));
     for n in 0..100 {
-        s.tracker.close(Target::Statement, format!("s{n}").as_bytes(), s.now);
+        s.tracker.close(Target::Statement, format!("s{n}").as_bytes());
     }
     s.server("2 2");
     s.server(&"3 ".repeat(100));
@@ -290,8 +280,8 @@ proptest::proptest! {
                 8 => s.tracker.sync(),
                 9 => s.tracker.copy_end(),
                 10 => s.tracker.describe(),
-                11 => s.tracker.close(Target::Statement, b"s", s.now),
-                12 => s.tracker.close(Target::Portal, b"", s.now),
+                11 => s.tracker.close(Target::Statement, b"s"),
+                12 => s.tracker.close(Target::Portal, b""),
                 13 => { s.bind("p", "s"); }
                 14 | 15 => s.tracker.server_error("42601", s.now),
                 n => {
@@ -305,27 +295,9 @@ proptest::proptest! {
         ends.extend(s.tracker.take_ends());
         let mut finals: Vec<u64> = ends.iter().filter(|end| end.last).map(|end| end.event).collect();
         finals.sort_unstable();
-        let begun = s.tracker.query(1, s.now);
+        let begun = s.query();
         proptest::prop_assert_eq!(finals, (0..begun).collect::<Vec<_>>());
     }
-}
-
-/// PostgreSQL keys statements and portals by the first 63 bytes.
-#[test]
-fn a_long_name_cannot_borrow_another_statements_text() {
-    let mut s = Session::new();
-    let (a, b) = (format!("{}1", "k".repeat(63)), format!("{}2", "k".repeat(63)));
-    s.parse(&b, "SELECT 1");
-    s.server("1");
-    s.tracker.close(Target::Statement, a.as_bytes(), s.now); // the server drops B: same 63 bytes
-    s.server("3");
-    s.parse(&a, "DELETE FROM orders");
-    s.server("1");
-    let place = s.bind("", &b); // the server binds the DELETE, which is event 1
-    s.execute("");
-    s.server("2 C(DELETE_5)");
-    let ends = s.ends();
-    assert!(place.event != 0, "recorded as the execution of event 0, SELECT 1: {ends:?}");
 }
 
 /// COPY … (FREEZE) fails after `CopyInResponse` and before the server reads anything: the Sync behind it is answered
@@ -361,20 +333,6 @@ fn a_query_behind_failed_copy_data_is_not_recorded_as_skipped() {
 }
 
 #[test]
-fn a_skipped_query_leaves_the_unnamed_statement() {
-    let mut s = Session::new();
-    s.parse("", "DELETE FROM orders");
-    s.tracker.sync();
-    s.server("1 Z(I)");
-    s.execute("no such portal");
-    s.query();
-    s.tracker.sync();
-    s.server("E(34000) Z(I)");
-    let place = s.bind("", "");
-    assert!(place.text.is_some(), "the text of what runs is missing");
-}
-
-#[test]
 fn a_query_that_breaks_off_after_its_first_statement_is_not_final_ok() {
     let mut s = Session::new();
     s.query();
@@ -391,28 +349,7 @@ fn texts_that_wait_in_the_queue_count_too() {
     for _ in 0..1600 {
         s.tracker.parse(b"", &big, 65_000, 65_010, s.now);
     }
-    let held = |entry: &Entry| match &entry.kind {
-        Kind::Parse { previous: Some(previous), .. } => previous.text.head.len(),
-        _ => 0,
-    };
-    assert!(s.tracker.queue.iter().map(held).sum::<usize>() <= MAX_REMEMBERED_TEXT);
-}
-
-/// PREPARE and DEALLOCATE in SQL share the protocol's namespace: what a name means by now is not known.
-#[test]
-fn sql_level_names_make_remembered_texts_doubtful_and_continue_no_event() {
-    let mut s = Session::new();
-    s.parse("s1", "SELECT 1");
-    s.tracker.sync();
-    s.query();
-    s.server("1 Z(I) C(DEALLOCATE) C(PREPARE) Z(I)");
-    assert_eq!(s.ends(), ["0.0:parsed", "1.0:ok DEALLOCATE 0 +", "1.1:ok PREPARE 0"]);
-    let place = s.bind("", "s1");
-    assert!(place.doubtful && place.event == 2);
-    s.parse("s2", "SELECT 2");
-    s.query();
-    s.server("2 1 C(DISCARD_ALL) Z(I)");
-    assert!(s.bind("", "s2").text.is_none(), "DISCARD ALL has dropped it");
+    assert!(s.tracker.remembered_text.load(Ordering::Relaxed) <= MAX_REMEMBERED_TEXT);
 }
 
 /// The data of several COPYs of one Query may be sent ahead; ends that nothing waits for are not kept.

@@ -1,0 +1,179 @@
+//! What names mean as messages succeed or fail, as SQL runs, and as transactions end.
+
+use super::sql::Effect;
+use super::{Entry, Kind, Portal, Statement, StatementText, Tracker};
+use std::sync::Arc;
+use std::time::Instant;
+
+impl Tracker {
+    /// A message succeeded: its name means what it was expected to mean.
+    pub(super) fn confirm(&mut self, entry: &Entry, now: Instant) {
+        match &entry.kind {
+            Kind::Parse { name, .. } | Kind::CloseStatement { name } => {
+                let before = self.statements.confirm(name, entry.order);
+                self.retire(before.and_then(|known| known.event), now);
+            }
+            Kind::Bind { portal, statement, .. } => {
+                let before = self.portals.confirm(portal, entry.order);
+                self.retire(before.and_then(|known| known.event), now);
+                self.settle_portal(portal, statement);
+            }
+            Kind::ClosePortal { name } => {
+                let before = self.portals.confirm(name, entry.order);
+                self.retire(before.and_then(|known| known.event), now);
+            }
+            _ => {}
+        }
+    }
+
+    /// What a message that did not succeed was expected to change stays as it is. (A Parse or Query that fails may or
+    /// may not have dropped the unnamed statement by then; if it has, nothing can run by that name.)
+    pub(super) fn cancel(&mut self, entry: &Entry) {
+        match &entry.kind {
+            Kind::Parse { name, .. } | Kind::CloseStatement { name } => self.statements.cancel(name, entry.order),
+            Kind::Bind { portal: name, .. } | Kind::ClosePortal { name } => self.portals.cancel(name, entry.order),
+            _ => {}
+        }
+    }
+
+    /// A portal that is there by now has the text that its statement has by now.
+    fn settle_portal(&mut self, portal: &Arc<[u8]>, statement: &Arc<[u8]>) {
+        let known = self.statements.confirmed(statement);
+        let (text, doubtful) =
+            known.map_or((None, true), |known| (Some(Arc::clone(&known.text)), known.doubtful || !portal.is_ascii()));
+        if let Some(bound) = self.portals.confirmed_mut(portal) {
+            bound.text = text.or(bound.text.take());
+            bound.doubtful = doubtful;
+        }
+    }
+
+    /// Everything before this entry has been answered: which text is it, if its begin line did not say so?
+    pub(super) fn settle_text(&mut self, entry: &Entry) {
+        let (event, said, known) = match &entry.kind {
+            Kind::Bind { event, statement, said, .. } => {
+                (*event, *said, self.statements.confirmed(statement).map(|known| (Some(&known.text), known.doubtful)))
+            }
+            Kind::Execute { event, portal, said, .. } => {
+                (*event, *said, self.portals.confirmed(portal).map(|known| (known.text.as_ref(), known.doubtful)))
+            }
+            _ => return,
+        };
+        if let Some((Some(text), false)) = known
+            && said != Some(text.event)
+        {
+            let text_of = text.event;
+            self.book.ran(event, text_of);
+        }
+    }
+
+    /// The text that a portal runs, if that is certain.
+    pub(super) fn text_of_portal(&self, portal: &[u8]) -> Option<Arc<StatementText>> {
+        self.portals.confirmed(portal).filter(|known| !known.doubtful).and_then(|known| known.text.clone())
+    }
+
+    /// A statement of SQL is done: names that it gave or took. Its first statement alone can be told from its text;
+    /// another one leaves every name in doubt. For EXECUTE: the event whose text ran.
+    pub(super) fn names_changed(
+        &mut self,
+        command: Option<&str>,
+        text: Option<Arc<StatementText>>,
+        now: Instant,
+    ) -> Option<u64> {
+        let effect = text.as_ref().map_or(&Effect::None, |text| &text.effect);
+        match (command?, effect) {
+            ("PREPARE", Effect::Prepare(name)) => {
+                let to = text.as_ref().map(|text| Statement { event: None, text: Arc::clone(text), doubtful: false });
+                self.set_statement(name, to, now);
+            }
+            ("DEALLOCATE", Effect::Deallocate(name)) => self.set_statement(name, None, now),
+            ("DECLARE CURSOR", Effect::Declare(name)) => {
+                let to = Portal { event: None, statement: Arc::from([]), text: text.clone(), doubtful: false };
+                self.set_portal(name, Some(to), now);
+            }
+            ("CLOSE CURSOR", Effect::Close(name)) => self.set_portal(name, None, now),
+            ("DEALLOCATE ALL", _) => self.drop_statements(now),
+            ("CLOSE CURSOR ALL", _) => self.drop_portals(now),
+            ("DISCARD ALL", _) => {
+                self.drop_statements(now);
+                self.drop_portals(now);
+            }
+            ("PREPARE" | "DEALLOCATE", _) => self.doubt_statements(now),
+            ("DECLARE CURSOR" | "CLOSE CURSOR", _) => self.doubt_portals(now),
+            (_, Effect::Execute(name)) => {
+                let known = self.statements.confirmed(name).filter(|known| !known.doubtful);
+                return known.map(|known| known.text.event);
+            }
+            _ => {}
+        }
+        None
+    }
+
+    /// A Query that succeeded has ended the unnamed statement, and the unnamed portal if anything ran
+    /// (`exec_simple_query`). After one that failed both may be there or not: if they are gone, nothing can run by
+    /// that name.
+    pub(super) fn unnamed_ended(&mut self, ran: bool, now: Instant) {
+        let statement = self.statements.forget(b"").and_then(|known| known.event);
+        self.retire(statement, now);
+        if ran {
+            let portal = self.portals.forget(b"").and_then(|known| known.event);
+            self.retire(portal, now);
+        }
+    }
+
+    /// A transaction's end closes its portals.
+    pub(super) fn transaction_ended(&mut self, now: Instant) {
+        for event in self.portals.take_all().filter_map(|portal| portal.event) {
+            self.book.abandon(event, now);
+        }
+    }
+
+    fn set_statement(&mut self, name: &[u8], to: Option<Statement>, now: Instant) {
+        let name = self.statements.intern(name);
+        let before = self.statements.set(&name, to).and_then(|known| known.event);
+        self.retire(before, now);
+    }
+
+    fn set_portal(&mut self, name: &[u8], to: Option<Portal>, now: Instant) {
+        let name = self.portals.intern(name);
+        let before = self.portals.set(&name, to).and_then(|known| known.event);
+        self.retire(before, now);
+    }
+
+    fn drop_statements(&mut self, now: Instant) {
+        for event in self.statements.take_named().into_iter().filter_map(|known| known.event) {
+            self.book.abandon(event, now);
+        }
+    }
+
+    fn drop_portals(&mut self, now: Instant) {
+        for event in self.portals.take_named().into_iter().filter_map(|known| known.event) {
+            self.book.abandon(event, now);
+        }
+    }
+
+    /// Names in doubt continue no event.
+    fn doubt_statements(&mut self, now: Instant) {
+        for known in self.statements.named_mut() {
+            known.doubtful = true;
+            if let Some(event) = known.event.take() {
+                self.book.abandon(event, now);
+            }
+        }
+    }
+
+    fn doubt_portals(&mut self, now: Instant) {
+        for known in self.portals.named_mut() {
+            known.doubtful = true;
+            if let Some(event) = known.event.take() {
+                self.book.abandon(event, now);
+            }
+        }
+    }
+
+    /// Nothing can continue this event any more, and the server has answered all of it.
+    fn retire(&mut self, event: Option<u64>, now: Instant) {
+        if let Some(event) = event {
+            self.book.abandon(event, now);
+        }
+    }
+}
