@@ -12,6 +12,7 @@ pub mod judge;
 pub mod ports;
 pub mod proxy;
 pub mod psql;
+pub mod raw;
 pub mod records;
 pub mod refusal;
 pub mod stranger;

@@ -1,7 +1,7 @@
 //! Debian's psql as a child process, as a person would run it.
 
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::time::Duration;
 use tokio::process::Command;
 
@@ -39,7 +39,15 @@ pub struct Login {
 impl Login {
     /// Runs psql with these arguments, tuples only and unaligned (`-At`), stopping at the first error.
     pub async fn psql(&self, ca: &Path, arguments: &[&str]) -> Printed {
-        let run = Command::new("psql")
+        let run = self.command(ca, arguments).output();
+        let done = tokio::time::timeout(DEADLINE, run).await.expect("psql ends in time").expect("psql is installed");
+        Printed::of(done)
+    }
+
+    /// The same, to be started by the caller.
+    pub fn command(&self, ca: &Path, arguments: &[&str]) -> Command {
+        let mut command = Command::new("psql");
+        command
             .args(["--no-psqlrc", "--no-password", "-At", "-v", "ON_ERROR_STOP=1"])
             .args(arguments)
             .env_clear()
@@ -56,18 +64,23 @@ impl Login {
             .env("PGSSLROOTCERT", ca)
             .env("PGCONNECT_TIMEOUT", "50")
             .stdin(Stdio::null())
-            .kill_on_drop(true)
-            .output();
-        let done = tokio::time::timeout(DEADLINE, run).await.expect("psql ends in time").expect("psql is installed");
-        Printed {
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        command
+    }
+}
+
+impl Printed {
+    /// What a psql that has ended printed.
+    pub fn of(done: Output) -> Self {
+        Self {
             code: done.status.code().expect("psql ends by itself"),
             out: String::from_utf8(done.stdout).expect("psql prints UTF-8"),
             err: String::from_utf8(done.stderr).expect("psql prints UTF-8"),
         }
     }
-}
 
-impl Printed {
     /// Standard output of a run that went well.
     #[track_caller]
     pub fn well(&self) -> &str {

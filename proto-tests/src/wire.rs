@@ -133,6 +133,27 @@ pub async fn read_until<S: AsyncRead + Unpin>(stream: &mut S, tag: u8) -> Vec<Me
     }
 }
 
+/// Start-up with these parameters and token: everything up to `ReadyForQuery` or the error that refuses.
+pub async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    parameters: &[(&[u8], &[u8])],
+    token: &str,
+) -> io::Result<Vec<Message>> {
+    stream.write_all(&startup(parameters)).await?;
+    let mut greeting = Vec::new();
+    loop {
+        let message = read(stream).await?;
+        if (message.tag, message.body.as_slice()) == (b'R', &[0, 0, 0, 3]) {
+            stream.write_all(&self::message(b'p', &text(token))).await?;
+        }
+        let last = matches!(message.tag, b'Z' | b'E');
+        greeting.push(message);
+        if last {
+            return Ok(greeting);
+        }
+    }
+}
+
 /// Start-up and token, up to `ReadyForQuery` or the error that refuses.
 pub async fn log_in<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
@@ -140,13 +161,6 @@ pub async fn log_in<S: AsyncRead + AsyncWrite + Unpin>(
     database: &[u8],
     token: &str,
 ) -> io::Result<Message> {
-    stream.write_all(&startup(&[(b"user", user), (b"database", database)])).await?;
-    loop {
-        let message = read(stream).await?;
-        match (message.tag, message.body.as_slice()) {
-            (b'R', [0, 0, 0, 3]) => stream.write_all(&self::message(b'p', &text(token))).await?,
-            (b'Z' | b'E', _) => return Ok(message),
-            _ => {}
-        }
-    }
+    let mut greeting = greet(stream, &[(b"user", user), (b"database", database)], token).await?;
+    greeting.pop().ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }

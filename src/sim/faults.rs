@@ -28,6 +28,8 @@ pub enum Hop {
     InstanceTls,
     /// The instance, in place of its answer to the start-up packet.
     InstanceLogin,
+    /// The instance, before it passes a cancel on to PostgreSQL.
+    InstanceCancel,
 }
 
 /// What goes wrong there.
@@ -45,7 +47,7 @@ pub enum Fault {
     Close,
     /// Nobody listens: connections are refused by the kernel.
     Refuse,
-    /// SYN packets are dropped: connections hang.
+    /// SYN packets are dropped: connections hang. A cancel is neither passed on nor answered.
     BlackHole,
     /// Instance login only: `AuthenticationRequest` with this method in place of cleartext password (5 MD5, 10 SASL, 0 ok).
     AskFor(i32),

@@ -220,6 +220,12 @@ impl Server {
     /// Passes a cancel on and closes when PostgreSQL has taken it.
     async fn cancel(self, mut stream: TlsStream<TcpStream>, packet: &[u8]) -> io::Result<()> {
         self.calls.add(Endpoint::InstanceCancel);
+        match self.faults.get(Hop::InstanceCancel) {
+            Some(Fault::Delay(duration)) => tokio::time::sleep(duration).await,
+            Some(Fault::BlackHole) => return stream.read_to_end(&mut Vec::new()).await.map(drop),
+            Some(Fault::Close) => return stream.shutdown().await,
+            _ => {}
+        }
         let mut postgres = UnixStream::connect(&self.socket).await?;
         postgres.write_all(packet).await?;
         let mut nothing = Vec::new();
