@@ -91,6 +91,10 @@ string_name!(
     IssuerName, label
 );
 string_name!(
+    /// Whose directory a caller is in: an Entra tenant's id, or the name that the config gives to another issuer's.
+    Tenant, identifier
+);
+string_name!(
     /// A Google service account's e-mail address.
     ServiceAccount, service_account
 );
@@ -192,6 +196,12 @@ impl TenantId {
     /// Reads a GUID in its hyphenated form.
     pub fn parse(text: &str) -> Result<Self, NameError> {
         hyphenated(text).map(Self)
+    }
+}
+
+impl From<TenantId> for Tenant {
+    fn from(id: TenantId) -> Self {
+        Self(id.to_string())
     }
 }
 

@@ -57,3 +57,35 @@ async fn values_are_not_repeated_in_errors() {
     assert!(ended.output.contains("deadlines.sts"), "{}", ended.output);
     assert!(!ended.output.contains(SECRET), "{}", ended.output);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_issuers_whose_people_could_be_each_other_are_refused() {
+    use pgpassport::sim::world::{PARTNER_API, PARTNER_PROVIDER};
+    let people = format!(
+        r#"[[rule]]
+name = "consultants"
+issuer = "partner"
+databases = ["orders"]
+kind = "user"
+grant = {{ kind = "workforce", provider = "{PARTNER_PROVIDER}", subject_claim = "uid" }}
+
+[issuer.partner]
+kind = "oidc"
+issuer = "https://login.northwind.example"
+audience = "{PARTNER_API}"
+callers = "user"
+subject_claim = "uid"
+"#
+    );
+    let prepared = Setup::default().extra(&people).prepare().await;
+    let path = prepared.config_path();
+    let arguments = ["serve", "--config", path.to_str().unwrap()];
+    let ended = proxy::run(&arguments, &prepared.environment()).expect("runs");
+    assert_eq!(ended.status.code(), Some(EX_CONFIG), "{}", ended.output);
+    assert!(ended.output.contains("Cloud SQL cannot tell them apart"), "{}", ended.output);
+    let prepared =
+        prepared.replace("subject_claim = \"uid\" }", "subject_claim = \"uid\", subject_prefix = \"partner:\" }");
+    let arguments = ["check-config", "--config", path.to_str().unwrap()];
+    let ended = proxy::run(&arguments, &prepared.environment()).expect("runs");
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.output);
+}

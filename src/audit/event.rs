@@ -4,7 +4,7 @@
 //! `begin` and `end` lines share `id`; an execution that goes through Parse, Bind and Execute is one event with a
 //! begin line for each. Members that do not apply are left out.
 
-use crate::names::{DatabaseAlias, DatabaseName, InstanceName, IssuerName, RoleName, RuleName, SessionId, TenantId};
+use crate::names::{DatabaseAlias, DatabaseName, InstanceName, IssuerName, RoleName, RuleName, SessionId, Tenant};
 use crate::time::Timestamp;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -69,15 +69,15 @@ pub struct Caller {
     pub label: String,
     /// Issuer, as the config calls it.
     pub issuer: IssuerName,
-    /// Entra tenant.
-    pub tenant: TenantId,
-    /// With the tenant, the identity.
+    /// Entra tenant, or what the config calls another issuer's directory.
+    pub tenant: Tenant,
+    /// With issuer and tenant, the identity.
     pub object_id: String,
     /// `user` or `app`.
     pub kind: &'static str,
     /// Client app that asked for the token (`azp`).
     pub app: String,
-    /// The token's id in Entra's sign-in logs (`uti`).
+    /// The token's id in its issuer's logs (Entra: `uti`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_id: Option<String>,
 }

@@ -59,7 +59,8 @@ fn summarize(config: &Config, out: &mut impl Write) -> io::Result<()> {
     }
     writeln!(out, "records    {}", config.audit.path.display())?;
     for issuer in &config.issuers {
-        writeln!(out, "issuer     {}: tenant {}, audience {}", issuer.name, issuer.tenant, issuer.audience)?;
+        let audiences = issuer.audiences.join(" or ");
+        writeln!(out, "issuer     {}: {}, audience {audiences}", issuer.name, issuer.url())?;
     }
     for target in config.policy.databases() {
         let untagged = if target.tag { "" } else { ", without tags" };
@@ -88,7 +89,9 @@ fn explained(rule: &Rule) -> String {
     .collect();
     let databases: Vec<&str> = rule.databases.iter().map(crate::names::DatabaseAlias::as_str).collect();
     let how = match &rule.how {
-        How::Workforce { subject_claim, .. } => format!("themselves, by {subject_claim}"),
+        How::Workforce { subject_claim, subject_prefix, .. } => {
+            format!("themselves, by {subject_prefix}{subject_claim}")
+        }
         How::ServiceAccount { account, .. } => account.to_string(),
     };
     format!("{} of {} may use {} as {how}", conditions.join(" and "), rule.issuer, databases.join(", "))

@@ -7,8 +7,10 @@ pub mod client;
 mod document;
 mod durations;
 mod files;
+mod issuers;
 mod lints;
 mod network;
+mod pools;
 mod reader;
 mod rules;
 mod settings;
@@ -84,11 +86,13 @@ pub struct Limits {
     pub sessions_per_caller: usize,
     /// Connections of one client address that have not logged in yet.
     pub logins_per_address: usize,
+    /// Different tokens of one client address that are refused within a minute before no more are checked.
+    pub bad_tokens_per_address: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { sessions: 1000, sessions_per_caller: 100, logins_per_address: 50 }
+        Self { sessions: 1000, sessions_per_caller: 100, logins_per_address: 50, bad_tokens_per_address: 60 }
     }
 }
 

@@ -189,6 +189,14 @@ impl<'a> Section<'a> {
         entries.iter().filter_map(|entry| entry.read(&parse)).collect()
     }
 
+    /// Every key of a table whose keys are not known beforehand.
+    pub(super) fn all_fields(&self) -> Vec<(&'a str, Field<'a>)> {
+        let named = |(name, value): (&'a Spanned<std::borrow::Cow<'a, str>>, &'a Spanned<DeValue<'a>>)| {
+            (name.get_ref().as_ref(), self.entry(name, value))
+        };
+        self.table.iter().map(named).collect()
+    }
+
     /// A sub-table whose absence is left to the caller.
     pub(super) fn section(&self, key: &'static str) -> Option<Section<'a>> {
         self.field(key)?.section()

@@ -12,6 +12,9 @@ pub(super) const KINDS: &[(&str, CallerKind)] = &[("user", CallerKind::User), ("
 /// The longest quota project, in bytes (STS, `options.userProject`).
 const MAX_USER_PROJECT_BYTES: usize = 32;
 
+/// The longest text in front of a subject, in bytes; PostgreSQL's names have 63.
+const MAX_PREFIX_BYTES: usize = 26;
+
 #[derive(Clone, Copy)]
 enum Grant {
     Workforce,
@@ -55,22 +58,29 @@ fn rule(
     let listed = section.required_field("databases").and_then(|field| some_entries(&field)).unwrap_or_default();
     let databases =
         listed.iter().filter_map(|entry| databases.resolve(entry, "database", DatabaseAlias::parse)).collect();
-    let who = who(&section);
+    let who = who(&section, issuer.as_ref().is_some_and(|name| is_entra(name, issuers)));
     let how = section.required_section("grant").and_then(how);
     let (key, at) = (section.key.clone(), section.at);
     section.finish();
     Some(Placed { key, at, value: Rule { name: name?, issuer: issuer?, databases, who: who?, how: how? } })
 }
 
-/// The conditions. None at all would hand the database to the whole tenant, software included.
-fn who(section: &Section<'_>) -> Option<Who> {
+/// An issuer that could not be read was reported; its rules may say anything.
+fn is_entra(name: &IssuerName, issuers: &Declared<IssuerConfig>) -> bool {
+    let issuer = issuers.entries.iter().find(|issuer| issuer.value.name == *name);
+    issuer.is_some_and(|issuer| issuer.value.entra().is_some())
+}
+
+/// The conditions. None at all would hand the database to the whole tenant, software included. Entra's ids are GUIDs.
+fn who(section: &Section<'_>, entra: bool) -> Option<Who> {
     let conditions = ["kind", "object_ids", "groups", "roles", "apps"].map(|key| section.field(key).is_some());
-    let ids = |key| condition(section, key, values::guid);
+    let text = |value: &DeValue<'_>| values::text(value).map(str::to_owned);
+    let ids = |key| condition(section, key, |value| if entra { values::guid(value) } else { text(value) });
     let who = Who {
         kind: section.optional("kind", values::one_of(KINDS)),
         object_ids: ids("object_ids"),
         groups: ids("groups"),
-        roles: condition(section, "roles", |value| values::text(value).map(str::to_owned)),
+        roles: condition(section, "roles", text),
         apps: ids("apps"),
     };
     if !conditions.contains(&true) {
@@ -111,8 +121,9 @@ fn how(section: Section<'_>) -> Option<How> {
 fn workforce(section: &Section<'_>) -> Option<How> {
     let provider = section.required("provider", trust::workforce_provider);
     let subject_claim = section.required("subject_claim", subject_claim);
+    let subject_prefix = section.optional("subject_prefix", subject_prefix).unwrap_or_default();
     let user_project = section.optional("user_project", user_project);
-    Some(How::Workforce { provider: provider?, subject_claim: subject_claim?, user_project })
+    Some(How::Workforce { provider: provider?, subject_claim: subject_claim?, subject_prefix, user_project })
 }
 
 fn service_account(section: &Section<'_>) -> Option<How> {
@@ -134,6 +145,16 @@ fn subject_claim(value: &DeValue<'_>) -> Result<String, String> {
         return Err("is not a claim's name, such as upn, oid or sub".to_owned());
     }
     Ok(claim.to_owned())
+}
+
+/// Printable and short, so that room is left for the claim.
+fn subject_prefix(value: &DeValue<'_>) -> Result<String, String> {
+    let prefix = values::text(value)?;
+    let allowed = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '\'' | '\\');
+    if prefix.len() > MAX_PREFIX_BYTES || !prefix.chars().all(allowed) {
+        return Err(format!("is not at most {MAX_PREFIX_BYTES} printable ASCII characters, without quotes"));
+    }
+    Ok(prefix.to_owned())
 }
 
 fn user_project(value: &DeValue<'_>) -> Result<String, String> {

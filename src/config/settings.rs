@@ -2,7 +2,9 @@
 
 use super::durations::{DEADLINES, DRAIN};
 use super::reader::{Placed, Section};
-use super::{AuditConfig, Config, Deadlines, Limits, files, lints, network, rules, targets, trust, values};
+use super::{
+    AuditConfig, Config, Deadlines, Limits, files, issuers, lints, network, pools, rules, targets, trust, values,
+};
 use crate::policy::Policy;
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -19,7 +21,7 @@ pub(super) fn settings(root: Section<'_>, file: &Path) -> Option<Config> {
     let ca_certificate = root.section("https").and_then(|section| network::https(section, folder));
     let google = network::google(root.section("google"));
     let own_identity = root.required_section("own_identity").and_then(|section| trust::own_identity(section, folder));
-    let issuers = trust::issuers(&root);
+    let issuers = issuers::issuers(&root);
     let instances = targets::instances(&root);
     let databases = targets::databases(&root, &instances);
     let rules = rules::rules(&root, &issuers, &databases);
@@ -30,6 +32,8 @@ pub(super) fn settings(root: Section<'_>, file: &Path) -> Option<Config> {
     }
     lints::unused(root.report, &issuers, &instances, &databases, &rules);
     lints::unreachable(root.report, &rules);
+    pools::feeds(root.report, &rules, own_identity.as_ref());
+    pools::subjects(root.report, &rules, &issuers, &databases);
     root.finish();
     Some(Config {
         listen: listen?,
@@ -60,6 +64,9 @@ fn limits(section: Section<'_>) -> Limits {
         sessions: count("sessions", default.sessions),
         sessions_per_caller: count("sessions_per_caller", default.sessions_per_caller),
         logins_per_address: count("logins_per_address", default.logins_per_address),
+        bad_tokens_per_address: section
+            .optional("bad_tokens_per_address", values::integer(COUNTS))
+            .unwrap_or(default.bad_tokens_per_address),
     };
     if let Some(field) = section.field("sessions_per_caller").filter(|_| limits.sessions_per_caller > limits.sessions) {
         field.warning("is more than limits.sessions, so it is never reached");

@@ -1,60 +1,10 @@
-//! `[issuer.NAME]` and `[own_identity]`: whose tokens count, and who the proxy is itself.
+//! `[own_identity]` and providers: who the proxy is itself, and whom Google lets in.
 
-use super::reader::{Declared, Placed, Section};
-use super::{files, rules, values};
+use super::reader::Section;
+use super::{files, values};
 use crate::federation::OwnIdentityConfig;
-use crate::identity::IssuerConfig;
-use crate::names::{IssuerName, Provider, ServiceAccount, TenantId};
+use crate::names::{Provider, ServiceAccount};
 use std::path::Path;
-
-const PUBLIC_AUTHORITY: &str = "https://login.microsoftonline.com";
-/// The tenant of all personal Microsoft accounts (Microsoft: "Access token claims reference", `tid`).
-const CONSUMERS: &str = "9188040d-6c67-4c5b-b112-36a304b66dad";
-
-/// Every issuer. Two for one tenant differ in their audience, or a token could not tell which is meant.
-pub(super) fn issuers(root: &Section<'_>) -> Declared<IssuerConfig> {
-    let mut issuers = Declared::default();
-    for (name, section) in root.named_sections("issuer") {
-        issuers.names.push(name.to_owned());
-        let (key, at) = (section.key.clone(), section.at);
-        let Some(issuer) = issuer(name, section) else { continue };
-        let twin = issuers.entries.iter().find(|other: &&Placed<IssuerConfig>| {
-            (other.value.tenant, &other.value.authority, &other.value.audience)
-                == (issuer.tenant, &issuer.authority, &issuer.audience)
-        });
-        if let Some(twin) = twin {
-            root.report.problem(at, &key, &format!("is for the same tenant and audience as {}; join them", twin.key));
-        }
-        issuers.entries.push(Placed { key, at, value: issuer });
-    }
-    issuers
-}
-
-fn issuer(name: &str, section: Section<'_>) -> Option<IssuerConfig> {
-    let name = section.named(name, IssuerName::parse);
-    let tenant = section.required("tenant", |value| {
-        let tenant = values::name(TenantId::parse)(value)?;
-        if tenant.to_string() == CONSUMERS {
-            return Err("is the tenant of personal Microsoft accounts, which anybody can make".to_owned());
-        }
-        Ok(tenant)
-    });
-    let audience = section.required("audience", |value| {
-        values::guid(value).map_err(|reason| format!("{reason}: v2.0 tokens carry the app registration's client id"))
-    });
-    let authority = section.optional("authority", values::service_url);
-    let allowed_apps = section.list("allowed_apps", values::guid);
-    let allowed_kinds = section.list("allowed_kinds", values::one_of(rules::KINDS));
-    section.finish();
-    Some(IssuerConfig {
-        name: name?,
-        tenant: tenant?,
-        audience: audience?,
-        authority: authority.unwrap_or_else(|| PUBLIC_AUTHORITY.to_owned()),
-        allowed_apps,
-        allowed_kinds,
-    })
-}
 
 /// Where the proxy's own credential comes from.
 #[derive(Clone, Copy)]

@@ -59,13 +59,14 @@ fn identity() -> VerifiedIdentity {
     let facts = IdentityFacts {
         issuer: IssuerName::parse("contoso").unwrap(),
         issuer_url: String::new(),
-        tenant: TenantId::parse("6f9b1c52-0f0e-4c0a-9d5c-2d6f3a7b8c91").unwrap(),
+        tenant: TenantId::parse("6f9b1c52-0f0e-4c0a-9d5c-2d6f3a7b8c91").unwrap().into(),
         object_id: String::new(),
         kind: CallerKind::User,
         guest: false,
         label: "analyst@contoso.example".to_owned(),
         app: String::new(),
         groups: None,
+        overage: false,
         roles: None,
         claims: std::collections::BTreeMap::new(),
         token_id: None,
@@ -95,6 +96,7 @@ fn workforce(user_project: Option<&str>) -> Grant {
     grant(How::Workforce {
         provider: Provider::parse(WORKFORCE).unwrap(),
         subject_claim: "upn".to_owned(),
+        subject_prefix: String::new(),
         user_project: user_project.map(str::to_owned),
     })
 }

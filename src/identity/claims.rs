@@ -1,19 +1,18 @@
-//! The claims of a v2.0 access token, checked at a time: [`Claims`] and a configured issuer in, facts out.
+//! What a token whose signature holds says of its caller: claims, a configured issuer and a time in, facts out.
 //!
-//! Claims: Microsoft identity platform, "Access token claims reference". Times are `NumericDate`s (RFC 7519 §2),
-//! compared with the time that is handed in and with [`LEEWAY`]. Pure: no I/O, no clock.
+//! Times are `NumericDate`s (RFC 7519 §2), compared with the time that is handed in and with the issuer's leeway. A
+//! claim of another type than expected is an error, never absent. Pure: no I/O, no clock.
+
+mod entra;
+mod oidc;
 
 use super::jws::Claims;
-use super::{CallerKind, Error, IdentityFacts, IssuerConfig};
-use crate::names::TenantId;
+use super::{CallerKind, Dialect, Error, IdentityFacts, IssuerConfig};
 use crate::time::{Timestamp, from_unix, later};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::time::Duration;
 use uuid::Uuid;
 
-/// How far our clock and Entra's may differ.
-pub const LEEWAY: Duration = Duration::from_secs(60);
 /// The longest single claim that is carried on, in bytes.
 pub const MAX_CLAIM_BYTES: usize = 1024;
 /// The most top-level claims of a token.
@@ -23,7 +22,7 @@ pub const MAX_LIST_ENTRIES: usize = 1000;
 
 /// String claims that never name a database user: protocol fields, and what people, guests among them, can set
 /// for themselves ("Claims validation": never use mutable claims for authorization).
-pub const NO_SUBJECTS: [&str; 19] = [
+pub const NO_SUBJECTS: [&str; 22] = [
     "email",
     "name",
     "given_name",
@@ -36,6 +35,8 @@ pub const NO_SUBJECTS: [&str; 19] = [
     "tid",
     "azp",
     "azpacr",
+    "appid",
+    "appidacr",
     "ver",
     "idp",
     "idtyp",
@@ -43,6 +44,7 @@ pub const NO_SUBJECTS: [&str; 19] = [
     "aio",
     "rh",
     "uti",
+    "jti",
 ];
 
 /// Checks every claim that matters, from whose token it is to whom it names.
@@ -50,114 +52,39 @@ pub(super) fn check(claims: &Claims, issuer: &IssuerConfig, now: Timestamp) -> R
     if claims.len() > MAX_CLAIMS {
         return Err(Error::NotAToken);
     }
-    check_origin(claims, issuer)?;
-    let (issued_at, expires_at) = check_times(claims, now)?;
-    let object_id = guid(claims, "oid")?;
-    let app = check_app(claims, issuer)?;
-    let kind = kind(claims)?;
-    if !issuer.allowed_kinds.is_empty() && !issuer.allowed_kinds.contains(&kind) {
-        return Err(Error::Kind(kind));
+    match &issuer.dialect {
+        Dialect::Entra(entra) => entra::check(claims, issuer, entra, now),
+        Dialect::Oidc(oidc) => oidc::check(claims, issuer, oidc, now),
     }
-    Ok(IdentityFacts {
-        issuer: issuer.name.clone(),
-        issuer_url: issuer.url(),
-        tenant: issuer.tenant,
-        label: label(claims, kind, &object_id, &app),
-        object_id,
-        kind,
-        guest: kind == CallerKind::User && is_guest(claims, issuer)?,
-        app,
-        groups: groups(claims)?,
-        roles: list(claims, "roles")?,
-        claims: subjects(claims),
-        token_id: usable(claims.get("uti")).map(str::to_owned),
-        issued_at,
-        expires_at,
-    })
 }
 
-/// `iss`, `tid`, `ver` and `aud`: exact strings, never arrays or prefixes.
-fn check_origin(claims: &Claims, issuer: &IssuerConfig) -> Result<(), Error> {
-    if text(claims, "iss")? != issuer.url() {
-        return Err(Error::Issuer);
+/// `iat` and `exp`, once they, `nbf` and the token's age are right. Where `nbf` may be absent, `iat` stands for it.
+fn times(claims: &Claims, issuer: &IssuerConfig, now: Timestamp) -> Result<(Timestamp, Timestamp), Error> {
+    let (ends, since) = (time(claims, "exp")?, time(claims, "iat")?);
+    let begins = match (&issuer.dialect, claims.get("nbf")) {
+        (Dialect::Oidc(_), None) => since,
+        _ => time(claims, "nbf")?,
+    };
+    if now >= later(ends, issuer.leeway) {
+        return Err(Error::Expired(ends));
     }
-    match TenantId::parse(text(claims, "tid")?) {
-        Ok(tenant) if tenant == issuer.tenant => {}
-        _ => return Err(Error::Issuer),
-    }
-    if text(claims, "ver")? != "2.0" {
-        return Err(Error::Version);
-    }
-    if text(claims, "aud")? == issuer.audience { Ok(()) } else { Err(Error::Audience) }
-}
-
-fn check_times(claims: &Claims, now: Timestamp) -> Result<(Timestamp, Timestamp), Error> {
-    let (expires, begins, issued) = (time(claims, "exp")?, time(claims, "nbf")?, time(claims, "iat")?);
-    if now >= later(expires, LEEWAY) {
-        return Err(Error::Expired(expires));
-    }
-    if begins > later(now, LEEWAY) || issued > later(now, LEEWAY) {
+    if begins > later(now, issuer.leeway) || since > later(now, issuer.leeway) {
         return Err(Error::NotYetValid);
     }
-    Ok((issued, expires))
-}
-
-fn check_app(claims: &Claims, issuer: &IssuerConfig) -> Result<String, Error> {
-    let app = guid(claims, "azp")?;
-    let allowed = issuer.allowed_apps.is_empty() || issuer.allowed_apps.iter().any(|a| a.eq_ignore_ascii_case(&app));
-    if allowed { Ok(app) } else { Err(Error::App(app)) }
-}
-
-/// `idtyp` decides where the app registration emits it; else delegated tokens alone carry `scp`.
-/// A token that says both is neither.
-fn kind(claims: &Claims) -> Result<CallerKind, Error> {
-    let delegated = match claims.get("scp") {
-        None => false,
-        Some(Value::String(scopes)) if !scopes.trim().is_empty() => true,
-        Some(_) => return Err(Error::Claim("scp")),
-    };
-    match (claims.get("idtyp").map(Value::as_str), delegated) {
-        (Some(Some("app")) | None, false) => Ok(CallerKind::App),
-        (Some(Some("user")) | None, true) => Ok(CallerKind::User),
-        (Some(Some("user")), false) => Err(Error::Claim("scp")),
-        (Some(_), _) => Err(Error::Claim("idtyp")),
+    match issuer.max_token_age {
+        Some(most) if now > later(later(since, most), issuer.leeway) => Err(Error::TooOld(since)),
+        _ => Ok((since, ends)),
     }
 }
 
-/// A guest says `acct` 1, or comes from another identity provider, or has a guest's user name. Any sign suffices.
-fn is_guest(claims: &Claims, issuer: &IssuerConfig) -> Result<bool, Error> {
-    let account = match claims.get("acct") {
-        None => false,
-        Some(Value::Number(number)) => number.as_i64() != Some(0),
-        Some(Value::String(number)) => number != "0",
-        Some(_) => return Err(Error::Claim("acct")),
-    };
-    let own = [issuer.url(), format!("https://sts.windows.net/{}/", issuer.tenant)];
-    let foreign = match claims.get("idp") {
-        None => false,
-        Some(Value::String(provider)) => !own.contains(provider),
-        Some(_) => return Err(Error::Claim("idp")),
-    };
-    let named = usable(claims.get("upn")).is_some_and(|upn| upn.to_ascii_uppercase().contains("#EXT#"));
-    Ok(account || foreign || named)
-}
-
-/// An overage (`_claim_names.groups`, `hasgroups`) is "unknown", never "none" ("Groups overage claim").
-fn groups(claims: &Claims) -> Result<Option<Vec<String>>, Error> {
-    let elsewhere = claims.get("_claim_names").is_some_and(|names| names.get("groups").is_some() || !names.is_object());
-    if elsewhere || claims.contains_key("hasgroups") { Ok(None) } else { list(claims, "groups") }
-}
-
-fn label(claims: &Claims, kind: CallerKind, object_id: &str, app: &str) -> String {
-    let named = match kind {
-        CallerKind::User => ["upn", "preferred_username"].as_slice(),
-        CallerKind::App => ["app_displayname"].as_slice(),
-    };
-    let unnamed = match kind {
-        CallerKind::User => object_id,
-        CallerKind::App => app,
-    };
-    named.iter().find_map(|name| usable(claims.get(*name))).unwrap_or(unnamed).to_owned()
+/// Whether this client app and this kind of caller may present tokens here. An absent app is none that is allowed.
+fn check_caller(issuer: &IssuerConfig, app: &str, kind: CallerKind) -> Result<(), Error> {
+    let allowed = issuer.allowed_apps.is_empty() || issuer.allowed_apps.iter().any(|a| a.eq_ignore_ascii_case(app));
+    if !allowed {
+        return Err(Error::App(app.to_owned()));
+    }
+    let accepted = issuer.allowed_kinds.is_empty() || issuer.allowed_kinds.contains(&kind);
+    if accepted { Ok(()) } else { Err(Error::Kind(kind)) }
 }
 
 fn subjects(claims: &Claims) -> BTreeMap<String, String> {
@@ -174,7 +101,7 @@ fn usable(value: Option<&Value>) -> Option<&str> {
 }
 
 fn text<'c>(claims: &'c Claims, name: &'static str) -> Result<&'c str, Error> {
-    claims.get(name).and_then(Value::as_str).ok_or(Error::Claim(name))
+    claims.get(name).and_then(Value::as_str).ok_or(Error::Claim(name.into()))
 }
 
 /// A GUID in its canonical spelling, so that one identity has one name.
@@ -182,24 +109,21 @@ fn guid(claims: &Claims, name: &'static str) -> Result<String, Error> {
     let text = text(claims, name)?;
     match Uuid::try_parse(text) {
         Ok(id) if text.len() == 36 => Ok(id.hyphenated().to_string()),
-        _ => Err(Error::Claim(name)),
+        _ => Err(Error::Claim(name.into())),
     }
 }
 
 fn time(claims: &Claims, name: &'static str) -> Result<Timestamp, Error> {
-    claims.get(name).and_then(Value::as_i64).and_then(from_unix).ok_or(Error::Claim(name))
+    claims.get(name).and_then(Value::as_i64).and_then(from_unix).ok_or(Error::Claim(name.into()))
 }
 
-fn list(claims: &Claims, name: &'static str) -> Result<Option<Vec<String>>, Error> {
+fn list(claims: &Claims, name: &str) -> Result<Option<Vec<String>>, Error> {
+    let wrong = || Error::Claim(name.to_owned().into());
     let entries = match claims.get(name) {
         None => return Ok(None),
         Some(Value::Array(entries)) if entries.len() <= MAX_LIST_ENTRIES => entries,
-        Some(_) => return Err(Error::Claim(name)),
+        Some(_) => return Err(wrong()),
     };
     let texts = entries.iter().map(|entry| usable(Some(entry)).map(str::to_owned));
-    texts.collect::<Option<Vec<String>>>().map(Some).ok_or(Error::Claim(name))
+    texts.collect::<Option<Vec<String>>>().map(Some).ok_or_else(wrong)
 }
-
-#[cfg(test)]
-#[path = "claims_tests.rs"]
-mod tests;

@@ -1,13 +1,15 @@
 //! The token as a signed envelope: three segments in, claims out once the signature holds.
 //!
-//! RFC 7515, compact serialisation, RS256 and nothing else. The header is parsed here, strictly; `jsonwebtoken`
-//! contributes the RSA check alone, through its aws-lc-rs provider by name, so that neither its lenient claim
-//! checks nor its process-wide provider choice is involved. `jku`, `x5u`, `x5c` and `jwk` are never looked at.
+//! RFC 7515, compact serialisation, RS256 and ES256 (RFC 7518 §3) and nothing else: what Google takes too. The header
+//! is parsed here, strictly; `jsonwebtoken` contributes the signature check alone, through its aws-lc-rs provider by
+//! name, so that neither its lenient claim checks nor its process-wide provider choice is involved. `jku`, `x5u`, `x5c`
+//! and `jwk` are never looked at.
 
 use super::{Error, json};
+use aws_lc_rs::digest;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::{Algorithm, DecodingKey, crypto::aws_lc};
+use jsonwebtoken::{DecodingKey, crypto::aws_lc};
 use serde_json::{Map, Value};
 
 /// The longest token that is looked at, in bytes: what fits a password message of 64 KiB.
@@ -18,12 +20,79 @@ const MAX_KID_BYTES: usize = 256;
 /// The members of a token's payload.
 pub(super) type Claims = Map<String, Value>;
 
+/// SHA-256.
+pub(super) type Digest = [u8; 32];
+
+/// How a token may be signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Algorithm {
+    /// RSA PKCS #1 v1.5 with SHA-256.
+    Rs256,
+    /// ECDSA on P-256 with SHA-256.
+    Es256,
+}
+
+impl Algorithm {
+    /// As `alg` says it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rs256 => "RS256",
+            Self::Es256 => "ES256",
+        }
+    }
+
+    fn parse(alg: &str) -> Option<Self> {
+        [Self::Rs256, Self::Es256].into_iter().find(|known| known.as_str() == alg)
+    }
+}
+
+/// A published key: good for one algorithm.
+pub(super) struct PublicKey {
+    algorithm: Algorithm,
+    decoding: DecodingKey,
+    fingerprint: Digest,
+}
+
+impl PublicKey {
+    /// An RSA key from its raw modulus and exponent.
+    pub(super) fn rsa(modulus: &[u8], exponent: &[u8]) -> Self {
+        Self {
+            algorithm: Algorithm::Rs256,
+            decoding: DecodingKey::from_rsa_raw_components(modulus, exponent),
+            fingerprint: sha256(&[modulus, exponent]),
+        }
+    }
+
+    /// A P-256 key from its raw coordinates.
+    pub(super) fn p256(x: &[u8; 32], y: &[u8; 32]) -> Self {
+        let point = [&[4], x.as_slice(), y].concat();
+        Self { algorithm: Algorithm::Es256, decoding: DecodingKey::from_ec_der(&point), fingerprint: sha256(&[x, y]) }
+    }
+
+    /// The algorithm that it checks.
+    pub(super) fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    /// SHA-256 of the key: the same key fetched again has the same.
+    pub(super) fn fingerprint(&self) -> &Digest {
+        &self.fingerprint
+    }
+}
+
+/// Proof that a token's signature holds: its key made it, or was seen to have made it before.
+pub(super) struct Proven(pub(super) ());
+
 /// A well-formed token whose signature is not checked yet.
 pub(super) struct Jws<'t> {
+    algorithm: Algorithm,
     kid: String,
+    /// Whether `typ` says that it is an access token (RFC 9068).
+    access_token: bool,
     claims: Claims,
     signed: &'t str,
     signature: Vec<u8>,
+    digest: Digest,
 }
 
 impl<'t> Jws<'t> {
@@ -37,9 +106,27 @@ impl<'t> Jws<'t> {
         if payload.contains('.') {
             return Err(Error::NotAToken);
         }
-        let kid = check_header(&json::object(&decode(header)?).ok_or(Error::NotAToken)?)?;
+        let header = json::object(&decode(header)?).ok_or(Error::NotAToken)?;
+        let (algorithm, kid) = check_header(&header)?;
+        let access_token = check_type(&header)?;
         let claims = json::object(&decode(payload)?).ok_or(Error::NotAToken)?;
-        Ok(Self { kid, claims, signed, signature: decode(signature)? })
+        let digest = sha256(&[token.as_bytes()]);
+        Ok(Self { algorithm, kid, access_token, claims, signed, signature: decode(signature)?, digest })
+    }
+
+    /// The algorithm that the token says it is signed with.
+    pub(super) fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    /// Whether its `typ` is that of RFC 9068.
+    pub(super) fn is_access_token(&self) -> bool {
+        self.access_token
+    }
+
+    /// SHA-256 of the whole token, signature included.
+    pub(super) fn digest(&self) -> &Digest {
+        &self.digest
     }
 
     /// The key that the token says it is signed with.
@@ -52,34 +139,64 @@ impl<'t> Jws<'t> {
         self.claims.get(claim)
     }
 
-    /// The claims, once `key` turns out to have signed them.
-    pub(super) fn verify(self, key: &DecodingKey) -> Result<Claims, Error> {
-        let check =
-            (aws_lc::DEFAULT_PROVIDER.verifier_factory)(&Algorithm::RS256, key).map_err(|_| Error::Signature)?;
+    /// Whether `key` made the signature.
+    pub(super) fn verify(&self, key: &PublicKey) -> Result<Proven, Error> {
+        if key.algorithm != self.algorithm {
+            return Err(Error::Algorithm);
+        }
+        let algorithm = match key.algorithm {
+            Algorithm::Rs256 => jsonwebtoken::Algorithm::RS256,
+            Algorithm::Es256 => jsonwebtoken::Algorithm::ES256,
+        };
+        let verifier = aws_lc::DEFAULT_PROVIDER.verifier_factory;
+        let check = verifier(&algorithm, &key.decoding).map_err(|_| Error::Signature)?;
         check.verify(self.signed.as_bytes(), &self.signature).map_err(|_| Error::Signature)?;
-        Ok(self.claims)
+        Ok(Proven(()))
+    }
+
+    /// The claims of a token whose signature holds.
+    pub(super) fn claims(self, _: Proven) -> Claims {
+        self.claims
     }
 }
 
-fn check_header(header: &Map<String, Value>) -> Result<String, Error> {
+fn sha256(parts: &[&[u8]]) -> Digest {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for part in parts {
+        context.update(part);
+    }
+    let mut out = Digest::default();
+    // SHA-256 has 32 bytes: nothing is left over.
+    out.iter_mut().zip(context.finish().as_ref()).for_each(|(to, from)| *to = *from);
+    out
+}
+
+fn check_header(header: &Map<String, Value>) -> Result<(Algorithm, String), Error> {
     // Microsoft Graph's tokens say `nonce` in clear and sign its digest: nobody else can verify them.
     if header.contains_key("nonce") {
         return Err(Error::GraphToken);
     }
-    if header.get("alg").and_then(Value::as_str) != Some("RS256") {
-        return Err(Error::Algorithm);
-    }
+    let algorithm = header.get("alg").and_then(Value::as_str).and_then(Algorithm::parse).ok_or(Error::Algorithm)?;
     if header.contains_key("crit") {
         return Err(Error::CriticalHeader);
     }
-    match header.get("typ") {
-        None => {}
-        Some(Value::String(typ)) if typ.eq_ignore_ascii_case("JWT") => {}
-        Some(_) => return Err(Error::NotAToken),
-    }
     match header.get("kid") {
-        Some(Value::String(kid)) if !kid.is_empty() && kid.len() <= MAX_KID_BYTES => Ok(kid.clone()),
+        Some(Value::String(kid)) if !kid.is_empty() && kid.len() <= MAX_KID_BYTES => Ok((algorithm, kid.clone())),
         _ => Err(Error::UnknownKey),
+    }
+}
+
+/// `typ` is absent, `JWT`, or RFC 9068's `at+jwt`.
+fn check_type(header: &Map<String, Value>) -> Result<bool, Error> {
+    let Some(typ) = header.get("typ") else { return Ok(false) };
+    let typ = typ.as_str().ok_or(Error::NotAToken)?;
+    let is = |name: &str| typ.eq_ignore_ascii_case(name);
+    if is("at+jwt") || is("application/at+jwt") {
+        Ok(true)
+    } else if is("JWT") {
+        Ok(false)
+    } else {
+        Err(Error::NotAToken)
     }
 }
 
@@ -93,7 +210,7 @@ fn decode(segment: &str) -> Result<Vec<u8>, Error> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Signer, encode};
+    use super::super::testing::{EcSigner, Signer, encode};
     use super::*;
     use proptest::prelude::*;
 
@@ -143,7 +260,8 @@ mod tests {
             r#""HS256""#,
             r#""RS512""#,
             r#""PS256""#,
-            r#""ES256""#,
+            r#""ES384""#,
+            r#""es256""#,
             r#""rs256""#,
             r#"["RS256"]"#,
             "null",
@@ -162,7 +280,10 @@ mod tests {
             Err(Error::CriticalHeader)
         ));
         assert!(matches!(with_header(r#"{"alg":"RS256","kid":"k","crit":[]}"#), Err(Error::CriticalHeader)));
-        assert!(matches!(with_header(r#"{"alg":"RS256","kid":"k","typ":"secevent+jwt"}"#), Err(Error::NotAToken)));
+        for typ in [r#""secevent+jwt""#, r#""logout+jwt""#, "7", r#"["JWT"]"#] {
+            let header = format!(r#"{{"alg":"RS256","kid":"k","typ":{typ}}}"#);
+            assert!(matches!(with_header(&header), Err(Error::NotAToken)), "{header}");
+        }
         assert!(matches!(with_header(r#"{"alg":"RS256"}"#), Err(Error::UnknownKey)));
         assert!(matches!(with_header(r#"{"alg":"RS256","kid":7}"#), Err(Error::UnknownKey)));
         let long = format!(r#"{{"alg":"RS256","kid":"{}"}}"#, "k".repeat(MAX_KID_BYTES + 1));
@@ -173,23 +294,40 @@ mod tests {
     fn only_the_key_that_signed_verifies_and_only_what_it_signed() {
         let (signer, other) = (Signer::generate("k"), Signer::generate("k"));
         let token = signer.sign(&serde_json::json!({"a": 1}));
-        assert!(Jws::parse(&token).unwrap().verify(&signer.decoding_key()).is_ok());
-        assert!(matches!(Jws::parse(&token).unwrap().verify(&other.decoding_key()), Err(Error::Signature)));
+        assert!(Jws::parse(&token).unwrap().verify(&signer.public_key()).is_ok());
+        assert!(matches!(Jws::parse(&token).unwrap().verify(&other.public_key()), Err(Error::Signature)));
 
         let parts: Vec<&str> = token.split('.').collect();
         let forged_claims = format!("{}.{}.{}", parts[0], encode(br#"{"a":2}"#), parts[2]);
-        assert!(matches!(Jws::parse(&forged_claims).unwrap().verify(&signer.decoding_key()), Err(Error::Signature)));
+        assert!(matches!(Jws::parse(&forged_claims).unwrap().verify(&signer.public_key()), Err(Error::Signature)));
         let forged_header = format!("{}.{}.{}", encode(br#"{"alg":"RS256","kid":"k2"}"#), parts[1], parts[2]);
-        assert!(matches!(Jws::parse(&forged_header).unwrap().verify(&signer.decoding_key()), Err(Error::Signature)));
+        assert!(matches!(Jws::parse(&forged_header).unwrap().verify(&signer.public_key()), Err(Error::Signature)));
         let cut = format!("{}.{}.{}", parts[0], parts[1], encode(&decode(parts[2]).unwrap()[1..]));
-        assert!(matches!(Jws::parse(&cut).unwrap().verify(&signer.decoding_key()), Err(Error::Signature)));
+        assert!(matches!(Jws::parse(&cut).unwrap().verify(&signer.public_key()), Err(Error::Signature)));
     }
 
     #[test]
     fn a_symmetric_key_never_verifies() {
         let token = Signer::generate("k").sign(&serde_json::json!({}));
-        let key = DecodingKey::from_secret(b"public modulus");
+        let key = PublicKey {
+            algorithm: Algorithm::Rs256,
+            decoding: DecodingKey::from_secret(b"public modulus"),
+            fingerprint: Digest::default(),
+        };
         assert!(matches!(Jws::parse(&token).unwrap().verify(&key), Err(Error::Signature)));
+    }
+
+    #[test]
+    fn a_key_checks_its_own_algorithm_only() {
+        let (rsa, ec) = (Signer::generate("k"), EcSigner::generate("k"));
+        let (by_rsa, by_ec) = (rsa.sign(&serde_json::json!({})), ec.sign(&serde_json::json!({})));
+        assert!(Jws::parse(&by_ec).unwrap().verify(&ec.public_key()).is_ok());
+        assert!(matches!(Jws::parse(&by_ec).unwrap().verify(&rsa.public_key()), Err(Error::Algorithm)));
+        assert!(matches!(Jws::parse(&by_rsa).unwrap().verify(&ec.public_key()), Err(Error::Algorithm)));
+        let mut renamed = Jws::parse(&by_ec).unwrap();
+        renamed.algorithm = Algorithm::Rs256;
+        assert!(matches!(renamed.verify(&rsa.public_key()), Err(Error::Signature)));
+        assert_ne!(rsa.public_key().fingerprint(), ec.public_key().fingerprint());
     }
 
     proptest! {

@@ -4,14 +4,14 @@
 //! on an unknown id at most every five minutes, keep the last known good set for at most a day.
 
 use super::jwks::{self, KeySet, Lookup};
+use super::jws::{Algorithm, PublicKey};
 use super::{IssuerConfig, KeyFetchError};
 use crate::http::{self, Client};
-use jsonwebtoken::DecodingKey;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Keys older than this are refreshed when they are next used, without making that caller wait.
+/// Keys older than this are refreshed in the background, without making a caller wait.
 pub const REFRESH_AFTER: Duration = Duration::from_secs(3600);
 /// Keys older than this are not used: Entra must be asked first.
 pub const KEEP_FOR: Duration = Duration::from_secs(24 * 3600);
@@ -24,8 +24,8 @@ pub const FAILURE_HOLD: Duration = Duration::from_secs(2);
 /// What became of a key id.
 pub(super) enum Found {
     /// The key.
-    Key(Arc<DecodingKey>),
-    /// The key signs for other issuers only.
+    Key(Arc<PublicKey>),
+    /// The key signs for other issuers only, or with another algorithm.
     Foreign,
     /// The issuer does not publish such a key.
     Unknown,
@@ -79,21 +79,21 @@ impl KeyCache {
     }
 
     /// The key of that id; fetches where the rules above say so. May be dropped: a fetch under way goes on.
-    pub(super) async fn find(self: &Arc<Self>, kid: &str) -> Result<Found, KeyFetchError> {
+    pub(super) async fn find(self: &Arc<Self>, kid: &str, algorithm: Algorithm) -> Result<Found, KeyFetchError> {
         let seen = self.lock().fetches;
         let Some((keys, age, may_ask)) = self.current() else {
             self.first_keys(seen).await?;
-            return Ok(self.look(kid));
+            return Ok(self.look(kid, algorithm));
         };
-        match keys.find(kid) {
+        match keys.find(kid, algorithm) {
             Lookup::Unknown if may_ask => {
                 self.refresh(seen).await?;
-                Ok(self.look(kid))
+                Ok(self.look(kid, algorithm))
             }
             Lookup::Unknown => {
                 // A refresh that is under way may bring it: in a roll many callers come with the new key at once.
                 drop(self.flight.lock().await);
-                match self.look(kid) {
+                match self.look(kid, algorithm) {
                     Found::Unknown => self.unknown(),
                     found => Ok(found),
                 }
@@ -113,6 +113,18 @@ impl KeyCache {
         if self.current().is_some() { Ok(()) } else { self.first_keys(seen).await }
     }
 
+    /// Fetches in the background, where the keys are old or there are none and the issuer may be asked.
+    pub(super) fn refresh_ahead(self: &Arc<Self>) {
+        let seen = self.lock().fetches;
+        let due = match self.current() {
+            Some((_, age, may_ask)) => age >= REFRESH_AFTER && may_ask,
+            None => self.lock().held_failure().is_none(),
+        };
+        if due {
+            drop(self.start_refresh(seen));
+        }
+    }
+
     async fn first_keys(self: &Arc<Self>, seen: u64) -> Result<(), KeyFetchError> {
         if let Some(failure) = self.lock().held_failure() {
             return Err(failure);
@@ -127,8 +139,8 @@ impl KeyCache {
         Some((Arc::clone(keys), age, state.may_ask()))
     }
 
-    fn look(&self, kid: &str) -> Found {
-        self.current().map_or(Found::Unknown, |(keys, ..)| found(keys.find(kid)))
+    fn look(&self, kid: &str, algorithm: Algorithm) -> Found {
+        self.current().map_or(Found::Unknown, |(keys, ..)| found(keys.find(kid, algorithm)))
     }
 
     /// An id that is not in the keys we have, and Entra cannot be asked again yet: if it could not answer
@@ -140,9 +152,7 @@ impl KeyCache {
     async fn refresh(self: &Arc<Self>, seen: u64) -> Result<(), KeyFetchError> {
         match self.start_refresh(seen).await {
             Ok(outcome) => outcome,
-            Err(stopped) => {
-                Err(http::Error::Broken { host: self.issuer.authority.clone(), source: stopped.into() }.into())
-            }
+            Err(stopped) => Err(http::Error::Broken { host: self.issuer.url(), source: stopped.into() }.into()),
         }
     }
 

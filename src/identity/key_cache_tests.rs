@@ -1,15 +1,14 @@
 //! Keys over time: rollover, an issuer that is away, strangers' key ids. Time is moved by hand.
 
-use super::super::testing::{Entra, Signer, now};
+use super::super::testing::{self, CALLER, Entra, Signer, now, with_entra};
 use super::super::{Error, Verifier};
 use super::{FAILURE_HOLD, KEEP_FOR, REFRESH_AFTER, REFRESH_INTERVAL};
-use crate::http::testing::client;
 use crate::secret::Secret;
 use serde_json::json;
 use std::time::Duration;
 
 async fn verify(verifier: &Verifier, entra: &Entra, signer: &Signer) -> Result<(), Error> {
-    verifier.verify(Secret::new(signer.sign(&entra.person())), now()).await.map(|_| ())
+    verifier.verify(Secret::new(signer.sign(&entra.person())), CALLER, now()).await.map(|_| ())
 }
 
 async fn pass(time: Duration) {
@@ -55,7 +54,7 @@ async fn a_roll_right_after_the_start_is_followed_for_all_who_come_at_once() {
     let mut callers = tokio::task::JoinSet::new();
     for _ in 0..20 {
         let (verifier, token) = (std::sync::Arc::clone(&verifier), Secret::new(token.clone()));
-        callers.spawn(async move { verifier.verify(token, now()).await.map(|_| ()) });
+        callers.spawn(async move { verifier.verify(token, CALLER, now()).await.map(|_| ()) });
     }
     assert!(callers.join_all().await.iter().all(Result::is_ok));
     assert_eq!(entra.key_fetches(), 2);
@@ -69,7 +68,7 @@ async fn many_first_callers_share_one_fetch() {
     let mut callers = tokio::task::JoinSet::new();
     for _ in 0..20 {
         let (verifier, token) = (std::sync::Arc::clone(&verifier), Secret::new(token.clone()));
-        callers.spawn(async move { verifier.verify(token, now()).await.map(|_| ()) });
+        callers.spawn(async move { verifier.verify(token, CALLER, now()).await.map(|_| ()) });
     }
     assert!(callers.join_all().await.iter().all(Result::is_ok));
     assert_eq!(entra.key_fetches(), 1);
@@ -124,10 +123,9 @@ async fn a_key_that_is_withdrawn_stops_working_after_the_next_refresh() {
 #[tokio::test]
 async fn warm_up_says_whose_keys_cannot_be_had() {
     let entra = Entra::start().await;
-    let mut gone = entra.config();
+    let mut gone = with_entra(entra.config(), |entra| entra.authority = "http://127.0.0.1:1".to_owned());
     gone.name = crate::names::IssuerName::parse("gone").unwrap();
-    gone.authority = "http://127.0.0.1:1".to_owned();
-    let verifier = Verifier::new(vec![entra.config(), gone], client(), Duration::from_secs(5));
+    let verifier = testing::verifier(vec![entra.config(), gone]);
     let failed = verifier.warm_up().await;
     assert_eq!(failed.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["gone"]);
     assert!(

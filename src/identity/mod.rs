@@ -6,76 +6,44 @@
 //! choose what to check it against and to refuse it. Keys come only from the configured issuers' discovery
 //! documents; nothing in a token names a URL that is fetched.
 //!
+//! An identity is the issuer, the tenant and the object id (of other providers: the subject claim that the config
+//! names). Names and e-mail addresses are labels. `checklist.rs` lists what token checks get wrong, each with its test.
+//!
 //! The token itself is read once more by Google, which checks it again for itself.
 
 mod claims;
+mod clouds;
+mod issuer;
 mod json;
 mod jwks;
 mod jws;
 mod key_cache;
+mod signatures;
 #[cfg(test)]
 mod testing;
 
-pub use claims::{LEEWAY, MAX_CLAIM_BYTES, MAX_CLAIMS, MAX_LIST_ENTRIES, NO_SUBJECTS};
+pub use claims::{MAX_CLAIM_BYTES, MAX_CLAIMS, MAX_LIST_ENTRIES, NO_SUBJECTS};
+pub use clouds::{Cloud, alias, cloud};
+pub use issuer::{CallerKind, Dialect, Entra, IssuerConfig, KindRule, LEEWAY, MAX_LEEWAY, Oidc, Version};
 pub use jwks::MAX_KEYS;
-pub use jws::MAX_TOKEN_BYTES;
+pub use jws::{Algorithm, MAX_TOKEN_BYTES};
 pub use key_cache::{FAILURE_HOLD, KEEP_FOR, REFRESH_AFTER, REFRESH_INTERVAL};
+pub use signatures::{FAILURE_MEMORY, FAILURE_WINDOW, MAX_ADDRESSES, MAX_FAILED, MAX_GOOD};
 
-use crate::names::{IssuerName, TenantId};
+use crate::names::{IssuerName, Tenant, TenantId};
 use crate::secret::Secret;
 use crate::time::Timestamp;
-use jws::Jws;
+use jws::{Jws, PublicKey};
 use key_cache::{Found, KeyCache};
 use serde_json::Value;
+use signatures::{Seen, Signatures};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
-
-/// One `[issuer.NAME]` of the config: an Entra tenant whose v2.0 access tokens are accepted.
-#[derive(Debug, Clone)]
-pub struct IssuerConfig {
-    /// The config's name for it.
-    pub name: IssuerName,
-    /// The tenant; the only one this issuer speaks for.
-    pub tenant: TenantId,
-    /// Accepted `aud`: the client id of the proxy's app registration.
-    pub audience: String,
-    /// Login host, `https://login.microsoftonline.com` unless a sovereign cloud or a simulator; no trailing slash.
-    pub authority: String,
-    /// Client apps (`azp`) that may present tokens; empty means any.
-    pub allowed_apps: Vec<String>,
-    /// Kinds of caller that are accepted; empty means both.
-    pub allowed_kinds: Vec<CallerKind>,
-}
-
-impl IssuerConfig {
-    /// The `iss` of its v2.0 tokens, exactly.
-    pub fn url(&self) -> String {
-        format!("{}/{}/v2.0", self.authority, self.tenant)
-    }
-}
-
-/// Human or software: decided by `idtyp`, else by the presence of `scp`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum CallerKind {
-    /// A person signed in (delegated token).
-    User,
-    /// Software signed in as itself (client credentials, managed identity).
-    App,
-}
-
-impl CallerKind {
-    /// As the config and the records say it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::User => "user",
-            Self::App => "app",
-        }
-    }
-}
 
 /// Proof that a token's signature and claims were checked at a known time. Made only by [`Verifier::verify`].
 #[derive(Debug)]
@@ -91,21 +59,23 @@ pub struct IdentityFacts {
     pub issuer: IssuerName,
     /// The token's `iss`, exactly.
     pub issuer_url: String,
-    /// `tid`.
-    pub tenant: TenantId,
-    /// `oid`: with the tenant, the identity.
+    /// `tid`, or the tenant that the config gives to another provider.
+    pub tenant: Tenant,
+    /// `oid`, or another provider's subject: with issuer and tenant, the identity.
     pub object_id: String,
     /// Person or software.
     pub kind: CallerKind,
     /// Whether a person is a guest in the tenant (`acct` 1 or a foreign `idp`).
     pub guest: bool,
-    /// For display: `upn`, else `preferred_username`, else the app's name or id. Never an identity: only the client's `user` hint is
+    /// For display: `upn`, else `preferred_username`, else the app's or managed identity's name or id. Never an identity: only the client's `user` hint is
     /// compared with it.
     pub label: String,
-    /// `azp`: the client app that asked for the token.
+    /// `azp` (v1.0: `appid`): the client app that asked for the token. Empty where another provider's token says none.
     pub app: String,
     /// `groups`; `None` when the token does not carry the claim (overage, or not configured).
     pub groups: Option<Vec<String>>,
+    /// Whether the groups were too many for the token.
+    pub overage: bool,
     /// `roles`; `None` when absent.
     pub roles: Option<Vec<String>>,
     /// The top-level string claims that can name a workforce grant's subject, `oid`, `sub` and `upn` among them.
@@ -142,15 +112,15 @@ pub enum Error {
     /// The JOSE header has `nonce`: a token for Microsoft Graph, whose signature nobody else can check.
     #[error("this is a token for Microsoft Graph")]
     GraphToken,
-    /// `alg` is not RS256.
-    #[error("the token is not signed with RS256")]
+    /// `alg` is none of the issuer's: RS256 for Entra.
+    #[error("the token is not signed with RS256 or another algorithm that its issuer may use")]
     Algorithm,
     /// `crit` is present: it demands processing that is not done here.
     #[error("the token's header demands extensions that are not supported")]
     CriticalHeader,
-    /// A v1.0 token.
-    #[error("the token is an Entra v1.0 token")]
-    Version,
+    /// A token of the version that is not accepted of its tenant.
+    #[error("the token is an Entra v{} token", .0.as_str())]
+    Version(Version),
     /// `iss` is no configured issuer's, or does not belong to `tid`, or is not the key's issuer.
     #[error("the token's issuer is not accepted")]
     Issuer,
@@ -172,9 +142,18 @@ pub enum Error {
     /// `nbf` or `iat` lies in the future.
     #[error("the token is not valid yet")]
     NotYetValid,
-    /// A claim is absent or has another type.
+    /// Issued too long ago.
+    #[error("the token is too old: it was issued at {0}")]
+    TooOld(Timestamp),
+    /// A claim is absent, has another type, or has not the value that it must have.
     #[error("the token has no usable claim {0:?}")]
-    Claim(&'static str),
+    Claim(Cow<'static, str>),
+    /// `scp` or `roles` has nothing that the issuer's section asks for.
+    #[error("the token's claim {0:?} has none of the permissions that are asked for")]
+    Permission(&'static str),
+    /// This address had too many different tokens refused; no signature was checked.
+    #[error("too many different tokens of this address were refused")]
+    TooManyBad,
     /// `azp` may not present tokens here.
     #[error("client app {0} is not accepted")]
     App(String),
@@ -210,9 +189,19 @@ pub enum KeyFetchError {
     },
 }
 
-/// Checks tokens against the configured issuers; caches their keys.
+/// Checks tokens against the configured issuers; caches their keys and which signatures were checked already.
 pub struct Verifier {
     issuers: Vec<Arc<KeyCache>>,
+    signatures: Signatures,
+}
+
+/// Bounds of a verifier.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Each of the two GETs for keys.
+    pub keys: Duration,
+    /// Different tokens of one address (IPv6: one /64) that are refused within [`FAILURE_WINDOW`].
+    pub bad_tokens_per_address: u32,
 }
 
 impl fmt::Debug for Verifier {
@@ -222,9 +211,13 @@ impl fmt::Debug for Verifier {
 }
 
 impl Verifier {
-    /// A verifier for these issuers. Fetches nothing yet. `deadline` bounds each of the two GETs for keys.
-    pub fn new(issuers: Vec<IssuerConfig>, http: crate::http::Client, deadline: Duration) -> Self {
-        Self { issuers: issuers.into_iter().map(|issuer| KeyCache::new(issuer, http.clone(), deadline)).collect() }
+    /// A verifier for these issuers. Fetches nothing yet. A new one remembers nothing of an older one.
+    pub fn new(issuers: Vec<IssuerConfig>, http: crate::http::Client, settings: Settings) -> Self {
+        let keys = |issuer| KeyCache::new(issuer, http.clone(), settings.keys);
+        Self {
+            issuers: issuers.into_iter().map(keys).collect(),
+            signatures: Signatures::new(settings.bad_tokens_per_address),
+        }
     }
 
     /// Fetches every issuer's keys at once, so that the first caller does not wait. Says which could not be had.
@@ -237,38 +230,59 @@ impl Verifier {
         fetches.join_all().await.into_iter().filter_map(|(name, outcome)| Some((name, outcome.err()?))).collect()
     }
 
-    /// Checks one token at `now`. May be dropped at any time; a fetch of keys that it began goes on.
-    pub async fn verify(&self, token: Secret<String>, now: Timestamp) -> Result<VerifiedIdentity, Error> {
+    /// Begins to fetch keys that are old or missing; call it every minute or so. Returns at once.
+    pub fn refresh_ahead(&self) {
+        self.issuers.iter().for_each(KeyCache::refresh_ahead);
+    }
+
+    /// Checks one token, which came from an address, at `now`. May be dropped at any time; a fetch of keys that it
+    /// began goes on.
+    pub async fn verify(&self, token: Secret<String>, from: IpAddr, now: Timestamp) -> Result<VerifiedIdentity, Error> {
         let jws = Jws::parse(token.expose())?;
         let keys = self.select(&jws)?;
         let issuer = keys.issuer();
-        let key = match keys.find(jws.kid()).await {
-            Ok(Found::Key(key)) => key,
-            Ok(Found::Foreign) => return Err(Error::Issuer),
-            Ok(Found::Unknown) => return Err(Error::UnknownKey),
-            Err(source) => return Err(Error::Keys { issuer: issuer.name.clone(), source }),
-        };
-        let facts = claims::check(&jws.verify(&key)?, issuer, now)?;
+        let key = Self::key(keys, &jws).await?;
+        let seen = Seen { from, at: now, leeway: issuer.leeway };
+        let judge = |jws: Jws<'_>, proven| claims::check(&jws.claims(proven), issuer, now);
+        let facts = self.signatures.check(jws, &key, seen, judge)?;
         Ok(VerifiedIdentity { facts, token })
+    }
+
+    /// The published key that the token names, of an algorithm that the issuer uses.
+    async fn key(keys: &Arc<KeyCache>, jws: &Jws<'_>) -> Result<Arc<PublicKey>, Error> {
+        let issuer = keys.issuer();
+        if !issuer.signs_with(jws.algorithm()) {
+            return Err(Error::Algorithm);
+        }
+        if jws.is_access_token() && issuer.entra().is_some() {
+            return Err(Error::NotAToken);
+        }
+        match keys.find(jws.kid(), jws.algorithm()).await {
+            Ok(Found::Key(key)) => Ok(key),
+            Ok(Found::Foreign) => Err(Error::Issuer),
+            Ok(Found::Unknown) => Err(Error::UnknownKey),
+            Err(source) => Err(Error::Keys { issuer: issuer.name.clone(), source }),
+        }
     }
 
     /// The issuer whose keys and rules a token is to be checked against, by its unverified `iss`; among several
     /// registrations of one tenant, by its `aud`.
     fn select(&self, jws: &Jws<'_>) -> Result<&Arc<KeyCache>, Error> {
         let says = |claim: &str| jws.unverified(claim).and_then(Value::as_str);
-        let iss = says("iss").ok_or(Error::Claim("iss"))?;
+        let iss = says("iss").ok_or(Error::Claim("iss".into()))?;
         let named = || self.issuers.iter().filter(|keys| keys.issuer().url() == iss);
-        let by_audience = named().find(|keys| says("aud") == Some(&keys.issuer().audience));
+        let by_audience = named().find(|keys| says("aud").is_some_and(|aud| keys.issuer().accepts_audience(aud)));
         by_audience.or_else(|| named().next()).ok_or_else(|| self.stranger(says("tid"), says("ver")))
     }
 
-    /// Why nobody here answers for a token: another tenant, an older version, or another issuer altogether.
+    /// Why nobody here answers for a token: another tenant, another version, or another issuer altogether.
     fn stranger(&self, tid: Option<&str>, version: Option<&str>) -> Error {
-        match tid.and_then(|tid| TenantId::parse(tid).ok()) {
-            Some(tenant) if self.issuers.iter().all(|keys| keys.issuer().tenant != tenant) => {
-                Error::Tenant(tenant.to_string())
-            }
-            Some(_) if version == Some("1.0") => Error::Version,
+        let Some(tenant) = tid.and_then(|tid| TenantId::parse(tid).ok()) else { return Error::Issuer };
+        let ours = || self.issuers.iter().filter_map(|keys| keys.issuer().entra()).filter(|e| e.tenant == tenant);
+        let other = [Version::V1, Version::V2].into_iter().find(|other| version == Some(other.as_str()));
+        match other {
+            _ if ours().next().is_none() => Error::Tenant(tenant.to_string()),
+            Some(other) if ours().all(|entra| entra.version != other) => Error::Version(other),
             _ => Error::Issuer,
         }
     }

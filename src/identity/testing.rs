@@ -1,16 +1,18 @@
 //! Tokens and keys made on the spot, for tests.
 
-use super::{IssuerConfig, Verifier};
+use super::jws::{Algorithm, PublicKey};
+use super::{Dialect, Entra as EntraConfig, IssuerConfig, KindRule, LEEWAY, Oidc, Settings, Verifier, Version};
 use crate::http::testing::{Seen, Server, client};
-use crate::names::{IssuerName, TenantId};
+use crate::names::{IssuerName, Tenant, TenantId};
 use crate::time::Timestamp;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
-use aws_lc_rs::signature::{KeyPair, RSA_PKCS1_SHA256, RsaKeyPair};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::DecodingKey;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -61,10 +63,107 @@ impl Signer {
         })
     }
 
-    pub(super) fn decoding_key(&self) -> DecodingKey {
-        let jwk = self.jwk();
-        DecodingKey::from_rsa_components(jwk["n"].as_str().unwrap(), jwk["e"].as_str().unwrap()).unwrap()
+    pub(super) fn public_key(&self) -> PublicKey {
+        let public = self.key.public_key();
+        PublicKey::rsa(
+            public.modulus().big_endian_without_leading_zero(),
+            public.exponent().big_endian_without_leading_zero(),
+        )
     }
+}
+
+/// A P-256 key with its id.
+pub(super) struct EcSigner {
+    kid: String,
+    key: EcdsaKeyPair,
+}
+
+impl EcSigner {
+    pub(super) fn generate(kid: &str) -> Self {
+        Self { kid: kid.to_owned(), key: EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap() }
+    }
+
+    /// A token as RFC 9068 has it.
+    pub(super) fn sign(&self, claims: &Value) -> String {
+        let header = json!({"alg": "ES256", "typ": "at+jwt", "kid": self.kid});
+        let signed = format!("{}.{}", encode(header.to_string().as_bytes()), encode(claims.to_string().as_bytes()));
+        let signature = self.key.sign(&SystemRandom::new(), signed.as_bytes()).unwrap();
+        format!("{signed}.{}", encode(signature.as_ref()))
+    }
+
+    pub(super) fn jwk(&self) -> Value {
+        let (x, y) = self.point();
+        json!({"kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": self.kid, "x": encode(&x), "y": encode(&y)})
+    }
+
+    pub(super) fn public_key(&self) -> PublicKey {
+        let (x, y) = self.point();
+        PublicKey::p256(&x, &y)
+    }
+
+    fn point(&self) -> ([u8; 32], [u8; 32]) {
+        let point = self.key.public_key().as_ref();
+        (point[1..33].try_into().unwrap(), point[33..].try_into().unwrap())
+    }
+}
+
+/// The tenant's v2.0 tokens, by the login host.
+pub(super) fn contoso(authority: &str) -> IssuerConfig {
+    IssuerConfig {
+        name: IssuerName::parse("contoso").unwrap(),
+        audiences: vec![AUDIENCE.to_owned()],
+        allowed_apps: Vec::new(),
+        allowed_kinds: Vec::new(),
+        leeway: LEEWAY,
+        max_token_age: None,
+        dialect: Dialect::Entra(EntraConfig {
+            tenant: TenantId::parse(TENANT).unwrap(),
+            version: Version::V2,
+            authority: authority.to_owned(),
+            v1_authority: "https://sts.windows.net".to_owned(),
+            required_scopes: Vec::new(),
+            required_roles: Vec::new(),
+        }),
+    }
+}
+
+/// The same issuer with another Entra side.
+pub(super) fn with_entra(mut issuer: IssuerConfig, change: impl FnOnce(&mut EntraConfig)) -> IssuerConfig {
+    if let Dialect::Entra(entra) = &mut issuer.dialect {
+        change(entra);
+    }
+    issuer
+}
+
+/// An issuer that is not Entra: people by `uid`, who it says they are.
+pub(super) fn okta(url: &str, algorithms: &[Algorithm]) -> IssuerConfig {
+    IssuerConfig {
+        name: IssuerName::parse("okta").unwrap(),
+        audiences: vec!["pgpassport".to_owned()],
+        dialect: Dialect::Oidc(Oidc {
+            url: url.to_owned(),
+            tenant: Tenant::parse("okta").unwrap(),
+            algorithms: algorithms.to_vec(),
+            kind: KindRule::UserClaim("uid".to_owned()),
+            subject_claim: "sub".to_owned(),
+            label_claim: Some("email".to_owned()),
+            groups_claim: Some("groups".to_owned()),
+            roles_claim: None,
+            app_claim: Some("cid".to_owned()),
+            token_id_claim: "jti".to_owned(),
+            required_claims: BTreeMap::from([("org".to_owned(), "contoso".to_owned())]),
+        }),
+        ..contoso("")
+    }
+}
+
+/// A person's access token of that issuer.
+pub(super) fn okta_person(url: &str) -> Value {
+    json!({
+        "iss": url, "aud": "pgpassport", "iat": NOW - 60, "exp": NOW + 3600, "sub": "00u1", "uid": "00u1",
+        "cid": "orders-ui", "org": "contoso", "email": "analyst@contoso.example", "groups": ["analysts"],
+        "jti": "AT.1",
+    })
 }
 
 /// A tenant's discovery document and keys on loopback, and a verifier that trusts them.
@@ -94,18 +193,11 @@ impl Entra {
     }
 
     pub(super) fn config(&self) -> IssuerConfig {
-        IssuerConfig {
-            name: IssuerName::parse("contoso").unwrap(),
-            tenant: TenantId::parse(TENANT).unwrap(),
-            audience: AUDIENCE.to_owned(),
-            authority: self.server.url.clone(),
-            allowed_apps: Vec::new(),
-            allowed_kinds: Vec::new(),
-        }
+        contoso(&self.server.url)
     }
 
     pub(super) fn verifier(&self) -> Verifier {
-        Verifier::new(vec![self.config()], client(), Duration::from_secs(5))
+        verifier(vec![self.config()])
     }
 
     /// A person's claims, complete and current.
@@ -118,6 +210,14 @@ impl Entra {
         self.server.seen().iter().filter(|r| r.target.contains("/discovery/")).count()
     }
 }
+
+/// A verifier of these issuers, without a limit on bad tokens that a test would meet.
+pub(super) fn verifier(issuers: Vec<IssuerConfig>) -> Verifier {
+    Verifier::new(issuers, client(), Settings { keys: Duration::from_secs(5), bad_tokens_per_address: 1000 })
+}
+
+/// Where tests' callers are.
+pub(super) const CALLER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
 fn discovery(authority: &str, tenant: &str) -> Value {
     json!({

@@ -1,23 +1,23 @@
 //! Whole tokens against a tenant on loopback: the checklist of what token checks get wrong.
 
-use super::testing::{AUDIENCE, Entra, PERSON, Signer, TENANT, app, encode, now};
+use super::testing::{AUDIENCE, CALLER, Entra, PERSON, Signer, TENANT, app, encode, now, verifier};
 use super::*;
-use crate::http::testing::client;
 use serde_json::json;
 
 async fn refusal(entra: &Entra, token: String) -> Error {
-    entra.verifier().verify(Secret::new(token), now()).await.unwrap_err()
+    entra.verifier().verify(Secret::new(token), CALLER, now()).await.unwrap_err()
 }
 
 #[tokio::test]
 async fn a_valid_token_proves_its_identity_and_is_kept_for_the_exchange() {
     let entra = Entra::start().await;
     let (verifier, token) = (entra.verifier(), entra.signer.sign(&entra.person()));
-    let identity = verifier.verify(Secret::new(token.clone()), now()).await.unwrap();
+    let identity = verifier.verify(Secret::new(token.clone()), CALLER, now()).await.unwrap();
     assert_eq!((identity.facts().object_id.as_str(), identity.facts().kind), (PERSON, CallerKind::User));
     assert_eq!(identity.token().expose(), &token);
     assert!(!format!("{identity:?}").contains(&token));
-    let machine = verifier.verify(Secret::new(entra.signer.sign(&app(&entra.issuer_url()))), now()).await.unwrap();
+    let machine =
+        verifier.verify(Secret::new(entra.signer.sign(&app(&entra.issuer_url()))), CALLER, now()).await.unwrap();
     assert_eq!(machine.facts().kind, CallerKind::App);
     assert_eq!(entra.key_fetches(), 1, "keys are fetched once");
 }
@@ -96,7 +96,7 @@ async fn signed_claims_are_still_checked() {
     ] {
         let mut claims = entra.person();
         claims[claim] = value;
-        let error = verifier.verify(Secret::new(entra.signer.sign(&claims)), now()).await.unwrap_err();
+        let error = verifier.verify(Secret::new(entra.signer.sign(&claims)), CALLER, now()).await.unwrap_err();
         assert!(error.to_string().contains(expected), "{claim}: {error}");
     }
 }
@@ -104,17 +104,20 @@ async fn signed_claims_are_still_checked() {
 #[tokio::test]
 async fn two_registrations_of_one_tenant_are_told_apart_by_audience() {
     let entra = Entra::start().await;
-    let second =
-        IssuerConfig { name: IssuerName::parse("second").unwrap(), audience: "second".to_owned(), ..entra.config() };
-    let verifier = Verifier::new(vec![entra.config(), second], client(), Duration::from_secs(5));
+    let second = IssuerConfig {
+        name: IssuerName::parse("second").unwrap(),
+        audiences: vec!["second".to_owned()],
+        ..entra.config()
+    };
+    let verifier = verifier(vec![entra.config(), second]);
     let mut claims = entra.person();
     for (audience, issuer) in [(AUDIENCE, "contoso"), ("second", "second")] {
         claims["aud"] = json!(audience);
-        let identity = verifier.verify(Secret::new(entra.signer.sign(&claims)), now()).await.unwrap();
+        let identity = verifier.verify(Secret::new(entra.signer.sign(&claims)), CALLER, now()).await.unwrap();
         assert_eq!(identity.facts().issuer.as_str(), issuer);
     }
     claims["aud"] = json!("third");
-    let outcome = verifier.verify(Secret::new(entra.signer.sign(&claims)), now()).await;
+    let outcome = verifier.verify(Secret::new(entra.signer.sign(&claims)), CALLER, now()).await;
     assert!(matches!(outcome, Err(Error::Audience)));
 }
 

@@ -18,15 +18,19 @@ fn person(label: &str, groups: Option<&[&str]>) -> IdentityFacts {
     IdentityFacts {
         issuer: IssuerName::parse("contoso").unwrap(),
         issuer_url: "https://login.microsoftonline.com/6f9b1c52-0f0e-4c0a-9d5c-2d6f3a7b8c91/v2.0".to_owned(),
-        tenant: TenantId::parse("6f9b1c52-0f0e-4c0a-9d5c-2d6f3a7b8c91").unwrap(),
+        tenant: TenantId::parse("6f9b1c52-0f0e-4c0a-9d5c-2d6f3a7b8c91").unwrap().into(),
         object_id: format!("oid-of-{label}"),
         kind: CallerKind::User,
         guest: false,
         label: label.to_owned(),
         app: "psql".to_owned(),
         groups: groups.map(list),
+        overage: false,
         roles: None,
-        claims: BTreeMap::from([("upn".to_owned(), format!("{label}@contoso.example"))]),
+        claims: BTreeMap::from([
+            ("upn".to_owned(), format!("{label}@contoso.example")),
+            ("oid".to_owned(), format!("oid-of-{label}")),
+        ]),
         token_id: None,
         issued_at: Timestamp::UNIX_EPOCH,
         expires_at: Timestamp::from_second(3600).unwrap(),
@@ -54,6 +58,7 @@ fn workforce(claim: &str) -> How {
     How::Workforce {
         provider: Provider::parse(WORKFORCE).unwrap(),
         subject_claim: claim.to_owned(),
+        subject_prefix: String::new(),
         user_project: None,
     }
 }
@@ -211,8 +216,47 @@ fn the_database_is_asked_for_before_any_rule() {
 }
 
 #[test]
+fn a_guest_arrives_as_themselves_only_where_a_rule_names_them_by_object_id() {
+    let user = Some(CallerKind::User);
+    let named = |id: &str| Who { kind: user, object_ids: list(&[id]), ..Who::default() };
+    let mut guest = person("guest", Some(&["analysts"]));
+    guest.guest = true;
+    for (who, expected) in [
+        (named("oid-of-guest"), "only as guest@contoso.example"),
+        (Who { kind: user, groups: list(&["analysts"]), ..Who::default() }, "guest"),
+        (named("oid-of-analyst"), "no rule"),
+    ] {
+        let policy = Policy::new(vec![target("orders")], vec![rule("only", &["orders"], who, workforce("upn"))]);
+        assert_eq!(decision(&policy, &proven(guest.clone()), "orders"), expected);
+    }
+}
+
+#[test]
+fn a_prefix_stands_in_front_of_the_claim_and_counts() {
+    let prefixed = |claim: &str| match workforce(claim) {
+        How::Workforce { provider, subject_claim, user_project, .. } => {
+            How::Workforce { provider, subject_claim, subject_prefix: "partner:".to_owned(), user_project }
+        }
+        account @ How::ServiceAccount { .. } => account,
+    };
+    let who = || Who { kind: Some(CallerKind::User), ..Who::default() };
+    let policy = Policy::new(vec![target("orders")], vec![rule("p", &["orders"], who(), prefixed("uid"))]);
+    let mut caller = person("analyst", None);
+    caller.claims = BTreeMap::from([("uid".to_owned(), "00u1".to_owned())]);
+    assert_eq!(decision(&policy, &proven(caller.clone()), "orders"), "p as partner:00u1");
+    caller.claims = BTreeMap::from([("uid".to_owned(), "x".repeat(56))]);
+    assert_eq!(
+        decision(&policy, &proven(caller.clone()), "orders"),
+        "uid is 64 bytes long; PostgreSQL names end at 63"
+    );
+    caller.claims = BTreeMap::from([("oid".to_owned(), "x".to_owned())]);
+    assert_eq!(decision(&policy, &proven(caller), "orders"), "uid is absent");
+}
+
+#[test]
 fn a_subject_that_is_no_database_user_is_denied_and_no_later_rule_is_asked() {
-    let cases: [(&str, Option<String>, &str); 7] = [
+    let cases: [(&str, Option<String>, &str); 8] = [
+        ("upn", Some("orders-app@demo-project.iam".to_owned()), "names a service account's database user"),
         ("upn", None, "is absent"),
         ("upn", Some(String::new()), "is empty"),
         ("upn", Some("a".repeat(64)), "is 64 bytes long; PostgreSQL names end at 63"),

@@ -69,6 +69,8 @@ pub enum How {
         provider: Provider,
         /// The claim the provider maps to `google.subject`; never `email`.
         subject_claim: String,
+        /// What the provider's mapping puts in front of it: `"partner:" + assertion.sub`.
+        subject_prefix: String,
         /// Quota project for STS (`options.userProject`).
         user_project: Option<String>,
     },
@@ -79,6 +81,15 @@ pub enum How {
         /// The account.
         account: ServiceAccount,
     },
+}
+
+impl How {
+    /// The pool provider that takes the caller's token.
+    pub fn provider(&self) -> &Provider {
+        match self {
+            Self::Workforce { provider, .. } | Self::ServiceAccount { provider, .. } => provider,
+        }
+    }
 }
 
 /// Proof that an identity may use a database in one way until a time. Made only by [`Policy::authorize`].
@@ -128,7 +139,7 @@ pub enum Denied {
         /// The database asked for.
         database: DatabaseAlias,
     },
-    /// A workforce rule matched a guest.
+    /// A workforce rule matched a guest, and does not name them by object id.
     #[error("guests of the tenant cannot log in as themselves")]
     Guest,
     /// The claim that names the database user is absent or no database user's name.
@@ -157,14 +168,18 @@ impl Policy {
 
     /// Decides. `database` is looked up exactly: no folding of case, no trimming, no default.
     ///
-    /// The first rule that matches decides alone: a guest or an unusable subject there is a denial, and no
-    /// later rule is asked, so that a denial never turns into another way in.
+    /// The first rule that matches decides alone: a guest (whom a workforce rule does not name by object id) or an
+    /// unusable subject there is a denial, and no later rule is asked, so that a denial never turns into another way in.
     pub fn authorize(&self, identity: &VerifiedIdentity, database: &str) -> Result<Grant, Denied> {
         let caller = identity.facts();
         let target = self.target(database).ok_or_else(|| Denied::UnknownDatabase(database.to_owned()))?;
         let Some(rule) = self.rules.iter().find(|rule| rule.matches(caller, &target.alias)) else {
             return Err(Denied::NoRule { caller: caller.label.clone(), database: target.alias.clone() });
         };
+        let named = rule.who.object_ids.contains(&caller.object_id);
+        if caller.guest && !named && matches!(rule.how, How::Workforce { .. }) {
+            return Err(Denied::Guest);
+        }
         let user = rule.how.role(caller)?;
         Ok(Grant {
             rule: rule.name.clone(),

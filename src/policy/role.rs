@@ -10,6 +10,9 @@ use crate::names::{RoleName, ServiceAccount};
 /// The longest `google.subject` of a workforce pool, in bytes (IAM API, attribute mapping limits).
 pub const MAX_SUBJECT_BYTES: usize = 127;
 
+/// How service accounts' database users end (Cloud SQL, "IAM authentication", user names on `PostgreSQL`).
+const ACCOUNT_SUFFIX: &str = ".iam";
+
 /// Why a claim cannot name a database user; `None` when it can.
 ///
 /// Microsoft's claims reference calls these mutable and not unique (a guest brings an `email` of its own choosing), or
@@ -34,27 +37,29 @@ impl How {
     /// The database user that the instance will see.
     pub(super) fn role(&self, caller: &IdentityFacts) -> Result<RoleName, Denied> {
         match self {
-            Self::Workforce { .. } if caller.guest => Err(Denied::Guest),
-            Self::Workforce { subject_claim, .. } => subject(subject_claim, caller),
+            Self::Workforce { subject_claim, subject_prefix, .. } => subject(subject_claim, subject_prefix, caller),
             Self::ServiceAccount { account, .. } => account_user(account),
         }
     }
 }
 
-fn subject(claim: &str, caller: &IdentityFacts) -> Result<RoleName, Denied> {
+fn subject(claim: &str, prefix: &str, caller: &IdentityFacts) -> Result<RoleName, Denied> {
     let denied = |reason: &str| Denied::Subject { claim: claim.to_owned(), reason: reason.to_owned() };
     if refused_subject_claim(claim).is_some() {
         return Err(denied("proves nobody"));
     }
-    let value = match claim {
-        "oid" => Some(caller.object_id.as_str()),
-        other => caller.claims.get(other).map(String::as_str),
-    };
-    let value = value.ok_or_else(|| denied("is absent"))?;
+    let value = caller.claims.get(claim).ok_or_else(|| denied("is absent"))?;
+    if value.is_empty() {
+        return Err(denied("is empty"));
+    }
+    if value.ends_with(ACCOUNT_SUFFIX) {
+        return Err(denied("names a service account's database user"));
+    }
+    let value = format!("{prefix}{value}");
     if value.len() > MAX_SUBJECT_BYTES {
         return Err(denied(&format!("is {} bytes long; a subject ends at {MAX_SUBJECT_BYTES}", value.len())));
     }
-    RoleName::parse(value).map_err(|error| denied(&error.to_string()))
+    RoleName::parse(&value).map_err(|error| denied(&error.to_string()))
 }
 
 /// The config refuses an account whose user would be too long, so the error is for whoever builds rules elsewhere.

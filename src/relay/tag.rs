@@ -25,7 +25,7 @@ impl Tag {
             encode(&facts.app),
             encode(&facts.label),
             encode(&facts.object_id),
-            encode(&facts.tenant.to_string()),
+            encode(facts.tenant.as_str()),
         );
         Self(Some(tag.into_bytes().into()))
     }
@@ -88,13 +88,14 @@ pub(crate) mod testing {
         IdentityFacts {
             issuer: IssuerName::parse("contoso").unwrap(),
             issuer_url: "https://login.example/6f9b1c52-0f0e-4c0a-9d5c-2d6f3a7b8c91/v2.0".to_owned(),
-            tenant: TenantId::parse("6f9b1c52-0f0e-4c0a-9d5c-2d6f3a7b8c91").unwrap(),
+            tenant: TenantId::parse("6f9b1c52-0f0e-4c0a-9d5c-2d6f3a7b8c91").unwrap().into(),
             object_id: "0a1b2c3d-0000-4000-8000-000000000001".to_owned(),
             kind: CallerKind::User,
             guest: false,
             label: "analyst@contoso.example".to_owned(),
             app: "8d1e2f3a-4b5c-4d6e-8f70-8192a3b4c5d6".to_owned(),
             groups: None,
+            overage: false,
             roles: None,
             claims: BTreeMap::new(),
             token_id: None,

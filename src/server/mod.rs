@@ -10,7 +10,7 @@ use crate::cloudsql::{self, Connector};
 use crate::config::Config;
 use crate::federation::{self, Exchanger, Google, OwnIdentity};
 use crate::frontend::{self, Gate, Incoming};
-use crate::identity::Verifier;
+use crate::identity::{self, Verifier};
 use crate::names::SessionId;
 use crate::relay::Wish;
 use crate::session::{self, Callers, CancelKeys, Services};
@@ -38,8 +38,8 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const KEEPALIVE_RETRIES: u32 = 4;
 /// How long to wait after a failed accept (out of file descriptors, say).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How often refusals that were only counted are told.
-const SUPPRESSED_EVERY: Duration = Duration::from_secs(60);
+/// How often refusals that were only counted are told, and old keys are fetched again.
+const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(60);
 /// How long sessions may take to write their last words after the drain deadline.
 const LAST_WORDS: Duration = Duration::from_secs(15);
 
@@ -142,7 +142,11 @@ fn services(config: Config, metrics: Arc<Metrics>, clock: Clock) -> Result<Servi
         .map_err(Error::Connector)?;
     Ok(Services {
         tls,
-        verifier: Verifier::new(issuers, http.clone(), deadlines.keys),
+        verifier: Verifier::new(
+            issuers,
+            http.clone(),
+            identity::Settings { keys: deadlines.keys, bad_tokens_per_address: limits.bad_tokens_per_address },
+        ),
         policy,
         exchanger: Exchanger::new(google_calls),
         connector,
@@ -169,12 +173,13 @@ async fn accept(
 ) -> (watch::Sender<Wish>, JoinSet<()>) {
     let (wish, wished) = watch::channel(Wish::Run);
     let mut sessions = JoinSet::new();
-    let mut minute = interval(SUPPRESSED_EVERY);
+    let mut minute = interval(HOUSEKEEPING_EVERY);
     loop {
         tokio::select! {
             () = stop.wait() => return (wish, sessions),
             _ = minute.tick() => {
                 let _ = services.auditor.record_suppressed(SessionId::generate());
+                services.verifier.refresh_ahead();
             }
             Some(result) = sessions.join_next(), if !sessions.is_empty() => report(result),
             accepted = listener.accept() => match accepted {

@@ -1,12 +1,14 @@
 //! How many sessions each caller has.
 
-use crate::names::TenantId;
+use crate::identity::IdentityFacts;
+use crate::names::{IssuerName, Tenant};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-type Key = (TenantId, String);
+/// Issuer, tenant and object id.
+type Key = (IssuerName, Tenant, String);
 
-/// Counts sessions by tenant and object id. Callers without sessions are forgotten.
+/// Counts sessions by identity. Callers without sessions are forgotten.
 #[derive(Debug)]
 pub struct Callers {
     counts: Arc<Mutex<HashMap<Key, usize>>>,
@@ -27,8 +29,8 @@ impl Callers {
     }
 
     /// One more session of this caller, or how many it has already.
-    pub fn enter(&self, tenant: TenantId, object_id: &str) -> Result<Seat, usize> {
-        let key = (tenant, object_id.to_owned());
+    pub fn enter(&self, caller: &IdentityFacts) -> Result<Seat, usize> {
+        let key = (caller.issuer.clone(), caller.tenant.clone(), caller.object_id.clone());
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.get(&key).copied().unwrap_or_default();
         if count >= self.limit {
@@ -54,18 +56,25 @@ impl Drop for Seat {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::relay::tag::testing::analyst;
 
     #[test]
     fn one_caller_cannot_take_another_ones_seat() {
         let callers = Callers::new(1);
-        let tenant = TenantId::parse("6f9b1c52-0f0e-4c0a-9d5c-2d6f3a7b8c91").unwrap();
-        let seat = callers.enter(tenant, "a").unwrap();
-        assert_eq!(callers.enter(tenant, "a").err(), Some(1));
-        let other = callers.enter(tenant, "b");
-        assert!(other.is_ok());
+        let one = analyst();
+        let seat = callers.enter(&one).unwrap();
+        assert_eq!(callers.enter(&one).err(), Some(1));
+        assert_eq!(callers.enter(&IdentityFacts { label: "another name".to_owned(), ..one.clone() }).err(), Some(1));
+        // Object ids mean something within their issuer and tenant only.
+        let others = [
+            IdentityFacts { object_id: "b".to_owned(), ..one.clone() },
+            IdentityFacts { tenant: Tenant::parse("other").unwrap(), ..one.clone() },
+            IdentityFacts { issuer: IssuerName::parse("other").unwrap(), ..one.clone() },
+        ];
+        let seats: Vec<Seat> = others.iter().map(|other| callers.enter(other).unwrap()).collect();
         drop(seat);
-        assert!(callers.enter(tenant, "a").is_ok());
-        drop(other);
+        assert!(callers.enter(&one).is_ok());
+        drop(seats);
         assert!(callers.counts.lock().unwrap().is_empty());
     }
 }

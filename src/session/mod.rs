@@ -171,14 +171,14 @@ impl Connection<'_> {
     async fn open(&mut self, login: &mut Login) -> Result<Opened, Error> {
         let Services { verifier, policy, clock, callers, .. } = self.services;
         let started = Instant::now();
-        let identity = verifier.verify(login.take_token(), clock.now()).await;
+        let identity = verifier.verify(login.take_token(), self.address.ip(), clock.now()).await;
         self.hop(Hop::Verify, started);
         let identity = identity?;
         self.caller = Some(caller(&identity));
         let grant = policy.authorize(&identity, login.database())?;
         check_user(login.user(), &identity, &grant)?;
         let facts = identity.facts();
-        let seat = callers.enter(facts.tenant, &facts.object_id).map_err(Error::TooMany)?;
+        let seat = callers.enter(facts).map_err(Error::TooMany)?;
         let recorder = self.open_record(&identity, &grant)?;
         let tag = if grant.target().tag { Tag::of(facts) } else { Tag::none() };
         match self.reach(&identity, &grant, login).await {
@@ -399,7 +399,7 @@ fn caller(identity: &VerifiedIdentity) -> Caller {
     Caller {
         label: facts.label.clone(),
         issuer: facts.issuer.clone(),
-        tenant: facts.tenant,
+        tenant: facts.tenant.clone(),
         object_id: facts.object_id.clone(),
         kind: facts.kind.as_str(),
         app: facts.app.clone(),

@@ -173,9 +173,18 @@ fn identity(error: &identity::Error) -> Rejection {
             INVALID_PASSWORD,
             "Request the token for the proxy's app registration: scope api://PROXY-APP-ID/.default.",
         ),
-        E::Version => client(
+        E::Version(_) => client(
             INVALID_PASSWORD,
-            "Set api.requestedAccessTokenVersion to 2 in the manifest of the proxy's app registration.",
+            "Ask the operator: api.requestedAccessTokenVersion in the manifest of the proxy's app registration (2 for \
+             v2.0) and the issuer's section of the config must agree.",
+        ),
+        E::TooManyBad => client(
+            TOO_MANY_CONNECTIONS,
+            "Wait a minute and connect with one right token, or ask the operator to raise limits.bad_tokens_per_address.",
+        ),
+        E::Permission(_) => client(
+            INVALID_AUTHORIZATION,
+            "Ask the operator which scope (people) or app role (software) of the proxy's app registration is needed.",
         ),
         E::NotYetValid => client(INVALID_PASSWORD, "Check the clocks of this machine and of the proxy."),
         E::Tenant(_) => client(

@@ -11,6 +11,8 @@ pub enum Endpoint {
     EntraDiscovery,
     /// Entra's key sets, any version.
     EntraKeys,
+    /// The partner's key set.
+    PartnerKeys,
     /// Entra's device code endpoint.
     EntraDeviceCode,
     /// Entra's token endpoint.
@@ -50,6 +52,7 @@ impl Endpoint {
     pub(super) fn hop(self) -> Option<Hop> {
         match self {
             Self::EntraDiscovery | Self::EntraKeys => Some(Hop::EntraKeys),
+            Self::PartnerKeys => Some(Hop::PartnerKeys),
             Self::OwnIdentity | Self::ServiceAccountToken | Self::Metadata => Some(Hop::OwnIdentity),
             Self::Sts => Some(Hop::Sts),
             Self::GenerateAccessToken => Some(Hop::IamCredentials),

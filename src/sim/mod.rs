@@ -15,6 +15,7 @@ mod gate;
 mod google;
 mod https;
 mod instance;
+mod oidc;
 mod postgres;
 mod proxy_config;
 mod start;
@@ -36,6 +37,7 @@ use crate::time::Clock;
 use entra::Entra;
 use google::Google;
 use instance::Instance;
+use oidc::Oidc;
 use postgres::Postgres;
 use state_dir::StateDir;
 use std::net::SocketAddr;
@@ -125,6 +127,7 @@ pub struct Cloud {
     postgres: Postgres,
     state: StateDir,
     entra: Arc<Entra>,
+    oidc: Arc<Oidc>,
     google: Arc<Google>,
     instance: Arc<Instance>,
     faults: Faults,
@@ -160,6 +163,10 @@ impl Cloud {
     /// Entra's login host, `https://127.0.0.1:PORT`.
     pub fn entra_authority(&self) -> &str {
         &self.urls.entra
+    }
+    /// The `iss` of the partner's `OpenID` provider, `https://127.0.0.1:PORT`.
+    pub fn partner_issuer(&self) -> &str {
+        self.oidc.issuer()
     }
     /// STS, `https://127.0.0.1:PORT`.
     pub fn sts_url(&self) -> &str {
@@ -224,6 +231,10 @@ impl Cloud {
     /// Mints any token, right or wrong, without asking an endpoint.
     pub fn mint(&self, spec: &TokenSpec) -> Result<Secret<String>, Error> {
         self.entra.mint(spec)
+    }
+    /// Mints the partner's consultant a token with these claims in place of its own; null takes one out.
+    pub fn mint_partner(&self, changes: &serde_json::Value) -> Result<Secret<String>, Error> {
+        self.oidc.mint(changes)
     }
     /// Orders and clears faults.
     pub fn faults(&self) -> &Faults {

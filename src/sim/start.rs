@@ -3,8 +3,9 @@
 use super::certs::{Authority, Leaf, loopback_names, random_serial};
 use super::entra::{self, Entra};
 use super::gate::Gate;
-use super::google::Google;
+use super::google::{Google, Issuers};
 use super::instance::{self, Instance, Server};
+use super::oidc::{self, Oidc};
 use super::postgres::Postgres;
 use super::state_dir::StateDir;
 use super::{Calls, Cloud, CloudOptions, Error, Faults, Hop, Urls, https, world};
@@ -20,6 +21,7 @@ const VALID_SECONDS: i64 = 30 * 86_400;
 /// The services' listeners, bound before anything is told where they are.
 struct Gates {
     entra: Gate,
+    oidc: Gate,
     sts: Gate,
     iam_credentials: Gate,
     sql_admin: Gate,
@@ -40,7 +42,9 @@ pub(super) async fn cloud(options: CloudOptions) -> Result<Cloud, Error> {
     let (entra, postgres) =
         tokio::join!(start_entra(urls.entra.clone(), clock.clone()), Postgres::start(options.postgres));
     let (entra, postgres) = (entra?, postgres?);
-    let google = Arc::new(Google::new(Arc::clone(&entra), clock.clone(), Arc::clone(&instance)));
+    let oidc = Arc::new(Oidc::new(format!("https://{}", gates.oidc.address()), clock.clone())?);
+    let issuers = Issuers { entra: Arc::clone(&entra), oidc: Arc::clone(&oidc) };
+    let google = Arc::new(Google::new(issuers, clock.clone(), Arc::clone(&instance)));
     let ca = Authority::root("Simulated Cloud CA")?;
     let identity = ca.identity(&loopback_leaf(clock.now())?)?;
     let state = StateDir::create(&ca, &identity)?;
@@ -56,6 +60,7 @@ pub(super) async fn cloud(options: CloudOptions) -> Result<Cloud, Error> {
     let mut servers = JoinSet::new();
     let services = [
         (gates.entra, Some(tls.clone()), entra::login_service(Arc::clone(&entra), calls.clone(), faults.clone())),
+        (gates.oidc, Some(tls.clone()), oidc::service(&oidc, calls.clone(), faults.clone())),
         (gates.identity, None, entra::identity_service(Arc::clone(&entra), calls.clone(), faults.clone())),
         (gates.sts, Some(tls.clone()), google.sts_service(calls.clone(), faults.clone())),
         (gates.iam_credentials, Some(tls.clone()), google.iam_credentials_service(calls.clone(), faults.clone())),
@@ -72,7 +77,7 @@ pub(super) async fn cloud(options: CloudOptions) -> Result<Cloud, Error> {
     let direct = gates.direct.address();
     servers.spawn(server.clone().serve(gates.instance, instance::Path::Connector));
     servers.spawn(server.serve(gates.direct, instance::Path::Direct));
-    Ok(Cloud { servers, postgres, state, entra, google, instance, faults, calls, clock, offset, urls, direct })
+    Ok(Cloud { servers, postgres, state, entra, oidc, google, instance, faults, calls, clock, offset, urls, direct })
 }
 
 impl Gates {
@@ -80,6 +85,7 @@ impl Gates {
         let (instance, direct) = instance::bind(faults)?;
         Ok(Self {
             entra: https::bind(Hop::EntraKeys, faults)?,
+            oidc: https::bind(Hop::PartnerKeys, faults)?,
             sts: https::bind(Hop::Sts, faults)?,
             iam_credentials: https::bind(Hop::IamCredentials, faults)?,
             sql_admin: https::bind(Hop::SqlAdmin, faults)?,

@@ -166,6 +166,30 @@ pub const OWN_OBJECT_ID: &str = "d9c8b7a6-9584-4736-a251-40f3e2d1c00b";
 /// Client id of the proxy's managed identity.
 pub const OWN_CLIENT_ID: &str = "6a5b4c3d-2e1f-4a0b-8c9d-7e6f5a4b3c0c";
 
+/// A person of a partner, who signs in with another `OpenID` provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Partner {
+    /// Claim `uid`: who.
+    pub subject: &'static str,
+    /// Claims `sub` and `email`: a name that can change.
+    pub name: &'static str,
+    /// What the partner's pool maps to `google.subject`.
+    pub database_user: &'static str,
+}
+
+/// The consultant, with a database user and the login role: may query where a rule says so.
+pub const CONSULTANT: Partner = Partner {
+    subject: "00u8consultant",
+    name: "consultant@northwind.example",
+    database_user: "partner:00u8consultant",
+};
+/// What the partner's tokens are for.
+pub const PARTNER_API: &str = "pgpassport";
+/// What stands in front of `assertion.uid` in the partner's mapping of `google.subject`.
+pub const PARTNER_PREFIX: &str = "partner:";
+/// Workforce pool provider for people of the partner.
+pub const PARTNER_PROVIDER: &str = "//iam.googleapis.com/locations/global/workforcePools/partner/providers/oidc";
+
 /// A `BUILT_IN` database user with a password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PasswordUser {
@@ -194,6 +218,9 @@ pub const PROJECT_NUMBER: &str = "123456789012";
 /// Workload pool provider for callers of Contoso.
 pub const WORKLOAD_PROVIDER: &str =
     "//iam.googleapis.com/projects/123456789012/locations/global/workloadIdentityPools/entra/providers/contoso";
+/// The same pool's provider for v1.0 tokens of Contoso, whose audience is the API's URI.
+pub const WORKLOAD_PROVIDER_V1: &str =
+    "//iam.googleapis.com/projects/123456789012/locations/global/workloadIdentityPools/entra/providers/contoso-v1";
 /// Workload pool provider for the proxy's own identity.
 pub const OWN_PROVIDER: &str =
     "//iam.googleapis.com/projects/123456789012/locations/global/workloadIdentityPools/azure/providers/proxy";

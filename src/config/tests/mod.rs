@@ -1,10 +1,12 @@
 //! The config file as an operator meets it: good files, and every problem with its line, key and reason.
 
+mod issuers;
 mod mistakes;
+mod pools;
 
 use super::*;
 use crate::cloudsql::{IpType, LoginMethod, Route};
-use crate::identity::CallerKind;
+use crate::identity::{CallerKind, LEEWAY};
 use crate::policy::How;
 use proptest::prelude::*;
 use std::fs;
@@ -105,7 +107,8 @@ fn the_minimal_file_gets_every_default() {
     assert_eq!(config.google.sts, "https://sts.googleapis.com");
     assert_eq!(config.google.iam_credentials, "https://iamcredentials.googleapis.com");
     assert_eq!(config.google.sql_admin, "https://sqladmin.googleapis.com");
-    assert_eq!(config.issuers[0].authority, "https://login.microsoftonline.com");
+    assert_eq!(config.issuers[0].url(), "https://login.microsoftonline.com/6f9b1c52-0f0e-4c0a-9d5c-2d6f3a7b8c91/v2.0");
+    assert_eq!((config.issuers[0].leeway, config.issuers[0].max_token_age), (LEEWAY, None));
     assert!(config.issuers[0].allowed_apps.is_empty());
     assert_eq!(config.instances[0].ip_type, IpType::Public);
     assert_eq!(
@@ -180,7 +183,7 @@ fn rules_must_have_names_of_their_own_and_issuers_tenants() {
         format!("{MINIMAL}[issuer.again]\ntenant = \"{tenant}\"\naudience = \"{audience}\"\n")
     };
     let found = problems(&twin("3b1f7c9e-5a44-4f0e-8a52-7f1d6d2c9b10"));
-    assert_eq!(found, ["15: issuer.contoso: is for the same tenant and audience as issuer.again; join them"]);
+    assert_eq!(found, ["15: issuer.contoso: is for the same issuer and audience as issuer.again; join them"]);
     assert!(checked(&twin("8d1e2f3a-4b5c-4d6e-8f70-8192a3b4c5d6")).is_ok(), "another registration of the tenant");
 }
 

@@ -29,9 +29,11 @@ impl Entra {
         });
         let published = keys.first().ok_or_else(|| failed("a token", "the tenant has no keys"))?;
         let header = header(spec, published, &self.rogue()?.kid);
-        let input = signing_input(&header, &self.claims(spec));
+        // Once: a second may begin between two looks at the clock, and the signature would cover another `iat`.
+        let claims = self.claims(spec);
+        let input = signing_input(&header, &claims);
         // A Graph token's signature covers the nonce's SHA-256, while the header shows the nonce itself.
-        let covered = signing_input(&hashed_nonce(&header), &self.claims(spec));
+        let covered = signing_input(&hashed_nonce(&header), &claims);
         let signature = match spec.signing {
             Signing::Published | Signing::KeyOf(_) => published.sign(covered.as_bytes())?,
             Signing::UnknownKey | Signing::WrongKey => self.rogue()?.sign(covered.as_bytes())?,

@@ -63,6 +63,10 @@ impl Iam {
             on_project("roles/cloudsql.instanceUser", workforce(world::ANALYST.upn)),
             on_project("roles/cloudsql.instanceUser", workforce(world::GUEST.upn)),
             on_project(
+                "roles/cloudsql.instanceUser",
+                member(world::PARTNER_PROVIDER, &format!("subject/{}", world::CONSULTANT.database_user), "principal"),
+            ),
+            on_project(
                 "roles/serviceusage.serviceUsageConsumer",
                 member(world::WORKFORCE_PROVIDER, "*", "principalSet"),
             ),

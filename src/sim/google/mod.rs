@@ -16,6 +16,7 @@ use super::entra::Entra;
 use super::faults::Faults;
 use super::https::Service;
 use super::instance::Instance;
+use super::oidc::Oidc;
 use crate::time::Clock;
 use axum::Router;
 use axum::routing::{get, post};
@@ -27,10 +28,17 @@ const CLOUD_PLATFORM: &str = "https://www.googleapis.com/auth/cloud-platform";
 /// OAuth scope of IAM Credentials.
 const IAM_SCOPE: &str = "https://www.googleapis.com/auth/iam";
 
+/// Whose keys pool providers trust.
+#[derive(Debug)]
+pub(super) struct Issuers {
+    pub(super) entra: Arc<Entra>,
+    pub(super) oidc: Arc<Oidc>,
+}
+
 /// Google's state, shared by its services and the instance.
 #[derive(Debug)]
 pub(super) struct Google {
-    entra: Arc<Entra>,
+    issuers: Issuers,
     clock: Clock,
     tokens: Mutex<TokenStore>,
     iam: RwLock<Iam>,
@@ -41,9 +49,9 @@ pub(super) struct Google {
 
 impl Google {
     /// With the standard bindings and no tokens.
-    pub(super) fn new(entra: Arc<Entra>, clock: Clock, instance: Arc<Instance>) -> Self {
+    pub(super) fn new(issuers: Issuers, clock: Clock, instance: Arc<Instance>) -> Self {
         Self {
-            entra,
+            issuers,
             clock,
             tokens: Mutex::default(),
             iam: RwLock::new(Iam::standard()),

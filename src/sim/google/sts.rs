@@ -41,10 +41,13 @@ type Answer<T> = Result<T, (StatusCode, Json<Value>)>;
 /// A pool provider: whose tokens it takes and what it makes of them.
 struct PoolProvider {
     name: &'static str,
-    tenant: Tenant,
+    /// Whose keys sign for it: an Entra tenant, or else the partner.
+    tenant: Option<Tenant>,
     issuer: String,
     /// `allowedAudiences`, or a workforce provider's `clientId`.
     audience: &'static str,
+    /// What stands in front of the claim in the mapping of `google.subject`.
+    prefix: &'static str,
     /// The claim mapped to `google.subject`.
     subject: &'static str,
 }
@@ -88,14 +91,30 @@ pub(super) async fn token(State(google): State<Arc<Google>>, headers: HeaderMap,
 
 impl Google {
     fn provider(&self, audience: &str) -> Option<PoolProvider> {
-        let v2 = self.entra.issuer_v2(CONTOSO);
-        let v1 = self.entra.issuer_v1(CONTOSO);
-        let provider =
-            |name, issuer, audience, subject| PoolProvider { name, tenant: CONTOSO, issuer, audience, subject };
+        let v2 = self.issuers.entra.issuer_v2(CONTOSO);
+        let v1 = self.issuers.entra.issuer_v1(CONTOSO);
+        let provider = |name, issuer, audience, subject| PoolProvider {
+            name,
+            tenant: Some(CONTOSO),
+            issuer,
+            audience,
+            prefix: "",
+            subject,
+        };
+        let partner = PoolProvider {
+            name: world::PARTNER_PROVIDER,
+            tenant: None,
+            issuer: self.issuers.oidc.issuer().to_owned(),
+            audience: world::PARTNER_API,
+            prefix: world::PARTNER_PREFIX,
+            subject: "uid",
+        };
         [
             provider(world::WORKLOAD_PROVIDER, v2.clone(), PROXY_API, "oid"),
+            provider(world::WORKLOAD_PROVIDER_V1, v1.clone(), world::PROXY_API_URI, "oid"),
             provider(world::WORKFORCE_PROVIDER, v2, PROXY_API, "upn"),
             provider(world::OWN_PROVIDER, v1, world::OWN_RESOURCE, "sub"),
+            partner,
         ]
         .into_iter()
         .find(|provider| provider.name == audience)
@@ -121,7 +140,11 @@ impl Google {
                 &format!("The issuer in ID Token {} does not match the expected one {expected}.", text("iss")),
             );
         }
-        if !self.entra.signed(provider.tenant, token) {
+        let signed = match provider.tenant {
+            Some(tenant) => self.issuers.entra.signed(tenant, token),
+            None => self.issuers.oidc.signed(token),
+        };
+        if !signed {
             return refused("invalid_grant", "The signature of the ID Token is invalid.");
         }
         if text("aud").trim_end_matches('/') != provider.audience {
@@ -137,8 +160,9 @@ impl Google {
         if !fresh {
             return refused("invalid_grant", &format!("ID Token issued at {issued} is stale to sign-in."));
         }
-        // The providers' attribute condition: `assertion.tid == '…'`.
-        if text("tid") != provider.tenant.id {
+        // The providers' attribute condition: `assertion.tid == '…'`, `assertion.org == '…'`.
+        let meets = provider.tenant.map_or(text("org") == "northwind", |tenant| text("tid") == tenant.id);
+        if !meets {
             return refused("unauthorized_client", "The given credential is rejected by the attribute condition.");
         }
         Ok(claims)
@@ -239,6 +263,7 @@ fn principal(provider: &PoolProvider, claims: &Members) -> Answer<Principal> {
     let Some(subject) = text(provider.subject).filter(|subject| !subject.is_empty()) else {
         return refused("invalid_grant", "Could not obtain a value for google.subject from the given credential.");
     };
+    let subject = format!("{}{subject}", provider.prefix);
     if subject.len() > MAX_SUBJECT_BYTES {
         return refused(
             "invalid_request",
@@ -250,7 +275,7 @@ fn principal(provider: &PoolProvider, claims: &Members) -> Answer<Principal> {
     let groups = claims.get("groups").and_then(Value::as_array).into_iter().flatten();
     Ok(Principal::Federated {
         pool: pool_of(provider.name).to_owned(),
-        subject: subject.to_owned(),
+        subject,
         groups: groups.filter_map(Value::as_str).map(str::to_owned).collect(),
         attributes: ["tid", "azp"].into_iter().filter_map(attribute).collect::<BTreeMap<_, _>>(),
     })

@@ -31,7 +31,7 @@ pub(in crate::sim) struct User {
 }
 
 /// Every user that may log in. `cloudsqladmin` is not among them.
-pub(in crate::sim) const USERS: [User; 8] = [
+pub(in crate::sim) const USERS: [User; 9] = [
     // Its password is known to nobody.
     User { name: "postgres", kind: Kind::BuiltIn },
     User { name: world::SCRAM_USER.name, kind: Kind::BuiltIn },
@@ -39,6 +39,7 @@ pub(in crate::sim) const USERS: [User; 8] = [
     User { name: world::ANALYST.upn, kind: Kind::Workforce },
     User { name: world::TRAINEE.upn, kind: Kind::Workforce },
     User { name: world::GUEST.upn, kind: Kind::Workforce },
+    User { name: world::CONSULTANT.database_user, kind: Kind::Workforce },
     User { name: world::ORDERS_APP.database_user, kind: Kind::ServiceAccount },
     User { name: world::REPORTS_APP.database_user, kind: Kind::ServiceAccount },
 ];

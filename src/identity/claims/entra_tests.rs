@@ -1,20 +1,15 @@
 //! One table a rule: every claim wrong, absent, or of another type.
 
-use super::super::testing::{APP, AUDIENCE, NOW, PERSON, TENANT, app, now, person};
+use super::super::super::LEEWAY;
+use super::super::super::testing::{APP, AUDIENCE, NOW, PERSON, TENANT, app, contoso, now, person, with_entra};
+use super::super::{MAX_CLAIM_BYTES, MAX_CLAIMS, MAX_LIST_ENTRIES, check};
 use super::*;
-use crate::names::IssuerName;
 use proptest::prelude::*;
 use serde_json::json;
+use std::time::Duration;
 
 fn issuer() -> IssuerConfig {
-    IssuerConfig {
-        name: IssuerName::parse("contoso").unwrap(),
-        tenant: TenantId::parse(TENANT).unwrap(),
-        audience: AUDIENCE.to_owned(),
-        authority: "https://login.microsoftonline.com".to_owned(),
-        allowed_apps: Vec::new(),
-        allowed_kinds: Vec::new(),
-    }
+    contoso("https://login.microsoftonline.com")
 }
 
 fn checked(claims: &Value) -> Result<IdentityFacts, Error> {
@@ -107,7 +102,10 @@ fn arrays_and_other_types_are_no_strings() {
         let right = person(&issuer().url())[name].clone();
         for wrong in [json!([right]), json!([right, "x"]), json!(7), json!({"x": right}), json!(true)] {
             let outcome = person_with(json!({name: wrong}));
-            assert!(matches!(outcome, Err(Error::Claim(claim)) if claim == name), "{name}: {wrong} gave {outcome:?}");
+            assert!(
+                matches!(outcome, Err(Error::Claim(ref claim)) if claim == name),
+                "{name}: {wrong} gave {outcome:?}"
+            );
         }
     }
 }
@@ -116,14 +114,118 @@ fn arrays_and_other_types_are_no_strings() {
 fn claims_that_validation_needs_must_be_there() {
     for name in ["iss", "tid", "ver", "aud", "exp", "nbf", "iat", "oid", "azp"] {
         let outcome = person_with(json!({name: null}));
-        assert!(matches!(outcome, Err(Error::Claim(claim)) if claim == name), "{name}: {outcome:?}");
+        assert!(matches!(outcome, Err(Error::Claim(ref claim)) if claim == name), "{name}: {outcome:?}");
     }
 }
 
 #[test]
 fn v1_tokens_are_refused() {
-    assert!(matches!(person_with(json!({"ver": "1.0"})), Err(Error::Version)));
-    assert!(matches!(person_with(json!({"ver": "2"})), Err(Error::Version)));
+    assert!(matches!(person_with(json!({"ver": "1.0"})), Err(Error::Version(Version::V1))));
+    assert!(matches!(person_with(json!({"ver": "2"})), Err(Error::Claim(claim)) if claim == "ver"));
+}
+
+/// The tenant's v1.0 tokens, for the API by its id and by its URI.
+fn v1_issuer() -> IssuerConfig {
+    let audiences = vec![AUDIENCE.to_owned(), "api://pgpassport".to_owned()];
+    IssuerConfig { audiences, ..with_entra(issuer(), |entra| entra.version = Version::V1) }
+}
+
+fn v1_with(changes: Value) -> Result<IdentityFacts, Error> {
+    let iss = format!("https://sts.windows.net/{TENANT}/");
+    let v1 = json!({"iss": iss, "ver": "1.0", "azp": null, "azpacr": null, "appid": APP, "appidacr": "0",
+                    "preferred_username": null, "unique_name": "analyst@contoso.example"});
+    let claims = changed(changed(person(&issuer().url()), v1), changes);
+    check(claims.as_object().unwrap(), &v1_issuer(), now())
+}
+
+#[test]
+fn v1_tokens_are_accepted_where_the_config_says_so_and_nothing_else_is() {
+    let facts = v1_with(json!({"upn": null})).unwrap();
+    assert_eq!((facts.app.as_str(), facts.label.as_str()), (APP, "analyst@contoso.example"));
+    assert_eq!(facts.issuer_url, format!("https://sts.windows.net/{TENANT}/"));
+    for (changes, expected) in [
+        (json!({"ver": "2.0"}), "v2.0 token"),
+        (json!({"iss": format!("https://sts.windows.net/{TENANT}")}), "issuer"),
+        (json!({"iss": issuer().url()}), "issuer"),
+        (json!({"tid": "11111111-1111-4111-8111-111111111111"}), "issuer"),
+        (json!({"appid": null, "azp": APP}), "\"appid\""),
+        (json!({"nbf": null}), "\"nbf\""),
+    ] {
+        let error = v1_with(changes.clone()).unwrap_err().to_string();
+        assert!(error.contains(expected), "{changes}: {error}");
+    }
+}
+
+#[test]
+fn a_v1_audience_is_the_id_or_the_uri_with_or_without_a_slash() {
+    for (aud, expected) in [
+        (AUDIENCE, true),
+        ("api://pgpassport", true),
+        ("api://pgpassport/", true),
+        ("api://pgpassport//", false),
+        ("api://pgpassport/x", false),
+        ("api://PGPASSPORT", false),
+        ("https://graph.microsoft.com", false),
+        ("https://ossrdbms-aad.database.windows.net", false),
+        (&format!("{AUDIENCE}/"), false),
+    ] {
+        assert_eq!(v1_with(json!({"aud": aud})).is_ok(), expected, "{aud}");
+    }
+    assert!(matches!(person_with(json!({"aud": "api://pgpassport"})), Err(Error::Audience)), "v2.0 has the id only");
+}
+
+#[test]
+fn a_token_that_is_too_old_is_refused_though_it_has_not_expired() {
+    let aged = IssuerConfig { max_token_age: Some(Duration::from_secs(600)), ..issuer() };
+    let of_age = |age: i64| {
+        let claims = changed(person(&issuer().url()), json!({"iat": NOW - age, "nbf": NOW - age}));
+        check(claims.as_object().unwrap(), &aged, now())
+    };
+    let leeway = i64::try_from(LEEWAY.as_secs()).unwrap();
+    assert!(of_age(600 + leeway).is_ok());
+    assert!(matches!(of_age(601 + leeway), Err(Error::TooOld(at)) if at.as_second() == NOW - 601 - leeway));
+}
+
+#[test]
+fn the_leeway_is_the_issuers() {
+    let strict = IssuerConfig { leeway: Duration::ZERO, ..issuer() };
+    let with = |changes: Value| {
+        check(changed(person(&issuer().url()), changes).as_object().unwrap(), &strict, now()).map(|_| ())
+    };
+    assert!(with(json!({"exp": NOW + 1})).is_ok());
+    assert!(matches!(with(json!({"exp": NOW})), Err(Error::Expired(_))));
+    assert!(with(json!({"nbf": NOW})).is_ok());
+    assert!(matches!(with(json!({"nbf": NOW + 1})), Err(Error::NotYetValid)));
+    assert!(matches!(with(json!({"iat": NOW + 1})), Err(Error::NotYetValid)));
+}
+
+#[test]
+fn people_need_the_scope_and_software_the_role_that_the_issuer_asks_for() {
+    let asking = with_entra(issuer(), |entra| {
+        entra.required_scopes = vec!["database".to_owned(), "admin".to_owned()];
+        entra.required_roles = vec!["Database.Login".to_owned()];
+    });
+    let with = |claims: Value, changes: Value| {
+        check(changed(claims, changes).as_object().unwrap(), &asking, now()).map(|facts| facts.kind)
+    };
+    let (person, app) = (person(&issuer().url()), app(&issuer().url()));
+    for (scopes, expected) in
+        [("database", true), ("profile admin", true), ("databases", false), ("Database", false), ("db.login", false)]
+    {
+        assert_eq!(with(person.clone(), json!({"scp": scopes})).is_ok(), expected, "{scopes}");
+    }
+    // A person's role is no software's, and a scope is no role.
+    let roles = with(person, json!({"roles": ["Database.Login"]}));
+    assert!(matches!(roles, Err(Error::Permission("scp"))), "{roles:?}");
+    for (roles, expected) in [
+        (json!(["Other", "Database.Login"]), true),
+        (json!(["Database"]), false),
+        (json!([]), false),
+        (json!(null), false),
+    ] {
+        let outcome = with(app.clone(), json!({"roles": roles}));
+        assert_eq!(outcome.is_ok(), expected, "{roles}: {outcome:?}");
+    }
 }
 
 #[test]
@@ -141,7 +243,10 @@ fn times_hold_to_the_second_with_the_leeway_and_no_more() {
         for wrong in [json!("1790000000"), json!(1.5), json!(i64::MAX), json!(u64::MAX), json!(i64::MIN), json!([NOW])]
         {
             let outcome = person_with(json!({name: wrong}));
-            assert!(matches!(outcome, Err(Error::Claim(claim)) if claim == name), "{name}: {wrong} gave {outcome:?}");
+            assert!(
+                matches!(outcome, Err(Error::Claim(ref claim)) if claim == name),
+                "{name}: {wrong} gave {outcome:?}"
+            );
         }
     }
 }
@@ -152,14 +257,16 @@ fn identities_are_guids_in_one_spelling() {
     for oid in
         ["analyst@contoso.example", "", "0c7a5f0e4b5d4f5e9a3b6f1f2d3e4a5b", "{0c7a5f0e-4b5d-4f5e-9a3b-6f1f2d3e4a5b}"]
     {
-        assert!(matches!(person_with(json!({"oid": oid})), Err(Error::Claim("oid"))), "{oid}");
+        assert!(matches!(person_with(json!({"oid": oid})), Err(Error::Claim(claim)) if claim == "oid"), "{oid}");
     }
 }
 
 #[test]
 fn an_id_token_is_not_an_access_token() {
     // ID tokens share issuer, audience and key; they name no client app.
-    assert!(matches!(person_with(json!({"azp": null, "scp": null, "idtyp": null})), Err(Error::Claim("azp"))));
+    assert!(
+        matches!(person_with(json!({"azp": null, "scp": null, "idtyp": null})), Err(Error::Claim(claim)) if claim == "azp")
+    );
 }
 
 #[test]
@@ -245,6 +352,10 @@ fn groups_overage_is_unknown_and_never_none() {
     for (changes, groups) in table {
         let outcome = person_with(changes.clone()).ok().map(|facts| facts.groups.map(|groups| groups.len()));
         assert_eq!(outcome, groups, "{changes}");
+        if let Ok(facts) = person_with(changes.clone()) {
+            let elsewhere = facts.groups.is_none() && changes != json!({"groups": null});
+            assert_eq!(facts.overage, elsewhere, "{changes}");
+        }
     }
     assert!(person_with(json!({"roles": "reader"})).is_err());
     assert_eq!(person_with(json!({"roles": null})).unwrap().roles, None);
@@ -255,6 +366,20 @@ fn labels_are_names_that_can_be_shown() {
     assert_eq!(person_with(json!({"upn": null})).unwrap().label, "analyst@contoso.example");
     assert_eq!(person_with(json!({"upn": "a\u{7}b", "preferred_username": null})).unwrap().label, PERSON);
     assert_eq!(app_with(json!({})).unwrap().label, APP);
+    let machine =
+        "/subscriptions/s/resourcegroups/g/providers/Microsoft.ManagedIdentity/userAssignedIdentities/orders-api";
+    for (resource, label) in [
+        (machine, "orders-api"),
+        ("/subscriptions/s/resourceGroups/g/providers/Microsoft.Compute/virtualMachines/vm-7", "vm-7"),
+        ("/subscriptions/s/providers/Microsoft.Compute", APP),
+        ("/subscriptions/s/providers/Microsoft.Compute/virtualMachines/", APP),
+        ("orders-api", APP),
+        ("/providers/a/b/line\nbreak", APP),
+    ] {
+        assert_eq!(app_with(json!({"xms_mirid": resource})).unwrap().label, label, "{resource}");
+        // Only software has one.
+        assert_eq!(person_with(json!({"xms_mirid": resource})).unwrap().label, "analyst@contoso.example");
+    }
     assert_eq!(
         app_with(json!({"app_displayname": "orders-api", "upn": "ceo@contoso.example"})).unwrap().label,
         "orders-api"

@@ -1,0 +1,173 @@
+//! `[issuer.NAME]`: Entra's versions and clouds, and other providers.
+
+use super::{MINIMAL, checked, edited, problems, shown};
+use crate::config::Loaded;
+use crate::identity::{Algorithm, CallerKind, Dialect, IssuerConfig, KindRule, Version};
+use std::time::Duration;
+
+/// `MINIMAL` with more lines in the issuer's section.
+fn contoso(lines: &str) -> String {
+    edited("[issuer.contoso]\n", &format!("[issuer.contoso]\n{lines}\n"))
+}
+
+fn issuer(text: &str) -> IssuerConfig {
+    checked(text).map_err(|problems| shown(&problems)).unwrap().config.issuers.remove(0)
+}
+
+/// `MINIMAL` with another provider beside Entra, and a rule for its callers.
+fn with_okta(lines: &str) -> String {
+    format!(
+        r#"{MINIMAL}
+[[rule]]
+name = "okta"
+issuer = "okta"
+databases = ["orders"]
+groups = ["analysts"]
+object_ids = ["00u1"]
+apps = ["orders-ui"]
+grant = {{ kind = "service_account", provider = "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/okta/providers/okta", service_account = "orders-app@demo-project.iam.gserviceaccount.com" }}
+
+[issuer.okta]
+kind = "oidc"
+{lines}
+"#
+    )
+}
+
+const OKTA: &str = r#"issuer = "https://contoso.okta.example/oauth2/default"
+audience = "pgpassport"
+subject_claim = "uid"
+callers = "user""#;
+
+#[test]
+fn v1_tokens_are_an_issuers_own_choice() {
+    let v1 = contoso("version = \"1.0\"\nleeway = \"0s\"\nmax_token_age = \"2h\"")
+        .replace("audience = \"3b1f7c9e-5a44-4f0e-8a52-7f1d6d2c9b10\"", "audience = [\"api://pgpassport\", \"x\"]");
+    let read = issuer(&v1);
+    assert_eq!(read.url(), "https://sts.windows.net/6f9b1c52-0f0e-4c0a-9d5c-2d6f3a7b8c91/");
+    assert_eq!(read.audiences, ["api://pgpassport", "x"]);
+    assert_eq!((read.leeway, read.max_token_age), (Duration::ZERO, Some(Duration::from_secs(7200))));
+    assert_eq!(issuer(MINIMAL).entra().unwrap().version, Version::V2);
+}
+
+#[test]
+fn clouds_have_their_own_hosts() {
+    for (authority, v1) in [
+        ("https://login.microsoftonline.us", "https://sts.windows.net"),
+        ("https://login.partner.microsoftonline.cn", "https://sts.chinacloudapi.cn"),
+        ("http://127.0.0.1:9", "http://127.0.0.1:9"),
+    ] {
+        let read = issuer(&contoso(&format!("authority = \"{authority}\"")));
+        assert!(read.url().starts_with(&format!("{authority}/")), "{}", read.url());
+        let old = contoso(&format!("authority = \"{authority}/\"\nversion = \"1.0\""));
+        assert!(issuer(&old).url().starts_with(&format!("{v1}/")), "{}", issuer(&old).url());
+    }
+    let named = contoso("authority = \"https://login.sovcloud-identity.de\"\nversion = \"1.0\"");
+    assert_eq!(problems(&named), ["15: issuer.contoso.v1_authority: is required: it is not known for this cloud"]);
+    let told = named.replace("version", "v1_authority = \"https://sts.sovcloud-identity.de\"\nversion");
+    assert!(issuer(&told).url().starts_with("https://sts.sovcloud-identity.de/"));
+}
+
+#[test]
+fn what_would_accept_others_tokens_is_refused() {
+    let alias = contoso("authority = \"https://login.windows.net\"");
+    assert_eq!(
+        problems(&alias),
+        [
+            "16: issuer.contoso.authority: is another name of https://login.microsoftonline.com, which is what tokens say"
+        ]
+    );
+    for audience in [
+        "00000003-0000-0000-c000-000000000000",
+        "https://graph.microsoft.com",
+        "https://management.azure.com/",
+        "https://ossrdbms-aad.database.windows.net",
+    ] {
+        let text = contoso("version = \"1.0\"").replace("3b1f7c9e-5a44-4f0e-8a52-7f1d6d2c9b10", audience);
+        assert_eq!(
+            problems(&text),
+            ["18: issuer.contoso.audience: is an API of Microsoft's own, whose tokens prove nothing here"],
+            "{audience}"
+        );
+    }
+    let own = contoso("version = \"1.0\"").replace("3b1f7c9e-5a44-4f0e-8a52-7f1d6d2c9b10", "https://mywindows.net/x");
+    assert!(checked(&own).is_ok());
+    let none = contoso("version = \"1.0\"").replace("\"3b1f7c9e-5a44-4f0e-8a52-7f1d6d2c9b10\"", "[]");
+    assert_eq!(problems(&none), ["18: issuer.contoso.audience: is empty: tokens for any API would be accepted"]);
+    assert_eq!(
+        problems(&contoso("leeway = \"6m\"\nmax_token_age = \"25h\"\nrequired_scopes = [\"a b\"]")),
+        [
+            "16: issuer.contoso.leeway: is out of bounds: 0ms to 5m",
+            "17: issuer.contoso.max_token_age: is out of bounds: 5m to 1440m",
+            "18: issuer.contoso.required_scopes[0]: has white space",
+        ]
+    );
+}
+
+#[test]
+fn another_provider_is_read_with_its_own_mapping() {
+    let text = with_okta(&format!(
+        "{OKTA}\nalgorithms = [\"ES256\"]\nlabel_claim = \"email\"\ngroups_claim = \"groups\"\napp_claim = \"cid\"\n\
+         required_claims = {{ org = \"contoso\", email_verified = true }}"
+    ));
+    let Loaded { config, warnings } = checked(&text).map_err(|problems| shown(&problems)).unwrap();
+    assert_eq!(shown(&warnings), [""; 0]);
+    let read = config.issuers.iter().find(|issuer| issuer.name.as_str() == "okta").unwrap();
+    let Dialect::Oidc(oidc) = &read.dialect else { panic!("{read:?}") };
+    assert_eq!(read.url(), "https://contoso.okta.example/oauth2/default");
+    assert_eq!((oidc.tenant.as_str(), oidc.algorithms.as_slice()), ("okta", [Algorithm::Es256].as_slice()));
+    assert_eq!((oidc.subject_claim.as_str(), oidc.token_id_claim.as_str()), ("uid", "jti"));
+    assert_eq!(oidc.kind, KindRule::Always(CallerKind::User));
+    assert_eq!(oidc.required_claims["email_verified"], "true");
+    let rule = &config.policy.rules()[1];
+    assert_eq!((rule.who.groups[0].as_str(), rule.who.object_ids[0].as_str()), ("analysts", "00u1"));
+}
+
+#[test]
+fn a_trailing_slash_of_an_issuer_is_kept() {
+    let text = with_okta(&OKTA.replace("/oauth2/default", "/"));
+    let issuers = checked(&text).unwrap().config.issuers;
+    let read = issuers.iter().find(|issuer| issuer.name.as_str() == "okta").unwrap();
+    assert_eq!(read.url(), "https://contoso.okta.example/");
+    assert_eq!(read.discovery_url(), "https://contoso.okta.example/.well-known/openid-configuration");
+}
+
+#[test]
+fn mistakes_in_another_providers_section() {
+    let reason = |from: &str, to: &str| {
+        assert!(OKTA.contains(from), "{from}");
+        let found = problems(&with_okta(&OKTA.replace(from, to)));
+        assert_eq!(found.len(), 1, "{found:?}");
+        found[0].split_once(": ").unwrap().1.to_owned()
+    };
+    for (from, to, expected) in [
+        ("\"uid\"", "\"email\"", "issuer.okta.subject_claim: guests choose their own e-mail address"),
+        ("\"uid\"", "\"preferred_username\"", "issuer.okta.subject_claim: Entra calls it mutable"),
+        ("\"user\"", "\"people\"", "issuer.okta.callers: must be \"user\" or \"app\""),
+        ("callers = \"user\"", "", "issuer.okta.callers: is required: \"user\" or \"app\"; or user_claim"),
+        (
+            "callers = \"user\"",
+            "callers = \"user\"\nuser_claim = \"uid\"",
+            "issuer.okta.user_claim: contradicts callers",
+        ),
+        ("https://contoso", "http://contoso", "issuer.okta.issuer: must be https://"),
+        ("https://contoso", "https://CONTOSO", "issuer.okta.issuer: is not written as URLs are"),
+        ("callers", "algorithms = [\"HS256\"]\ncallers", "issuer.okta.algorithms[0]: must be \"RS256\" or \"ES256\""),
+        ("callers", "authority = \"https://x\"\ncallers", "issuer.okta.authority: is not a known key"),
+        (
+            "https://contoso.okta.example/oauth2/default",
+            "https://accounts.google.com",
+            "issuer.okta.issuer: lets anybody make an account: required_claims must say whose are meant",
+        ),
+        (
+            "callers",
+            "tenant = \"6f9b1c52-0f0e-4c0a-9d5c-2d6f3a7b8c91\"\ncallers",
+            "issuer.okta: has the same tenant as issuer.contoso",
+        ),
+    ] {
+        let found = reason(from, to);
+        assert!(found.starts_with(expected), "{found}");
+    }
+    let google = OKTA.replace("https://contoso.okta.example/oauth2/default", "https://accounts.google.com");
+    assert!(checked(&with_okta(&format!("{google}\nrequired_claims = {{ hd = \"contoso.example\" }}"))).is_ok());
+}
