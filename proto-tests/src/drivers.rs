@@ -106,7 +106,8 @@ impl Program {
             Self::Java => {
                 let classes = format!("{}:/usr/share/java/postgresql.jar", made.join("java").display());
                 let mut java = Command::new("java");
-                java.args(["-XX:TieredStopAtLevel=1", "-cp", &classes, "Pgjdbc"]);
+                // Without performance data, which would leave a folder in /tmp.
+                java.args(["-XX:-UsePerfData", "-XX:TieredStopAtLevel=1", "-cp", &classes, "Pgjdbc"]);
                 java
             }
         }
