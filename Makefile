@@ -6,7 +6,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 PROXY := $(TARGET_DIR)/debug/pgpassport
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-check build test suites fresh clean
+.PHONY: help demo demo-check build test suites bench fresh clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ test: ## formatting, lints, docs, unit tests, the chain through real drivers, th
 suites: ## what is slow, in bare Debians: the Dockerfiles' build steps, and the demo as a user (needs root)
 	@bash .ci/prepare.sh
 	@bash .ci/suites.sh
+
+bench: ## what it costs beside PgBouncer and a bare TLS forwarder, release build, 15 minutes (BENCH=--quick: 3)
+	@bash benches/compare.sh $(BENCH)
 
 fresh: ## demo-check and test in a Debian that has never seen the project (needs root, 4 GB)
 	@bash .ci/fresh.sh

@@ -264,6 +264,15 @@ impl Cloud {
     pub fn patch_connect_settings(&self, patch: serde_json::Map<String, serde_json::Value>) {
         self.instance.patch(patch);
     }
+    /// The instance's certificate chain and key (PEM), for a PostgreSQL that listens itself in the instance's place.
+    pub fn server_identity(&self) -> (String, Secret<String>) {
+        let (chain, key) = self.instance.server_identity();
+        (chain, Secret::new(key))
+    }
+    /// From now on this person's login tokens all have one text, which such a PostgreSQL can have as their password.
+    pub fn steady_login_token(&self, person: &world::Person) -> Secret<String> {
+        Secret::new(self.google.steady_login_token(person.upn))
+    }
     /// Gives a member an IAM role on the project, or on one service account.
     pub fn grant(&self, role: &'static str, member: &str, account: Option<&'static str>) {
         self.google.grant(role, member, account);

@@ -65,6 +65,11 @@ impl Google {
         *super::lock(&self.own_account_key) = Some(public);
     }
 
+    /// The text that this subject's login tokens have from now on.
+    pub(super) fn steady_login_token(&self, subject: &str) -> String {
+        super::lock(&self.tokens).steady(subject)
+    }
+
     /// `http://metadata.google.internal`
     pub(super) fn metadata_service(self: &Arc<Self>, calls: Calls, faults: Faults) -> Service {
         let router = Router::new()

@@ -77,6 +77,12 @@ impl Instance {
         *super::write(&self.presented) = certificate;
     }
 
+    /// Chain and key (PEM) of what new connections are shown.
+    pub(super) fn server_identity(&self) -> (String, String) {
+        let identity = self.certificates.identity(*super::read(&self.presented));
+        (identity.chain_pem.clone(), identity.key_pem.clone())
+    }
+
     /// Lays members over `connectSettings`.
     pub(super) fn patch(&self, patch: Map<String, Value>) {
         *super::write(&self.patch) = patch;

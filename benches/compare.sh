@@ -1,0 +1,83 @@
+#!/usr/bin/env bash
+# pgpassport beside Debian's PgBouncer and a bare TLS forwarder: builds and fetches what that needs, then measures
+# (benches/compare). Options are those of `compare --help`: --quick tries everything in about three minutes.
+#
+#   BENCH_PROFILE=dev    debug builds, to try the tool itself; its figures mean nothing
+#
+# Leaves behind nothing but target/: PgBouncer and its libraries are unpacked there from Debian's packages, not
+# installed. Downloading them works for every user; missing package lists are fetched as root or through sudo.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+profile="${BENCH_PROFILE:-release}"
+target="${CARGO_TARGET_DIR:-$PWD/target}"
+unpacked="$target/bench/pgbouncer"
+
+main() {
+  bash .ci/prepare.sh
+  build
+  find_pgbouncer
+  exec "$target/debug/compare" --binaries "$binaries" --output "$target/bench" --profile "$described" \
+    --typed "benches/compare.sh $*" "$@"
+}
+
+# The proxy as it is shipped: no demo in it. The harness and the simulators in it are no part of what is measured; they
+# are built as `make test` builds everything (a test target decides about features), so that nothing is built twice.
+build() {
+  cargo build --locked --quiet --workspace --bins --test module_direction
+  if [[ $profile == dev ]]; then
+    binaries="$target/debug"
+    described='debug: no results'
+    return
+  fi
+  cargo build --locked --release --no-default-features -p pgpassport -p forwarder
+  binaries="$target/release"
+  described="release, without the demo, $(rustc --version)"
+}
+
+# Sets PGBOUNCER and PGBOUNCER_LIBRARIES: what the machine has, or Debian's package in target/.
+find_pgbouncer() {
+  local found
+  found=$(PATH="$PATH:/usr/sbin" type -P pgbouncer || true)
+  if [[ -n $found ]]; then
+    export PGBOUNCER="$found" PGBOUNCER_LIBRARIES=''
+    return
+  fi
+  [[ -x $unpacked/usr/sbin/pgbouncer ]] || unpack
+  export PGBOUNCER="$unpacked/usr/sbin/pgbouncer"
+  PGBOUNCER_LIBRARIES=$(find "$unpacked" -name 'lib*.so*' -printf '%h\n' | sort -u | paste -s -d :)
+  export PGBOUNCER_LIBRARIES
+}
+
+unpack() {
+  local folder="$unpacked.new" packages package
+  rm -rf "$folder"
+  mkdir -p "$folder/packages"
+  packages=$(needed) || { package_lists; packages=$(needed); }
+  echo "fetching: ${packages//$'\n'/ }"
+  # apt drops root's rights for the download when its own user may write here; either way is fine.
+  (cd "$folder/packages" && xargs apt-get download -q=2 <<<"$packages" 2>"$folder/apt.log") ||
+    { cat "$folder/apt.log" >&2; return 1; }
+  for package in "$folder"/packages/*.deb; do
+    dpkg-deb --extract "$package" "$folder"
+  done
+  rm -rf "$folder/packages" "$folder/apt.log"
+  mv "$folder" "$unpacked"
+}
+
+# PgBouncer and those libraries of its that the machine lacks.
+needed() {
+  local plan
+  plan=$(LC_ALL=C apt-get install --simulate --no-install-recommends pgbouncer 2>/dev/null) || return 1
+  awk '$1 == "Inst" && ($2 == "pgbouncer" || $2 ~ /^lib/) { print $2 }' <<<"$plan" | grep .
+}
+
+package_lists() {
+  if [[ $(id -u) -eq 0 ]]; then
+    apt-get update -q=2
+  else
+    sudo apt-get update -q=2
+  fi
+}
+
+main "$@"
