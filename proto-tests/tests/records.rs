@@ -65,6 +65,8 @@ async fn a_query_leaves_a_begin_and_an_end_that_name_the_caller() {
     assert_eq!(caller["tenant"], CONTOSO.id);
     assert_eq!(caller["app"], SIGN_IN_CLIENT);
     assert_eq!((caller["kind"].as_str(), caller["issuer"].as_str()), (Some("user"), Some("contoso")));
+    let token_id = caller["token_id"].as_str().expect("the token's id in Entra's sign-in logs");
+    assert_eq!(records.of("session_start").only()["caller"]["token_id"], token_id);
     let end = records.end_of(begin);
     assert_eq!((end["outcome"].as_str(), end["rows"].as_u64()), (Some("ok"), Some(3)));
     for counted in ["bytes_in", "bytes_out", "duration_us"] {

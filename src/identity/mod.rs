@@ -11,6 +11,8 @@
 //!
 //! The token itself is read once more by Google, which checks it again for itself.
 
+#[cfg(test)]
+mod checklist;
 mod claims;
 mod clouds;
 mod issuer;

@@ -1,6 +1,9 @@
 //! Whole tokens against a tenant on loopback: the checklist of what token checks get wrong.
 
-use super::testing::{AUDIENCE, CALLER, Entra, PERSON, Signer, TENANT, app, encode, now, verifier};
+use super::testing::{
+    AUDIENCE, CALLER, EcSigner, Entra, PERSON, Signer, TENANT, app, encode, now, okta, okta_person, verifier,
+    with_entra,
+};
 use super::*;
 use serde_json::json;
 
@@ -142,4 +145,104 @@ async fn errors_never_quote_the_token() {
         let shown = format!("{error} {error:?}");
         assert!(!shown.contains("SECRET") && !shown.contains(&token[..20]), "{shown}");
     }
+}
+
+/// Two tenants, each with its own key, both configured.
+async fn two_tenants() -> (Entra, Entra, Verifier) {
+    let (contoso, fabrikam) = (Entra::start().await, Entra::start().await);
+    let mut second = with_entra(fabrikam.config(), |entra| entra.tenant = TenantId::parse(OTHER).unwrap());
+    second.name = IssuerName::parse("fabrikam").unwrap();
+    let verifier = verifier(vec![contoso.config(), second]);
+    (contoso, fabrikam, verifier)
+}
+
+const OTHER: &str = "b1e7a3c4-52d6-4f8b-9a0e-7c6d5e4f3a2b";
+
+/// The second tenant's own person, with the ids of the first one's.
+fn of_fabrikam(fabrikam: &Entra) -> Value {
+    let mut claims = fabrikam.person();
+    claims["iss"] = json!(fabrikam.issuer_url().replace(TENANT, OTHER));
+    claims["tid"] = json!(OTHER);
+    claims
+}
+
+#[tokio::test]
+async fn each_of_several_tenants_speaks_for_itself_alone() {
+    let (contoso, fabrikam, verifier) = two_tenants().await;
+    let verify = async |token: String| verifier.verify(Secret::new(token), CALLER, now()).await;
+    assert_eq!(verify(contoso.signer.sign(&contoso.person())).await.unwrap().facts().issuer.as_str(), "contoso");
+    let own = of_fabrikam(&fabrikam);
+    assert_eq!(verify(fabrikam.signer.sign(&own)).await.unwrap().facts().issuer.as_str(), "fabrikam");
+    // One tenant's administrators can neither sign for the other nor claim to be it.
+    assert!(matches!(verify(fabrikam.signer.sign(&contoso.person())).await, Err(Error::Signature)));
+    for (claim, value) in [("tid", json!(TENANT)), ("iss", contoso.person()["iss"].clone())] {
+        let mut claims = own.clone();
+        claims[claim] = value;
+        let outcome = verify(fabrikam.signer.sign(&claims)).await;
+        assert!(matches!(outcome, Err(Error::Issuer | Error::Signature)), "{claim}: {outcome:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_same_ids_in_another_tenant_are_somebody_else() {
+    let (contoso, fabrikam, verifier) = two_tenants().await;
+    let verify = async |token: String| verifier.verify(Secret::new(token), CALLER, now()).await.unwrap();
+    let ours = verify(contoso.signer.sign(&contoso.person())).await;
+    let theirs = verify(fabrikam.signer.sign(&of_fabrikam(&fabrikam))).await;
+    let identity = |facts: &IdentityFacts| (facts.issuer.clone(), facts.tenant.clone(), facts.object_id.clone());
+    assert_eq!(ours.facts().object_id, theirs.facts().object_id);
+    assert_eq!(ours.facts().claims.get("sub"), theirs.facts().claims.get("sub"));
+    assert_ne!(identity(ours.facts()), identity(theirs.facts()));
+}
+
+#[tokio::test]
+async fn names_and_addresses_say_nothing_of_who_it_is() {
+    let entra = Entra::start().await;
+    let verifier = entra.verifier();
+    let mut claims = entra.person();
+    for name in ["email", "name", "preferred_username", "upn", "unique_name", "given_name"] {
+        claims[name] = json!("ceo@contoso.example");
+    }
+    let identity = verifier.verify(Secret::new(entra.signer.sign(&claims)), CALLER, now()).await.unwrap();
+    assert_eq!((identity.facts().object_id.as_str(), identity.facts().tenant.as_str()), (PERSON, TENANT));
+    let borrowed: Vec<&str> = identity
+        .facts()
+        .claims
+        .iter()
+        .filter(|(_, value)| value.contains('@'))
+        .map(|(name, _)| name.as_str())
+        .collect();
+    assert_eq!(borrowed, ["upn"], "the tenant gives user names out; whether they may name a database user is a rule's");
+}
+
+/// Ten thousand different callers, of whom each comes twice.
+#[tokio::test]
+async fn ten_thousand_callers_stay_within_the_bounds() {
+    let signer = EcSigner::generate("e");
+    let keys = json!({"keys": [signer.jwk()]}).to_string();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let issuer = url.clone();
+    let _server = crate::http::testing::Server::bind(listener, move |request: &crate::http::testing::Seen| {
+        let document = json!({"issuer": issuer, "jwks_uri": format!("{issuer}/keys")}).to_string();
+        (200, if request.target == "/keys" { keys.clone() } else { document })
+    });
+    let verifier = verifier(vec![okta(&url, &[Algorithm::Es256])]);
+    for caller in 0..10_000_u32 {
+        let mut claims = okta_person(&url);
+        claims["sub"] = json!(format!("00u{caller}"));
+        let token = signer.sign(&claims);
+        for _ in 0..2 {
+            let identity = verifier.verify(Secret::new(token.clone()), CALLER, now()).await.unwrap();
+            assert_eq!(identity.facts().object_id, format!("00u{caller}"));
+        }
+        claims["aud"] = json!("other");
+        if caller % 10 == 0 {
+            let from = IpAddr::V4(std::net::Ipv4Addr::from_bits(0x0A00_0000 + caller));
+            assert!(verifier.verify(Secret::new(signer.sign(&claims)), from, now()).await.is_err());
+        }
+    }
+    let [good, failed, addresses] = verifier.signatures.sizes();
+    assert_eq!((good, failed, addresses), (MAX_GOOD, 1000, 1000));
+    assert_eq!(verifier.signatures.checks(), 11_000, "each token once");
 }
