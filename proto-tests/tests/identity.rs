@@ -2,8 +2,8 @@
 //! may make the proxy do.
 
 use pgpassport::sim::world::{
-    ANALYST, CONSULTANT, DATABASE, GUEST, ORDERS_APP, PARTNER_API, PARTNER_PROVIDER, PROXY_API, PROXY_API_URI,
-    WORKLOAD_PROVIDER, WORKLOAD_PROVIDER_V1,
+    ANALYST, BYSTANDER, CONSULTANT, DATABASE, GUEST, ORDERS_APP, PARTNER_API, PARTNER_PROVIDER, PROXY_API,
+    PROXY_API_URI, WORKLOAD_PROVIDER, WORKLOAD_PROVIDER_V1,
 };
 use pgpassport::sim::{Endpoint, Fault, Hop, Signing, TokenSpec, Version};
 use proto_tests::chain::{Chain, Setup};
@@ -183,4 +183,61 @@ async fn different_bad_tokens_of_one_address_are_limited_before_a_signature_is_c
     refused(&chain, &forged(), expected("53300", "too many different tokens")).await;
     refused(&chain, &chain.person(), expected("53300", "too many different tokens")).await;
     assert_eq!(chain.query(&known, "select 1").await, "1", "a token that is known to be good goes on working");
+}
+
+/// The analyst with more groups than fit into a token.
+fn crowded(chain: &Chain) -> Login {
+    let spec = TokenSpec::person(&ANALYST).without("groups").claim("_claim_names", json!({"groups": "src1"}));
+    let elsewhere = json!({"src1": {"endpoint": format!("{}/attacker", chain.cloud.sts_url())}});
+    chain.login(ANALYST.upn, &spec.claim("_claim_sources", elsewhere))
+}
+
+async fn asking_graph() -> Chain {
+    let prepared = Setup::default()
+        .replace("[issuer.contoso]", "[issuer.contoso]\ngroups_overage = \"graph\"\ngraph = \"GRAPH\"")
+        .prepare()
+        .await;
+    let url = prepared.cloud.graph_url().to_owned();
+    prepared.replace("GRAPH", &url).start().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn groups_that_do_not_fit_into_the_token_are_unknown_and_never_none() {
+    let chain = Chain::start().await;
+    let record = refused(&chain, &crowded(&chain), expected("42501", "too many for the token")).await;
+    assert_eq!(record["caller"]["object_id"], ANALYST.object_id);
+    assert_eq!(chain.calls().count(Endpoint::Graph), 0, "nobody asks where the section does not say so");
+    assert_eq!(chain.calls().count(Endpoint::Sts), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn groups_that_do_not_fit_into_the_token_are_asked_of_graph_where_the_section_says_so() {
+    let chain = asking_graph().await;
+    let login = crowded(&chain);
+    for _ in 0..3 {
+        assert_eq!(chain.query(&login, "select session_user").await, ANALYST.upn);
+    }
+    assert_eq!(chain.query(&crowded(&chain), "select 1").await, "1", "a new token, the same person");
+    assert_eq!(chain.calls().count(Endpoint::Graph), 1, "once, and then it is known for a while");
+    // Somebody else, who is in none of the rules' groups.
+    let spec = TokenSpec::person(&BYSTANDER).without("groups").claim("hasgroups", true);
+    refused(&chain, &chain.login(BYSTANDER.upn, &spec), expected("42501", "no rule")).await;
+    assert_eq!(chain.calls().count(Endpoint::Graph), 2);
+    // Whose groups are in the token is not asked about.
+    assert_eq!(chain.query(&chain.person(), "select 1").await, "1");
+    assert_eq!(chain.calls().count(Endpoint::Graph), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_let_in_while_graph_does_not_say_the_groups() {
+    let chain = asking_graph().await;
+    chain.cloud.faults().set(Hop::Graph, Fault::Status(503));
+    refused(&chain, &crowded(&chain), expected("57P03", "Microsoft Graph")).await;
+    assert_eq!(chain.query(&chain.person(), "select 1").await, "1", "others are not touched");
+    let chain = asking_graph().await;
+    chain.cloud.revoke_graph();
+    let record = refused(&chain, &crowded(&chain), expected("57P03", "GroupMember.Read.All")).await;
+    assert_eq!(record["blame"], "proxy");
+    assert!(record["reason"].as_str().unwrap().contains("Authorization_RequestDenied"), "{record}");
+    assert_eq!(chain.calls().count(Endpoint::Sts), 0, "no token went to Google");
 }

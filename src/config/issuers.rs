@@ -3,7 +3,9 @@
 
 use super::reader::{Declared, Placed, Section, wrong_type};
 use super::{rules, values};
-use crate::identity::{self, Algorithm, Dialect, Entra, IssuerConfig, KindRule, LEEWAY, MAX_LEEWAY, Oidc, Version};
+use crate::identity::{
+    self, Algorithm, Dialect, Entra, IssuerConfig, KindRule, LEEWAY, MAX_LEEWAY, Oidc, Overage, Version,
+};
 use crate::names::{IssuerName, Tenant, TenantId};
 use crate::policy::refused_subject_claim;
 use std::collections::BTreeMap;
@@ -37,6 +39,8 @@ enum Kind {
 
 const KINDS: &[(&str, Kind)] = &[("entra", Kind::Entra), ("oidc", Kind::Oidc)];
 const VERSIONS: &[(&str, Version)] = &[("2.0", Version::V2), ("1.0", Version::V1)];
+/// Whether Microsoft Graph is asked.
+const OVERAGES: &[(&str, bool)] = &[("deny", false), ("graph", true)];
 const ALGORITHMS: &[(&str, Algorithm)] = &[("RS256", Algorithm::Rs256), ("ES256", Algorithm::Es256)];
 
 /// Every issuer. Two with one `iss` differ in their audience, or a token could not tell which is meant.
@@ -115,8 +119,32 @@ fn entra(section: &Section<'_>) -> Option<(Entra, Vec<String>)> {
     };
     let required_scopes = section.list("required_scopes", word);
     let required_roles = section.list("required_roles", word);
-    let (tenant, v1_authority) = (tenant?, v1_authority?);
-    Some((Entra { tenant, version, authority, v1_authority, required_scopes, required_roles }, audiences?))
+    let overage = overage(section, &authority);
+    let (tenant, v1_authority, overage) = (tenant?, v1_authority?, overage?);
+    Some((Entra { tenant, version, authority, v1_authority, required_scopes, required_roles, overage }, audiences?))
+}
+
+/// `groups_overage`, and what asking Graph needs.
+fn overage(section: &Section<'_>, authority: &str) -> Option<Overage> {
+    let ask = section.optional("groups_overage", values::one_of(OVERAGES)).unwrap_or(false);
+    let (graph, client_id) = (section.field("graph"), section.field("graph_client_id"));
+    if !ask {
+        for field in [graph, client_id].into_iter().flatten() {
+            field.problem("is for groups_overage = \"graph\"");
+        }
+        return Some(Overage::Deny);
+    }
+    let client_id = client_id.and_then(|field| field.read(values::guid));
+    let known = || identity::cloud(authority).and_then(|cloud| cloud.graph).map(str::to_owned);
+    let endpoint = match graph {
+        Some(field) => field.read(values::service_url),
+        None => known().or_else(|| {
+            let reason = "is required: Microsoft Graph's address is not known for this cloud";
+            section.report.absence(section.at, &section.path("graph"), reason);
+            None
+        }),
+    };
+    Some(Overage::Graph { endpoint: endpoint?, client_id })
 }
 
 /// A login host: one name of each cloud is in its tokens, the others are not.

@@ -8,6 +8,7 @@
 
 mod answer;
 mod google_identity;
+mod graph_identity;
 mod impersonate;
 mod managed_identity;
 mod sts;
@@ -16,6 +17,7 @@ mod token_cache;
 pub(crate) use answer::harmless;
 pub use answer::{MAX_DESCRIPTION_BYTES, MAX_TOKEN_BYTES};
 pub use google_identity::MAX_KEY_FILE_BYTES;
+pub use graph_identity::GraphIdentity;
 pub use impersonate::LIFETIME;
 pub use managed_identity::ManagedIdentity;
 pub use sts::MAX_TOKEN_SECONDS;

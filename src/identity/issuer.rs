@@ -53,6 +53,22 @@ pub struct Entra {
     pub required_scopes: Vec<String>,
     /// Software's tokens carry one of these in `roles`; empty asks nothing.
     pub required_roles: Vec<String>,
+    /// What to do where a caller's groups do not fit into the token.
+    pub overage: Overage,
+}
+
+/// Where the groups are of callers who are in too many.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Overage {
+    /// Nobody asks: rules that need groups do not hold.
+    Deny,
+    /// Microsoft Graph is asked, with a managed identity of the proxy's own.
+    Graph {
+        /// `https://graph.microsoft.com`; no trailing slash.
+        endpoint: String,
+        /// Client id of a user-assigned identity.
+        client_id: Option<String>,
+    },
 }
 
 /// Versions of Entra's access tokens.

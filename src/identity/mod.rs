@@ -15,6 +15,7 @@
 mod checklist;
 mod claims;
 mod clouds;
+mod directory;
 mod issuer;
 mod json;
 mod jwks;
@@ -26,7 +27,8 @@ mod testing;
 
 pub use claims::{MAX_CLAIM_BYTES, MAX_CLAIMS, MAX_LIST_ENTRIES, NO_SUBJECTS};
 pub use clouds::{Cloud, alias, cloud};
-pub use issuer::{CallerKind, Dialect, Entra, IssuerConfig, KindRule, LEEWAY, MAX_LEEWAY, Oidc, Version};
+pub use directory::{Directory, DirectoryError, DirectoryToken, MAX_MEMBERS, MEMBERSHIP_LIFE};
+pub use issuer::{CallerKind, Dialect, Entra, IssuerConfig, KindRule, LEEWAY, MAX_LEEWAY, Oidc, Overage, Version};
 pub use jwks::MAX_KEYS;
 pub use jws::{Algorithm, MAX_TOKEN_BYTES};
 pub use key_cache::{FAILURE_HOLD, KEEP_FOR, REFRESH_AFTER, REFRESH_INTERVAL};
@@ -40,7 +42,7 @@ use key_cache::{Found, KeyCache};
 use serde_json::Value;
 use signatures::{Seen, Signatures};
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -162,6 +164,9 @@ pub enum Error {
     /// Callers of this kind are not accepted from this issuer.
     #[error("callers of kind {} are not accepted", .0.as_str())]
     Kind(CallerKind),
+    /// The token's groups are in the directory, and that does not say them.
+    #[error("the caller's groups cannot be fetched")]
+    Groups(#[source] DirectoryError),
     /// Discovery or keys cannot be had, and none are cached.
     #[error("the keys of issuer {issuer} cannot be fetched")]
     Keys {
@@ -195,6 +200,7 @@ pub enum KeyFetchError {
 pub struct Verifier {
     issuers: Vec<Arc<KeyCache>>,
     signatures: Signatures,
+    directories: HashMap<IssuerName, Directory>,
 }
 
 /// Bounds of a verifier.
@@ -219,7 +225,26 @@ impl Verifier {
         Self {
             issuers: issuers.into_iter().map(keys).collect(),
             signatures: Signatures::new(settings.bad_tokens_per_address),
+            directories: HashMap::new(),
         }
+    }
+
+    /// Asks this directory for the groups of an issuer's callers whose tokens cannot hold them.
+    #[must_use]
+    pub fn with_directory(mut self, issuer: IssuerName, directory: Directory) -> Self {
+        self.directories.insert(issuer, directory);
+        self
+    }
+
+    /// The same identity with the groups that its token could not hold, where its issuer's section says to ask for them;
+    /// elsewhere they stay unknown, and rules that ask for groups do not hold. May be dropped at any time.
+    pub async fn resolve_groups(&self, mut identity: VerifiedIdentity) -> Result<VerifiedIdentity, Error> {
+        let facts = &mut identity.facts;
+        if let Some(directory) = self.directories.get(&facts.issuer).filter(|_| facts.overage) {
+            facts.groups = Some(directory.groups(facts).await.map_err(Error::Groups)?);
+            facts.overage = false;
+        }
+        Ok(identity)
     }
 
     /// Fetches every issuer's keys at once, so that the first caller does not wait. Says which could not be had.

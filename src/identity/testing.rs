@@ -1,7 +1,9 @@
 //! Tokens and keys made on the spot, for tests.
 
 use super::jws::{Algorithm, PublicKey};
-use super::{Dialect, Entra as EntraConfig, IssuerConfig, KindRule, LEEWAY, Oidc, Settings, Verifier, Version};
+use super::{
+    Dialect, Entra as EntraConfig, IssuerConfig, KindRule, LEEWAY, Oidc, Overage, Settings, Verifier, Version,
+};
 use crate::http::testing::{Seen, Server, client};
 use crate::names::{IssuerName, Tenant, TenantId};
 use crate::time::Timestamp;
@@ -123,6 +125,7 @@ pub(super) fn contoso(authority: &str) -> IssuerConfig {
             v1_authority: "https://sts.windows.net".to_owned(),
             required_scopes: Vec::new(),
             required_roles: Vec::new(),
+            overage: Overage::Deny,
         }),
     }
 }

@@ -138,6 +138,8 @@ pub enum Denied {
         caller: String,
         /// The database asked for.
         database: DatabaseAlias,
+        /// Whether the caller's groups are unknown because they are too many for the token.
+        overage: bool,
     },
     /// A workforce rule matched a guest, and does not name them by object id.
     #[error("guests of the tenant cannot log in as themselves")]
@@ -174,7 +176,11 @@ impl Policy {
         let caller = identity.facts();
         let target = self.target(database).ok_or_else(|| Denied::UnknownDatabase(database.to_owned()))?;
         let Some(rule) = self.rules.iter().find(|rule| rule.matches(caller, &target.alias)) else {
-            return Err(Denied::NoRule { caller: caller.label.clone(), database: target.alias.clone() });
+            return Err(Denied::NoRule {
+                caller: caller.label.clone(),
+                database: target.alias.clone(),
+                overage: caller.overage && self.asks_groups(identity, database),
+            });
         };
         let named = rule.who.object_ids.contains(&caller.object_id);
         if caller.guest && !named && matches!(rule.how, How::Workforce { .. }) {
@@ -188,6 +194,21 @@ impl Policy {
             role: user,
             expires_at: caller.expires_at,
         })
+    }
+
+    /// Whether some rule for this caller's issuer and this database asks for groups.
+    pub fn asks_groups(&self, identity: &VerifiedIdentity, database: &str) -> bool {
+        let issuer = &identity.facts().issuer;
+        self.target(database).is_some_and(|target| {
+            let asks = |rule: &&Rule| rule.issuer == *issuer && rule.databases.contains(&target.alias);
+            self.rules.iter().filter(asks).any(|rule| !rule.who.groups.is_empty())
+        })
+    }
+
+    /// Every group that rules for an issuer name.
+    pub fn groups_of(&self, issuer: &IssuerName) -> impl Iterator<Item = &String> {
+        let of_issuer = self.rules.iter().filter(move |rule| rule.issuer == *issuer);
+        of_issuer.flat_map(|rule| &rule.who.groups)
     }
 
     /// The databases, by name.

@@ -7,11 +7,12 @@
 use crate::admin::{self, AdminState, Readiness};
 use crate::audit::Auditor;
 use crate::cloudsql::{self, Connector};
-use crate::config::Config;
-use crate::federation::{self, Exchanger, Google, OwnIdentity};
+use crate::config::{Config, Deadlines, Limits};
+use crate::federation::{self, Exchanger, Google, GraphIdentity, OwnIdentity};
 use crate::frontend::{self, Gate, Incoming};
-use crate::identity::{self, Verifier};
+use crate::identity::{self, Directory, IssuerConfig, Overage, Verifier};
 use crate::names::SessionId;
+use crate::policy::Policy;
 use crate::relay::Wish;
 use crate::session::{self, Callers, CancelKeys, Services};
 use crate::telemetry::Metrics;
@@ -140,13 +141,10 @@ fn services(config: Config, metrics: Arc<Metrics>, clock: Clock) -> Result<Servi
         cloudsql::Deadlines { admin_api: deadlines.admin_api, dial: deadlines.dial, handshake: deadlines.handshake };
     let connector = Connector::new(instances, google, Arc::new(own), http.clone(), clock.clone(), hops)
         .map_err(Error::Connector)?;
+    let verifier = verifier(issuers, &policy, (&limits, &deadlines), &http, &clock)?;
     Ok(Services {
         tls,
-        verifier: Verifier::new(
-            issuers,
-            http.clone(),
-            identity::Settings { keys: deadlines.keys, bad_tokens_per_address: limits.bad_tokens_per_address },
-        ),
+        verifier,
         policy,
         exchanger: Exchanger::new(google_calls),
         connector,
@@ -157,6 +155,29 @@ fn services(config: Config, metrics: Arc<Metrics>, clock: Clock) -> Result<Servi
         clock,
         deadlines,
     })
+}
+
+/// Checks tokens, and asks directories for the groups that do not fit into them.
+fn verifier(
+    issuers: Vec<IssuerConfig>,
+    policy: &Policy,
+    (limits, deadlines): (&Limits, &Deadlines),
+    http: &crate::http::Client,
+    clock: &Clock,
+) -> Result<Verifier, Error> {
+    let mut directories = Vec::new();
+    for issuer in &issuers {
+        let Some(Overage::Graph { endpoint, client_id }) = issuer.entra().map(|entra| &entra.overage) else { continue };
+        let own = deadlines.own_identity;
+        let token = GraphIdentity::new(http.clone(), clock.clone(), own, endpoint, client_id.clone())
+            .map_err(Error::OwnIdentity)?;
+        let asked = policy.groups_of(&issuer.name).cloned().collect();
+        let directory = Directory::new(endpoint, Arc::new(token), http.clone(), deadlines.keys, asked);
+        directories.push((issuer.name.clone(), directory));
+    }
+    let bounds = identity::Settings { keys: deadlines.keys, bad_tokens_per_address: limits.bad_tokens_per_address };
+    let verifier = Verifier::new(issuers, http.clone(), bounds);
+    Ok(directories.into_iter().fold(verifier, |verifier, (name, directory)| verifier.with_directory(name, directory)))
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {

@@ -175,6 +175,8 @@ impl Connection<'_> {
         self.hop(Hop::Verify, started);
         let identity = identity?;
         self.caller = Some(caller(&identity));
+        let asks = policy.asks_groups(&identity, login.database());
+        let identity = if asks { verifier.resolve_groups(identity).await? } else { identity };
         let grant = policy.authorize(&identity, login.database())?;
         check_user(login.user(), &identity, &grant)?;
         let facts = identity.facts();

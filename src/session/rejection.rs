@@ -7,7 +7,7 @@ use crate::backend;
 use crate::cloudsql;
 use crate::federation::{self, Hop};
 use crate::frontend::{self, Full};
-use crate::identity;
+use crate::identity::{self, DirectoryError};
 use crate::names::SessionId;
 use crate::policy::Denied;
 use crate::relay::{Ending, Refusal};
@@ -199,6 +199,18 @@ fn identity(error: &identity::Error) -> Rejection {
             INVALID_AUTHORIZATION,
             "Sign in as the kind of caller that the issuer's section of the config accepts, or ask the operator.",
         ),
+        E::Groups(DirectoryError::Refused { .. }) => Rejection::new(
+            Blame::Proxy,
+            CANNOT_CONNECT_NOW,
+            "your groups are too many for the token, and Microsoft Graph does not tell them to the proxy",
+            "Ask the operator to give the proxy's identity User.ReadBasic.All and GroupMember.Read.All on Microsoft Graph.",
+        ),
+        E::Groups(_) => Rejection::new(
+            Blame::Entra,
+            CANNOT_CONNECT_NOW,
+            "your groups are too many for the token, and Microsoft Graph cannot be asked for them now",
+            LATER,
+        ),
         E::Keys { .. } => Rejection::new(
             Blame::Entra,
             CANNOT_CONNECT_NOW,
@@ -215,6 +227,11 @@ fn denied_by_policy(denied: &Denied) -> Rejection {
         Denied::UnknownDatabase(_) => client(
             INVALID_CATALOG,
             "Check dbname: it is a name of the proxy's config; ask its operator which ones there are.",
+        ),
+        Denied::NoRule { overage: true, .. } => client(
+            INSUFFICIENT_PRIVILEGE,
+            "Your groups are too many for the token, so that rules for groups cannot hold. Ask the operator for an app \
+             role, for the assigned groups only, or for groups_overage = \"graph\" in the issuer's section.",
         ),
         Denied::NoRule { .. } => client(
             INSUFFICIENT_PRIVILEGE,

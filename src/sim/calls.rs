@@ -11,6 +11,8 @@ pub enum Endpoint {
     EntraDiscovery,
     /// Entra's key sets, any version.
     EntraKeys,
+    /// Microsoft Graph.
+    Graph,
     /// The partner's key set.
     PartnerKeys,
     /// Entra's device code endpoint.
@@ -53,6 +55,7 @@ impl Endpoint {
         match self {
             Self::EntraDiscovery | Self::EntraKeys => Some(Hop::EntraKeys),
             Self::PartnerKeys => Some(Hop::PartnerKeys),
+            Self::Graph => Some(Hop::Graph),
             Self::OwnIdentity | Self::ServiceAccountToken | Self::Metadata => Some(Hop::OwnIdentity),
             Self::Sts => Some(Hop::Sts),
             Self::GenerateAccessToken => Some(Hop::IamCredentials),

@@ -13,6 +13,8 @@ use tokio::sync::watch;
 pub enum Hop {
     /// Entra's discovery documents and key sets (its token endpoints stay up).
     EntraKeys,
+    /// Microsoft Graph.
+    Graph,
     /// The partner's discovery document and key set.
     PartnerKeys,
     /// Google STS.

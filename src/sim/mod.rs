@@ -142,6 +142,7 @@ pub struct Cloud {
 #[derive(Debug)]
 struct Urls {
     entra: String,
+    graph: String,
     sts: String,
     iam_credentials: String,
     sql_admin: String,
@@ -163,6 +164,10 @@ impl Cloud {
     /// Entra's login host, `https://127.0.0.1:PORT`.
     pub fn entra_authority(&self) -> &str {
         &self.urls.entra
+    }
+    /// Microsoft Graph, `https://127.0.0.1:PORT`.
+    pub fn graph_url(&self) -> &str {
+        &self.urls.graph
     }
     /// The `iss` of the partner's `OpenID` provider, `https://127.0.0.1:PORT`.
     pub fn partner_issuer(&self) -> &str {
@@ -293,6 +298,10 @@ impl Cloud {
             "token_uri": format!("{}/token", self.urls.sts),
         });
         self.state.write_new("service-account.json", content.to_string().as_bytes())
+    }
+    /// Takes the proxy's identity its permissions on Microsoft Graph.
+    pub fn revoke_graph(&self) {
+        self.entra.revoke_graph();
     }
     /// Replaces the instance's client CA: certificates issued so far are refused from now on.
     pub fn rotate_client_ca(&self) -> Result<(), Error> {

@@ -21,6 +21,7 @@ const VALID_SECONDS: i64 = 30 * 86_400;
 /// The services' listeners, bound before anything is told where they are.
 struct Gates {
     entra: Gate,
+    graph: Gate,
     oidc: Gate,
     sts: Gate,
     iam_credentials: Gate,
@@ -39,8 +40,10 @@ pub(super) async fn cloud(options: CloudOptions) -> Result<Cloud, Error> {
     let name = world::instance().map_err(|error| Error::Certificate(error.to_string()))?;
     let instance = Instance::new(name, gates.instance.address(), options.server_certificate, clock.now())?;
     let instance = Arc::new(instance);
-    let (entra, postgres) =
-        tokio::join!(start_entra(urls.entra.clone(), clock.clone()), Postgres::start(options.postgres));
+    let (entra, postgres) = tokio::join!(
+        start_entra(urls.entra.clone(), urls.graph.clone(), clock.clone()),
+        Postgres::start(options.postgres)
+    );
     let (entra, postgres) = (entra?, postgres?);
     let oidc = Arc::new(Oidc::new(format!("https://{}", gates.oidc.address()), clock.clone())?);
     let issuers = Issuers { entra: Arc::clone(&entra), oidc: Arc::clone(&oidc) };
@@ -60,6 +63,7 @@ pub(super) async fn cloud(options: CloudOptions) -> Result<Cloud, Error> {
     let mut servers = JoinSet::new();
     let services = [
         (gates.entra, Some(tls.clone()), entra::login_service(Arc::clone(&entra), calls.clone(), faults.clone())),
+        (gates.graph, Some(tls.clone()), entra::graph_service(Arc::clone(&entra), calls.clone(), faults.clone())),
         (gates.oidc, Some(tls.clone()), oidc::service(&oidc, calls.clone(), faults.clone())),
         (gates.identity, None, entra::identity_service(Arc::clone(&entra), calls.clone(), faults.clone())),
         (gates.sts, Some(tls.clone()), google.sts_service(calls.clone(), faults.clone())),
@@ -85,6 +89,7 @@ impl Gates {
         let (instance, direct) = instance::bind(faults)?;
         Ok(Self {
             entra: https::bind(Hop::EntraKeys, faults)?,
+            graph: https::bind(Hop::Graph, faults)?,
             oidc: https::bind(Hop::PartnerKeys, faults)?,
             sts: https::bind(Hop::Sts, faults)?,
             iam_credentials: https::bind(Hop::IamCredentials, faults)?,
@@ -99,6 +104,7 @@ impl Gates {
         let https = |gate: &Gate| format!("https://{}", gate.address());
         Urls {
             entra: https(&self.entra),
+            graph: https(&self.graph),
             sts: https(&self.sts),
             iam_credentials: https(&self.iam_credentials),
             sql_admin: https(&self.sql_admin),
@@ -107,8 +113,8 @@ impl Gates {
     }
 }
 
-async fn start_entra(base: String, clock: Clock) -> Result<Arc<Entra>, Error> {
-    let made = tokio::task::spawn_blocking(move || Entra::new(base, clock)).await;
+async fn start_entra(base: String, graph: String, clock: Clock) -> Result<Arc<Entra>, Error> {
+    let made = tokio::task::spawn_blocking(move || Entra::new(base, graph, clock)).await;
     made.map_err(|error| Error::Certificate(error.to_string()))?.map(Arc::new)
 }
 

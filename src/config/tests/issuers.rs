@@ -2,7 +2,7 @@
 
 use super::{MINIMAL, checked, edited, problems, shown};
 use crate::config::Loaded;
-use crate::identity::{Algorithm, CallerKind, Dialect, IssuerConfig, KindRule, Version};
+use crate::identity::{Algorithm, CallerKind, Dialect, IssuerConfig, KindRule, Overage, Version};
 use std::time::Duration;
 
 /// `MINIMAL` with more lines in the issuer's section.
@@ -170,4 +170,29 @@ fn mistakes_in_another_providers_section() {
     }
     let google = OKTA.replace("https://contoso.okta.example/oauth2/default", "https://accounts.google.com");
     assert!(checked(&with_okta(&format!("{google}\nrequired_claims = {{ hd = \"contoso.example\" }}"))).is_ok());
+}
+
+#[test]
+fn graph_is_asked_only_where_the_section_says_so() {
+    let overage = |lines: &str| issuer(&contoso(lines)).entra().unwrap().overage.clone();
+    let graph = |endpoint: &str, client_id: Option<&str>| Overage::Graph {
+        endpoint: endpoint.to_owned(),
+        client_id: client_id.map(str::to_owned),
+    };
+    assert_eq!(overage(""), Overage::Deny);
+    assert_eq!(overage("groups_overage = \"deny\""), Overage::Deny);
+    assert_eq!(overage("groups_overage = \"graph\""), graph("https://graph.microsoft.com", None));
+    let us = "authority = \"https://login.microsoftonline.us\"\ngroups_overage = \"graph\"";
+    assert_eq!(overage(us), graph("https://graph.microsoft.us", None));
+    let id = "d9c8b7a6-9584-4736-a251-40f3e2d1c00b";
+    let own = format!("groups_overage = \"graph\"\ngraph = \"http://127.0.0.1:9/\"\ngraph_client_id = \"{id}\"");
+    assert_eq!(overage(&own), graph("http://127.0.0.1:9", Some(id)));
+    assert_eq!(
+        problems(&contoso("authority = \"https://login.sovcloud-identity.fr\"\ngroups_overage = \"graph\"")),
+        ["15: issuer.contoso.graph: is required: Microsoft Graph's address is not known for this cloud"]
+    );
+    assert_eq!(
+        problems(&contoso("graph = \"https://graph.microsoft.com\"")),
+        ["16: issuer.contoso.graph: is for groups_overage = \"graph\""]
+    );
 }

@@ -5,6 +5,7 @@
 //! asked, but for the proxy's API, which asks for 2.0 and is then named by its client id.
 
 use super::Entra;
+use super::graph::PERMISSIONS;
 use crate::sim::lock;
 use crate::sim::token_spec::{TokenSpec, Version};
 use crate::sim::world::{CONTOSO, ManagedIdentity, ORDERS_JOB, OWN_IDENTITY, OWN_RESOURCE, PROXY_API, PROXY_API_URI};
@@ -14,6 +15,7 @@ use axum::http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// The version of the endpoint's contract.
 const API_VERSION: &str = "2019-08-01";
@@ -53,7 +55,7 @@ pub(super) async fn token(
     let Some(identity) = assigned(field("client_id"), field("principal_id")) else {
         return refused(StatusCode::BAD_REQUEST, "No User Assigned or Delegated Managed Identity found.".to_owned());
     };
-    if ![OWN_RESOURCE, PROXY_API_URI, PROXY_API].contains(&resource.trim_end_matches('/')) {
+    if ![OWN_RESOURCE, PROXY_API_URI, PROXY_API, &entra.graph].contains(&resource.trim_end_matches('/')) {
         let message = format!(
             "AADSTS500011: The resource principal named {resource} was not found in the tenant named {}.",
             CONTOSO.domain
@@ -77,6 +79,13 @@ fn assigned(client_id: Option<&str>, object_id: Option<&str>) -> Option<ManagedI
 }
 
 impl Entra {
+    /// A token that Graph alone can check, with the permissions that the identity was granted.
+    fn for_graph(&self, spec: TokenSpec) -> TokenSpec {
+        let spec = spec.header("nonce", "q8Xv1nJ7aZ0");
+        let granted = self.graph_granted.load(Ordering::Relaxed);
+        if granted { spec.claim("roles", PERMISSIONS.to_vec()) } else { spec }
+    }
+
     fn identity_token(&self, identity: &ManagedIdentity, resource: &str) -> Result<Value, crate::sim::Error> {
         let now = self.clock.now().as_second();
         let mut tokens = lock(&self.identity_tokens);
@@ -86,6 +95,7 @@ impl Entra {
             let spec = TokenSpec::managed_identity(identity).lifetime(LIFETIME);
             let own_api = [PROXY_API_URI, PROXY_API].contains(&resource.trim_end_matches('/'));
             let spec = if own_api { spec } else { spec.audience(resource).version(Version::V1) };
+            let spec = if resource == self.graph { self.for_graph(spec) } else { spec };
             let token = self.mint(&spec)?.expose().clone();
             tokens.insert(key.clone(), Cached { token, not_before: now, expires_on: now + LIFETIME });
         }

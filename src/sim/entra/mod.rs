@@ -9,11 +9,13 @@ mod client_credentials;
 mod device;
 mod discovery;
 mod errors;
+mod graph;
 mod keys;
 mod managed_identity;
 mod people;
 mod tokens;
 
+pub(super) use graph::graph_service;
 pub(super) use keys::{Members, read, signed_by};
 
 use super::Error;
@@ -26,6 +28,7 @@ use axum::Router;
 use axum::routing::{get, post};
 use keys::SigningKey;
 use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 /// Entra's state, shared by its endpoints and by Google's STS, which trusts its keys.
@@ -33,6 +36,10 @@ use std::sync::{Arc, Mutex, OnceLock, RwLock};
 pub(super) struct Entra {
     /// `https://127.0.0.1:PORT`
     base: String,
+    /// Microsoft Graph, `https://127.0.0.1:PORT`.
+    graph: String,
+    /// Whether the proxy's identity has its permissions on Graph.
+    graph_granted: AtomicBool,
     clock: Clock,
     keys: RwLock<HashMap<&'static str, TenantKeys>>,
     /// Signs what nobody shall accept; made when first asked for.
@@ -52,9 +59,11 @@ struct TenantKeys(Vec<Arc<SigningKey>>);
 
 impl Entra {
     /// Makes keys and waits for requests. Blocks for about a second: call it off the runtime.
-    pub(super) fn new(base: String, clock: Clock) -> Result<Self, Error> {
+    pub(super) fn new(base: String, graph: String, clock: Clock) -> Result<Self, Error> {
         let entra = Self {
             base,
+            graph,
+            graph_granted: AtomicBool::new(true),
             clock,
             keys: RwLock::default(),
             rogue: OnceLock::new(),

@@ -179,7 +179,7 @@ fn header(spec: &TokenSpec, published: &Arc<SigningKey>, rogue: &str) -> Members
     header
 }
 
-fn hashed_nonce(header: &Members) -> Members {
+pub(super) fn hashed_nonce(header: &Members) -> Members {
     let mut covered = header.clone();
     if let Some(nonce) = header.get("nonce").and_then(Value::as_str) {
         let hash = URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, nonce.as_bytes()));
