@@ -119,6 +119,9 @@ pub struct SessionStart<'a> {
     pub client: SocketAddr,
     /// Whether statements carry the caller's tag.
     pub tag: bool,
+    /// Whether it is a replication session.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub replication: bool,
     /// When the token ends.
     pub token_expires: Timestamp,
 }

@@ -94,7 +94,9 @@ fn explained(rule: &Rule) -> String {
         }
         How::ServiceAccount { account, .. } => account.to_string(),
     };
-    format!("{} of {} may use {} as {how}", conditions.join(" and "), rule.issuer, databases.join(", "))
+    let replication = if rule.replication { ", replication too" } else { "" };
+    let (who, databases) = (conditions.join(" and "), databases.join(", "));
+    format!("{who} of {} may use {databases} as {how}{replication}", rule.issuer)
 }
 
 fn as_json(result: &Result<Loaded, Vec<Problem>>) -> Value {
@@ -143,7 +145,10 @@ mod tests {
 
     #[test]
     fn a_good_file_is_explained() {
-        let (_folder, path) = example(|text| text.replace("# tag = false ", "tag = false #"));
+        let replication = "replication = true\nissuer = \"contoso\"";
+        let (_folder, path) = example(|text| {
+            text.replace("# tag = false ", "tag = false #").replacen("issuer = \"contoso\"", replication, 1)
+        });
         let (outcome, out, err) = output(path, false);
         assert_eq!(outcome, Outcome::Done);
         for line in [
@@ -151,7 +156,7 @@ mod tests {
             "admin      127.0.0.1:9090",
             "database   orders: orders on demo-project:europe-west1:orders, without tags",
             "rule       orders-people: user and group 0c7a5f0e-4b5d-4f5e-9a3b-6f1f2d3e4a5b of contoso may use orders \
-             as themselves, by upn",
+             as themselves, by upn, replication too",
             "rule       orders-app: app and app 8d1e2f3a-4b5c-4d6e-8f70-8192a3b4c5d6 of contoso may use orders as \
              orders-app@demo-project.iam.gserviceaccount.com",
         ] {

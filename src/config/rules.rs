@@ -60,9 +60,10 @@ fn rule(
         listed.iter().filter_map(|entry| databases.resolve(entry, "database", DatabaseAlias::parse)).collect();
     let who = who(&section, issuer.as_ref().is_some_and(|name| is_entra(name, issuers)));
     let how = section.required_section("grant").and_then(how);
+    let replication = section.optional("replication", values::boolean).unwrap_or(false);
     let (key, at) = (section.key.clone(), section.at);
     section.finish();
-    Some(Placed { key, at, value: Rule { name: name?, issuer: issuer?, databases, who: who?, how: how? } })
+    Some(Placed { key, at, value: Rule { name: name?, issuer: issuer?, databases, who: who?, how: how?, replication } })
 }
 
 /// An issuer that could not be read was reported; its rules may say anything.

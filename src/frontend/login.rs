@@ -3,7 +3,7 @@
 use super::ClientStream;
 use super::negotiate::tell;
 use crate::secret::Secret;
-use crate::wire::{ErrorFields, Parameters, append, cancel_secret_bytes};
+use crate::wire::{ErrorFields, Parameters, Purpose, append, cancel_secret_bytes};
 use std::io;
 use std::net::SocketAddr;
 use tokio::io::AsyncWriteExt;
@@ -17,6 +17,7 @@ pub struct Login {
     pub(super) database: String,
     pub(super) parameters: Parameters,
     pub(super) minor: u16,
+    pub(super) purpose: Purpose,
     pub(super) token: Secret<String>,
 }
 
@@ -52,6 +53,11 @@ impl Login {
     pub fn application_name(&self) -> Option<String> {
         let value = self.parameters.iter().rev().find(|(name, _)| name == b"application_name");
         value.map(|(_, value)| String::from_utf8_lossy(value).into_owned())
+    }
+
+    /// What the session is for, as claimed.
+    pub fn purpose(&self) -> Purpose {
+        self.purpose
     }
 
     /// Bytes of the secret that `accept` takes: what the negotiated protocol version has.

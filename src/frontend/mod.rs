@@ -50,9 +50,6 @@ pub enum Error {
     /// `user` is missing.
     #[error("no user name in the start-up packet")]
     NoUser,
-    /// It wants replication.
-    #[error("the client asked for a replication session")]
-    Replication,
     /// A limit at the door is reached; said before a token is asked for.
     #[error(transparent)]
     Full(Full),

@@ -5,7 +5,7 @@ use super::{ClientStream, Error, Incoming, Login, MAX_TOKEN, Permit};
 use crate::names::{DatabaseAlias, MAX_IDENTIFIER_BYTES, NameError, RoleName};
 use crate::secret::Secret;
 use crate::wire::{
-    ErrorFields, HEADER_BYTES, Header, Initial, MAX_STARTUP_PACKET, NEWEST_MINOR, PROTOCOL_3_0, Parameters,
+    ErrorFields, HEADER_BYTES, Header, Initial, MAX_STARTUP_PACKET, NEWEST_MINOR, PROTOCOL_3_0, Parameters, Purpose,
     StartupPacket, negotiated_minor,
 };
 use pgwire::messages::Message;
@@ -124,9 +124,9 @@ async fn steps(
     ask_for_token(stream, &startup).await?;
     let token = token(stream).await?;
     let stream = refused.take().ok_or(Error::Malformed("no stream"))?;
-    let Claims { user, database, parameters } = claims;
+    let Claims { user, database, purpose, parameters } = claims;
     let minor = negotiated_minor(startup.minor);
-    let login = Login { stream, address: incoming.address, user, database, parameters, minor, token };
+    let login = Login { stream, address: incoming.address, user, database, parameters, minor, purpose, token };
     Ok(Negotiated::Login(Box::new(login), permit))
 }
 
@@ -193,6 +193,7 @@ fn wrong_version(version: u32) -> Error {
 struct Claims {
     user: String,
     database: String,
+    purpose: Purpose,
     parameters: Parameters,
 }
 
@@ -217,18 +218,22 @@ impl Claims {
             None => user.clone(),
         };
         DatabaseAlias::parse(&database).map_err(refuse("database"))?;
-        if startup.get("replication").is_some_and(|value| !certainly_false(value)) {
-            return Err(Error::Replication);
-        }
-        Ok(Self { user, database, parameters: passed_on(startup)? })
+        let purpose = match startup.get("replication") {
+            Some(value) if !certainly_false(value) => Purpose::Replication,
+            _ => Purpose::Statements,
+        };
+        Ok(Self { user, database, purpose, parameters: passed_on(startup)? })
     }
 }
 
-/// Everything else of the packet goes to the server as it came, but for protocol options and what is ours.
+/// Everything else of the packet goes to the server as it came, but for protocol options and what is ours. A
+/// `replication` that is certainly false goes without.
 fn passed_on(startup: &StartupPacket) -> Result<Parameters, Error> {
     let mut parameters = Vec::new();
     for (name, value) in &startup.parameters {
-        if matches!(name.as_slice(), b"user" | b"database" | b"replication") || name.starts_with(b"_pq_.") {
+        let replication = name == b"replication";
+        let ours = matches!(name.as_slice(), b"user" | b"database") || (replication && certainly_false(value));
+        if ours || name.starts_with(b"_pq_.") {
             continue;
         }
         let plain = name.iter().all(u8::is_ascii_graphic) && name.len() <= MAX_IDENTIFIER_BYTES;

@@ -4,6 +4,7 @@ use super::*;
 use crate::identity::IdentityFacts;
 use crate::names::TenantId;
 use crate::secret::Secret;
+use crate::wire::Purpose;
 use std::fmt::Write as _;
 
 const WORKFORCE: &str = "//iam.googleapis.com/locations/global/workforcePools/contoso/providers/entra";
@@ -75,6 +76,7 @@ fn rule(name: &str, databases: &[&str], who: Who, how: How) -> Rule {
         databases: databases.iter().map(|d| DatabaseAlias::parse(d).unwrap()).collect(),
         who,
         how,
+        replication: name == "admins",
     }
 }
 
@@ -108,16 +110,27 @@ fn policy() -> Policy {
 }
 
 fn decision(policy: &Policy, caller: &VerifiedIdentity, database: &str) -> String {
-    match policy.authorize(caller, database) {
+    match policy.authorize(caller, database, Purpose::Statements) {
         Ok(grant) => {
             assert_eq!(grant.expires_at(), caller.facts().expires_at, "a grant ends with its token");
             assert_eq!(grant.target().alias.as_str(), database);
-            format!("{} as {}", grant.rule(), grant.role())
+            let replication = match policy.authorize(caller, database, Purpose::Replication) {
+                Ok(same) => {
+                    assert_eq!((same.rule(), same.role()), (grant.rule(), grant.role()));
+                    ", replication too"
+                }
+                Err(denied) => {
+                    assert_eq!(denied, Denied::Replication { rule: grant.rule().clone() });
+                    ""
+                }
+            };
+            format!("{} as {}{replication}", grant.rule(), grant.role())
         }
         Err(Denied::NoRule { .. }) => "no rule".to_owned(),
         Err(Denied::Guest) => "guest".to_owned(),
         Err(Denied::UnknownDatabase(_)) => "unknown database".to_owned(),
         Err(Denied::Subject { claim, reason }) => format!("{claim} {reason}"),
+        Err(Denied::Replication { .. }) => unreachable!("statements were asked for"),
     }
 }
 
@@ -156,8 +169,8 @@ fn the_policy_matrix() {
 
 const MATRIX: &str = "\
 admin, an analyst too
-    orders   admins as dba@demo-project.iam
-    billing  admins as dba@demo-project.iam
+    orders   admins as dba@demo-project.iam, replication too
+    billing  admins as dba@demo-project.iam, replication too
     hr       no rule
     Orders   unknown database
 analyst
@@ -207,12 +220,12 @@ fn the_database_is_asked_for_before_any_rule() {
     let nobody = proven(person("nobody", None));
     for unknown in ["", "orders ", "ORDERS", "real_orders", "orders\0", &"o".repeat(64)] {
         assert_eq!(
-            policy().authorize(&nobody, unknown).unwrap_err(),
+            policy().authorize(&nobody, unknown, Purpose::Statements).unwrap_err(),
             Denied::UnknownDatabase(unknown.to_owned()),
             "only [database.NAME] is a database"
         );
     }
-    assert!(matches!(policy().authorize(&nobody, "hr"), Err(Denied::NoRule { .. })));
+    assert!(matches!(policy().authorize(&nobody, "hr", Purpose::Replication), Err(Denied::NoRule { .. })));
 }
 
 #[test]
@@ -273,7 +286,9 @@ fn a_subject_that_is_no_database_user_is_denied_and_no_later_rule_is_asked() {
         ];
         let mut facts = person("analyst", None);
         facts.claims = value.into_iter().map(|value| (claim.to_owned(), value)).collect();
-        let denied = Policy::new(vec![target("orders")], rules).authorize(&proven(facts), "orders").unwrap_err();
+        let denied = Policy::new(vec![target("orders")], rules)
+            .authorize(&proven(facts), "orders", Purpose::Statements)
+            .unwrap_err();
         assert_eq!(denied, Denied::Subject { claim: claim.to_owned(), reason: reason.to_owned() });
     }
 }

@@ -13,6 +13,7 @@ use crate::names::{
     DatabaseAlias, DatabaseName, InstanceName, IssuerName, Provider, RoleName, RuleName, ServiceAccount,
 };
 use crate::time::Timestamp;
+use crate::wire::Purpose;
 use std::collections::BTreeMap;
 
 pub use role::{MAX_SUBJECT_BYTES, refused_subject_claim};
@@ -43,6 +44,8 @@ pub struct Rule {
     pub who: Who,
     /// How they arrive.
     pub how: How,
+    /// Whether they may have replication sessions.
+    pub replication: bool,
 }
 
 /// Conditions on the caller. An empty list asks nothing; within a list any entry suffices.
@@ -141,6 +144,12 @@ pub enum Denied {
         /// Whether the caller's groups are unknown because they are too many for the token.
         overage: bool,
     },
+    /// The rule gives the database, but no replication session.
+    #[error("rule {rule} does not allow replication sessions")]
+    Replication {
+        /// The rule that decided.
+        rule: RuleName,
+    },
     /// A workforce rule matched a guest, and does not name them by object id.
     #[error("guests of the tenant cannot log in as themselves")]
     Guest,
@@ -170,9 +179,10 @@ impl Policy {
 
     /// Decides. `database` is looked up exactly: no folding of case, no trimming, no default.
     ///
-    /// The first rule that matches decides alone: a guest (whom a workforce rule does not name by object id) or an
-    /// unusable subject there is a denial, and no later rule is asked, so that a denial never turns into another way in.
-    pub fn authorize(&self, identity: &VerifiedIdentity, database: &str) -> Result<Grant, Denied> {
+    /// The first rule that matches decides alone: a guest (whom a workforce rule does not name by object id), an
+    /// unusable subject or a purpose that it does not allow is a denial, and no later rule is asked, so that a denial
+    /// never turns into another way in.
+    pub fn authorize(&self, identity: &VerifiedIdentity, database: &str, purpose: Purpose) -> Result<Grant, Denied> {
         let caller = identity.facts();
         let target = self.target(database).ok_or_else(|| Denied::UnknownDatabase(database.to_owned()))?;
         let Some(rule) = self.rules.iter().find(|rule| rule.matches(caller, &target.alias)) else {
@@ -182,6 +192,9 @@ impl Policy {
                 overage: caller.overage && self.asks_groups(identity, database),
             });
         };
+        if purpose == Purpose::Replication && !rule.replication {
+            return Err(Denied::Replication { rule: rule.name.clone() });
+        }
         let named = rule.who.object_ids.contains(&caller.object_id);
         if caller.guest && !named && matches!(rule.how, How::Workforce { .. }) {
             return Err(Denied::Guest);

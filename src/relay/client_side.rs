@@ -6,9 +6,10 @@
 use super::output::Output;
 use super::tag::Tag;
 use super::tracker::{Place, StatementText, Target, Tracker, effective_name};
+use super::walsender;
 use crate::audit::event::{MAX_TEXT_BYTES, Stage};
 use crate::audit::{Begin, Recorder, Unrecorded};
-use crate::wire::{HEADER_BYTES, Header, Reader};
+use crate::wire::{HEADER_BYTES, Header, Purpose, Reader};
 use std::time::Instant;
 
 /// The most of a message that is looked at, in bytes: names and the start of a text. Longer messages stream.
@@ -65,6 +66,7 @@ pub struct ClientSide {
     /// Bytes of a message whose start has been looked at that still pass through.
     passing: usize,
     terminated: bool,
+    purpose: Purpose,
 }
 
 /// What one message needs.
@@ -81,7 +83,12 @@ struct Frame<'a> {
 impl ClientSide {
     /// A session's client, with its tag.
     pub fn new(tag: Tag) -> Self {
-        Self { tag, passing: 0, terminated: false }
+        Self { tag, passing: 0, terminated: false, purpose: Purpose::Statements }
+    }
+
+    /// The same in a session of this purpose.
+    pub fn serving(self, purpose: Purpose) -> Self {
+        Self { purpose, ..self }
     }
 
     /// Whether a message's start has left and its rest has not.
@@ -165,12 +172,15 @@ impl ClientSide {
         recorder: &mut Recorder,
         output: &mut Output,
     ) -> Result<(), Refusal> {
-        let header = self.tagged(frame.header)?;
         let text = frame.text(0);
+        let command = self.purpose == Purpose::Replication && walsender::is_command(text.0, text.1);
+        let untagged = Tag::none();
+        let tag = if command { &untagged } else { &self.tag };
+        let header = tagged(frame.header, tag)?;
         let event = tracker.query(text.0, text.1, frame.bytes, frame.now);
-        recorder.begin(&Begin { text: Some(text), tagged: self.tag.is_set(), ..begin(event, Stage::Query) })?;
+        recorder.begin(&Begin { text: Some(text), tagged: tag.is_set(), ..begin(event, Stage::Query) })?;
         output.insert(&header.encode());
-        output.insert(self.tag.bytes());
+        output.insert(tag.bytes());
         output.pass(frame.body_start()..frame.seen());
         Ok(())
     }
@@ -189,7 +199,7 @@ impl ClientSide {
             output.pass(frame.at..frame.seen());
             return Ok(());
         };
-        let header = self.tagged(frame.header)?;
+        let header = tagged(frame.header, &self.tag)?;
         let text_start = name.len().saturating_add(1);
         let text = frame.text(text_start);
         let event = tracker.parse(name, text.0, text.1, frame.bytes, frame.now);
@@ -202,15 +212,15 @@ impl ClientSide {
         output.pass(text_at..frame.seen());
         Ok(())
     }
+}
 
-    /// The header of the same message with the tag in it.
-    fn tagged(&self, header: Header) -> Result<Header, Refusal> {
-        let body = header.body.saturating_add(self.tag.bytes().len());
-        if body.saturating_add(4) > LARGE_MESSAGE {
-            return Err(Refusal::TooLong);
-        }
-        Ok(Header { body, ..header })
+/// The header of the same message with the tag in it.
+fn tagged(header: Header, tag: &Tag) -> Result<Header, Refusal> {
+    let body = header.body.saturating_add(tag.bytes().len());
+    if body.saturating_add(4) > LARGE_MESSAGE {
+        return Err(Refusal::TooLong);
     }
+    Ok(Header { body, ..header })
 }
 
 /// The frame at the start of `rest`, once as much of it is there as must be looked at.

@@ -11,6 +11,7 @@ mod pump;
 mod server_side;
 pub mod tag;
 mod tracker;
+mod walsender;
 
 pub use client_side::Refusal;
 pub use gate::{CancelGate, Hold};

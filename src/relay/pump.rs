@@ -11,6 +11,7 @@ use super::tag::Tag;
 use super::tracker::Tracker;
 use crate::audit::event::Event;
 use crate::audit::{Recorder, Unrecorded};
+use crate::wire::Purpose;
 use bytes::{Buf, BytesMut};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -90,6 +91,7 @@ pub struct Relay {
     progress: Notify,
     gate: Arc<CancelGate>,
     tag: Tag,
+    purpose: Purpose,
 }
 
 #[derive(Debug)]
@@ -114,7 +116,14 @@ impl Relay {
             bytes_in: 0,
             bytes_out: 0,
         };
-        Self { shared: Mutex::new(shared), progress: Notify::new(), gate, tag }
+        let purpose = Purpose::Statements;
+        Self { shared: Mutex::new(shared), progress: Notify::new(), gate, tag, purpose }
+    }
+
+    /// The same for a session of this purpose.
+    #[must_use]
+    pub fn serving(self, purpose: Purpose) -> Self {
+        Self { purpose, ..self }
     }
 
     /// Runs until either side closes, a message is refused, or the process wishes an end; writes every end line.
@@ -175,7 +184,7 @@ impl Relay {
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
     {
-        let mut side = ClientSide::new(self.tag.clone());
+        let mut side = ClientSide::new(self.tag.clone()).serving(self.purpose);
         let mut buffer = BytesMut::with_capacity(FIRST_BUFFER);
         let mut output = Output::default();
         loop {

@@ -26,6 +26,7 @@ use crate::relay::tag::Tag;
 use crate::relay::{Ending, Refusal, Relay, Summary, Wish};
 use crate::telemetry::{self, Direction, Hop, Metrics};
 use crate::time::Clock;
+use crate::wire::Purpose;
 use rejection::Rejection;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -177,11 +178,11 @@ impl Connection<'_> {
         self.caller = Some(caller(&identity));
         let asks = policy.asks_groups(&identity, login.database());
         let identity = if asks { verifier.resolve_groups(identity).await? } else { identity };
-        let grant = policy.authorize(&identity, login.database())?;
+        let grant = policy.authorize(&identity, login.database(), login.purpose())?;
         check_user(login.user(), &identity, &grant)?;
         let facts = identity.facts();
         let seat = callers.enter(facts).map_err(Error::TooMany)?;
-        let recorder = self.open_record(&identity, &grant)?;
+        let recorder = self.open_record(&identity, &grant, login.purpose())?;
         let tag = if grant.target().tag { Tag::of(facts) } else { Tag::none() };
         match self.reach(&identity, &grant, login).await {
             Ok(backend) => Ok(Opened { backend, recorder, tag, grant, _seat: seat }),
@@ -226,6 +227,7 @@ impl Connection<'_> {
     /// Greets the client, relays, closes the record.
     async fn relay(&self, login: Login, opened: Opened, permit: Permit, wish: watch::Receiver<Wish>) {
         let Opened { backend, recorder, tag, grant, _seat } = opened;
+        let purpose = login.purpose();
         let Backend { server: ServerStream { stream: server, address, .. }, greeting, key, status } = backend;
         let open =
             SessionOpen { backend_pid: key.pid, instance_address: address, login_us: micros(self.accepted.elapsed()) };
@@ -251,7 +253,7 @@ impl Connection<'_> {
         };
         self.services.metrics.login_accepted();
         let farewell = |ending: &Ending| rejection::farewell(ending).map(|last| last.fields(self.id).frame(b'E'));
-        let summary = Relay::new(tag, recorder, gate).run(client.stream, server, wish, farewell).await;
+        let summary = Relay::new(tag, recorder, gate).serving(purpose).run(client.stream, server, wish, farewell).await;
         if summary.busy {
             registered.cancel(self.services).await;
         }
@@ -292,7 +294,7 @@ impl Connection<'_> {
         self.write_end(&summary.recorder, end);
     }
 
-    fn open_record(&self, identity: &VerifiedIdentity, grant: &Grant) -> Result<Recorder, Error> {
+    fn open_record(&self, identity: &VerifiedIdentity, grant: &Grant, purpose: Purpose) -> Result<Recorder, Error> {
         let target = grant.target();
         let caller = self.caller.clone().unwrap_or_else(|| caller(identity));
         let start = SessionStart {
@@ -309,6 +311,7 @@ impl Connection<'_> {
             database_user: grant.role(),
             client: self.address,
             tag: target.tag,
+            replication: purpose == Purpose::Replication,
             token_expires: grant.expires_at(),
         };
         Ok(Recorder::open(self.services.auditor.clone(), self.id, start)?)

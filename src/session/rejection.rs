@@ -132,11 +132,6 @@ fn frontend(error: &frontend::Error) -> Rejection {
             "Names are valid UTF-8 without control characters, at most 63 bytes; check the connection string.",
         ),
         E::NoToken => client(INVALID_PASSWORD, "the password is empty".to_owned(), NEW_TOKEN),
-        E::Replication => client(
-            INSUFFICIENT_PRIVILEGE,
-            "replication sessions need a grant that allows them".to_owned(),
-            "Connect without replication=; no rule of this version can grant it.",
-        ),
         E::Version(..) => client(
             FEATURE_NOT_SUPPORTED,
             error.to_string(),
@@ -226,7 +221,8 @@ fn denied_by_policy(denied: &Denied) -> Rejection {
     match denied {
         Denied::UnknownDatabase(_) => client(
             INVALID_CATALOG,
-            "Check dbname: it is a name of the proxy's config; ask its operator which ones there are.",
+            "Check dbname: it is a name of the proxy's config; ask its operator which ones there are. A replication \
+             session names one too; pg_basebackup and pg_receivewal ask for [database.replication].",
         ),
         Denied::NoRule { overage: true, .. } => client(
             INSUFFICIENT_PRIVILEGE,
@@ -236,6 +232,10 @@ fn denied_by_policy(denied: &Denied) -> Rejection {
         Denied::NoRule { .. } => client(
             INSUFFICIENT_PRIVILEGE,
             "Ask the operator which group, role or app gives this database; after a change get a new token.",
+        ),
+        Denied::Replication { .. } => client(
+            INSUFFICIENT_PRIVILEGE,
+            "Connect without replication=, or ask the operator for replication = true in that rule.",
         ),
         Denied::Guest => client(
             INVALID_AUTHORIZATION,

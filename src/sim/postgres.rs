@@ -171,7 +171,7 @@ fn settings(socket: &Path) -> String {
 fn access() -> String {
     let built_in: Vec<&str> =
         users::USERS.iter().filter(|user| user.kind == users::Kind::BuiltIn).map(|user| user.name).collect();
-    format!("local all {} md5\nlocal all all trust\n", built_in.join(","))
+    format!("local all {} md5\nlocal all all trust\nlocal replication all trust\n", built_in.join(","))
 }
 
 /// Cloud SQL's roles and the instance's users; none is a superuser.
@@ -185,7 +185,12 @@ fn roles() -> String {
             users::Kind::ServiceAccount => "cloudsqliamserviceaccount",
             users::Kind::Workforce => "cloudsqliamuser",
         };
-        let attributes = if user.kind == users::Kind::BuiltIn { "CREATEDB CREATEROLE" } else { "" };
+        // `ALTER USER … REPLICATION` is the operator's to say; here only the app has it.
+        let attributes = match user.kind {
+            users::Kind::BuiltIn => "CREATEDB CREATEROLE",
+            _ if user.name == world::ORDERS_APP.database_user => "REPLICATION",
+            _ => "",
+        };
         let name = user.name;
         let _ = writeln!(sql, "CREATE ROLE \"{name}\" LOGIN NOSUPERUSER {attributes} IN ROLE {group};");
     }

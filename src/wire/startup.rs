@@ -21,6 +21,17 @@ pub const NEWEST_MINOR: u16 = 2;
 /// `BackendKeyData`).
 const CANCEL_SECRET_BYTES: std::ops::RangeInclusive<usize> = 4..=256;
 
+/// What a session is for, as `replication` of its start-up packet asks (`ProcessStartupPacket`,
+/// `src/backend/tcop/backend_startup.c`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Purpose {
+    /// SQL, by either protocol.
+    #[default]
+    Statements,
+    /// A walsender: its commands, and SQL too with `replication=database`.
+    Replication,
+}
+
 /// Start-up parameters in order: names and values as bytes without NUL.
 pub type Parameters = Vec<(Vec<u8>, Vec<u8>)>;
 

@@ -27,8 +27,7 @@ fn names_that_postgresql_would_change_are_refused() {
         (vec![("user", "a"), ("database", long.as_str())], "database is 64 bytes long"),
         (vec![("user", "a"), ("database", "or\nders")], "database has a control character"),
         (vec![("user", "a\u{1b}[2J")], "user has a control character"),
-        (vec![("user", "a"), ("replication", "database")], "replication"),
-        (vec![("user", "a"), ("replication", "1")], "replication"),
+        (vec![("user", "a"), ("replication", "0"), ("replication", "1")], "stands twice"),
         (vec![("user", "a"), ("user", "b")], "stands twice"),
         (vec![("user", "a"), ("b\u{7f}", "1")], "is not a parameter name"),
     ] {
@@ -37,6 +36,21 @@ fn names_that_postgresql_would_change_are_refused() {
     }
     let not_utf8 = StartupPacket { minor: 0, parameters: vec![(b"user".to_vec(), vec![0xff])] };
     assert!(matches!(Claims::check(&not_utf8), Err(Error::Name { reason: NameError::NotUtf8, .. })));
+}
+
+#[test]
+fn a_wish_for_replication_is_passed_on_and_said_and_no_other_parameter_is_one() {
+    for (value, purpose) in
+        [("database", Purpose::Replication), ("1", Purpose::Replication), ("off", Purpose::Statements)]
+    {
+        let claims = check(&[("user", "a"), ("replication", value)]).ok().unwrap();
+        assert_eq!(claims.purpose, purpose, "{value}");
+        let passed = claims.parameters.contains(&(b"replication".to_vec(), value.as_bytes().to_vec()));
+        assert_eq!(passed, purpose == Purpose::Replication, "{value}");
+    }
+    for parameter in [("options", "-c replication=database"), ("Replication", "true"), ("replicatio", "true")] {
+        assert_eq!(check(&[("user", "a"), parameter]).ok().unwrap().purpose, Purpose::Statements, "{parameter:?}");
+    }
 }
 
 #[test]

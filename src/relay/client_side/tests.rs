@@ -31,6 +31,7 @@ pub(crate) fn recorder(log: &MemoryLog) -> Recorder {
         database_user: &RoleName::parse("analyst@contoso.example").unwrap(),
         client: "127.0.0.1:5000".parse().unwrap(),
         tag: true,
+        replication: false,
         token_expires: Timestamp::MAX,
     };
     Recorder::open(log.auditor(10), SessionId::generate(), start).unwrap()
@@ -115,6 +116,22 @@ fn without_a_tag_every_byte_is_the_clients() {
     assert_eq!(client.send(&input), (input.clone(), input.len(), None));
     assert!(client.side.is_terminated());
     assert_eq!(client.begins().len(), 2);
+}
+
+#[test]
+fn walsender_commands_go_untagged_in_a_replication_session_and_nowhere_else() {
+    let command = frame(b'Q', b"\n IDENTIFY_SYSTEM\0");
+    let sql = frame(b'Q', b"identify_system\0");
+    let mut walsender = Client::new(Tag::of(&analyst()));
+    walsender.side = ClientSide::new(Tag::of(&analyst())).serving(Purpose::Replication);
+    let both = [command.clone(), sql].concat();
+    let expected = [command.clone(), frame(b'Q', &tagged("identify_system"))].concat();
+    assert_eq!(walsender.send(&both), (expected, both.len(), None));
+    let recorded: Vec<bool> = walsender.log.lines().iter().filter_map(|line| line["tagged"].as_bool()).collect();
+    assert_eq!(recorded, [false, true]);
+    assert_eq!(walsender.begins()[0], ("query".to_owned(), "\n IDENTIFY_SYSTEM".to_owned()));
+    let mut other = Client::new(Tag::of(&analyst()));
+    assert_eq!(other.send(&command).0, frame(b'Q', &tagged("\n IDENTIFY_SYSTEM")));
 }
 
 #[test]

@@ -38,9 +38,9 @@ impl Tracker {
         self.copy_in && self.run_back().filter(is_sync).take(MAX_COPY_SYNCS).count() >= MAX_COPY_SYNCS
     }
 
-    /// `CopyInResponse`: what the client sent behind the statement, up to its end, is read as COPY data.
-    pub(super) fn copy_in_begins(&mut self, bytes: u64) -> Result<(), Desync> {
-        self.progress(b'G', |progress| {
+    /// `CopyInResponse` or `CopyBothResponse`: what the client sent behind the statement, up to its end, is read as COPY data.
+    pub(super) fn copy_in_begins(&mut self, kind: u8, bytes: u64) -> Result<(), Desync> {
+        self.progress(kind, |progress| {
             progress.copying = true;
             progress.bytes_out = progress.bytes_out.saturating_add(bytes);
         })?;

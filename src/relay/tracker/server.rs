@@ -28,7 +28,8 @@ impl Tracker {
             b'C' => self.completed(command(body), bytes, now),
             b'I' => self.completed((None, None), bytes, now),
             b's' => self.suspended(bytes, now),
-            b'G' => self.copy_in_begins(bytes),
+            // In copy-both mode the client's data is read as in COPY FROM STDIN (`ProcessRepliesIfAny`, `walsender.c`).
+            b'G' | b'W' => self.copy_in_begins(kind, bytes),
             b'Z' => self.ready(body.first().copied(), now),
             _ => Err(Desync(kind)),
         }

@@ -172,6 +172,48 @@ fn copy_data_counts_and_a_sync_read_by_copy_has_no_answer() {
 }
 
 #[test]
+fn a_stream_both_ways_ends_by_either_side_or_by_an_error() {
+    let mut s = Session::new();
+    // A walsender tells the end of a logical stream twice (`StartLogicalReplication`, `exec_replication_command`).
+    s.query();
+    s.server("W d d");
+    s.tracker.copy_data(34);
+    s.server("d");
+    s.tracker.copy_end();
+    s.server("d c C(COPY_0) C(START_REPLICATION) Z(I)");
+    assert_eq!(s.ends(), ["0.0:ok COPY 0 +", "0.1:ok START REPLICATION 0"]);
+    assert!(s.tracker.is_idle());
+    // Of a timeline's end the server speaks first, and tells the next one in a row.
+    s.query();
+    s.server("W d c");
+    s.tracker.copy_data(34);
+    s.tracker.copy_end();
+    s.server("T D C(SELECT) C(START_STREAMING) Z(I)");
+    assert_eq!(s.ends(), ["1.0:ok SELECT 1 +", "1.1:ok START STREAMING 0"]);
+    // A cancel ends it at once; what the client still sends is ignored.
+    s.query();
+    s.server("W d");
+    s.tracker.copy_data(34);
+    s.server("E(57014) Z(I)");
+    s.tracker.copy_data(34);
+    s.tracker.copy_end();
+    assert!(s.tracker.is_idle() && s.tracker.outstanding().is_none());
+    s.query();
+    s.server("T D C(IDENTIFY_SYSTEM) Z(I)");
+    assert_eq!(s.ends(), ["2.0:canceled/57014", "3.0:ok IDENTIFY SYSTEM 1"]);
+    assert!(s.tracker.is_idle());
+}
+
+#[test]
+fn a_base_backup_is_one_query_of_many_results() {
+    let mut s = Session::new();
+    s.query();
+    s.server("T D C(SELECT) T D D C(SELECT) H d d c T D C(SELECT) C(BASE_BACKUP) Z(I)");
+    assert_eq!(s.ends().len(), 4);
+    assert!(s.tracker.is_idle());
+}
+
+#[test]
 fn copy_ends_outside_copy_are_ignored() {
     let mut s = Session::new();
     s.tracker.copy_end();
