@@ -20,6 +20,8 @@ pub enum Limited {
     Nothing,
     /// No file that it writes may grow past this size: a disk that is full.
     FilesKib(u32),
+    /// Nothing yet: [`Proxy::fill_disk`] decides.
+    Later,
     /// Every write to standard error fails.
     NoLog,
 }
@@ -139,6 +141,26 @@ impl Proxy {
         signal(&self.child, "TERM");
     }
 
+    /// From now on no file that it writes may grow past the size that this one has: a disk that is full. The process
+    /// must have been started [`Limited::Later`].
+    pub fn fill_disk(&self, file: &Path) {
+        let size = std::fs::metadata(file).expect("the file is there").len();
+        self.limit_files(&size.to_string());
+    }
+
+    /// There is room again.
+    pub fn free_disk(&self) {
+        self.limit_files("unlimited");
+    }
+
+    /// Through `prlimit` of util-linux, which every Debian has: the standard library has no call for it. Only the soft
+    /// limit is set, so that it can be raised again.
+    fn limit_files(&self, limit: &str) {
+        let arguments = ["--pid", &self.child.id().to_string(), &format!("--fsize={limit}:")];
+        let status = Command::new("prlimit").args(arguments).status().expect("prlimit is there");
+        assert!(status.success(), "the limit cannot be set");
+    }
+
     /// Waits for the end.
     pub async fn ended(&mut self) -> Ended {
         let deadline = Instant::now() + PATIENCE;
@@ -166,6 +188,7 @@ fn command(limited: Limited) -> Command {
         Limited::Nothing => return Command::new(binary()),
         // Ignored signals stay ignored across `exec`: writes past the limit fail and do not end the process.
         Limited::FilesKib(limit) => format!("trap '' XFSZ; ulimit -f {limit}; exec \"$@\""),
+        Limited::Later => "trap '' XFSZ; exec \"$@\"".to_owned(),
         Limited::NoLog => "exec \"$@\" 2>/dev/full".to_owned(),
     };
     let mut shell = Command::new("bash");

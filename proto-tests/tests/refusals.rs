@@ -303,6 +303,8 @@ async fn a_statement_that_the_log_cannot_take_does_not_reach_the_database() {
     }
     let (n, error) = refused.expect("the log is full before 200 statements");
     assert_eq!(error.code().map(tokio_postgres::error::SqlState::code), Some("53100"), "{error}");
+    let again = session.client.simple_query("select 'the session lives, the log is still full'").await.unwrap_err();
+    assert_eq!(again.code().map(tokio_postgres::error::SqlState::code), Some("53100"), "{again}");
     let log = chain.database_log();
     assert!(log.contains(&format!("statement {} ", n - 1)), "the one before it ran");
     assert!(!log.contains(&format!("statement {n} ")), "a statement ran that is not in the log");

@@ -53,6 +53,18 @@ pub enum Event<'a> {
         /// SQLSTATE.
         sqlstate: String,
     },
+    /// The log could not take this session's lines for a while, and takes them again. Nothing was forwarded in between
+    /// that needs a record, but for what is counted here.
+    Gap {
+        /// When it began.
+        since: Timestamp,
+        /// Messages that were refused, each of which failed at the server.
+        refused: u64,
+        /// Messages of a whole `ROLLBACK` or `ABORT` that passed unrecorded.
+        passed: u64,
+        /// End lines that could not wait any longer.
+        lost: u64,
+    },
     /// Somebody with the session's key asked to cancel its statement.
     Cancel {
         /// Where the request came from.
@@ -251,6 +263,8 @@ pub enum Outcome {
     Bound,
     /// Parsed, never bound.
     Parsed,
+    /// The proxy refused it, and it failed at the server too.
+    Refused,
     /// Skipped by the server after an earlier error.
     Skipped,
     /// The session ended before the server's answer.

@@ -1,7 +1,8 @@
 //! The record: every statement's begin line before its bytes leave, its end line when it is known.
 //!
-//! Promises: a line is one `write(2)`; all begin lines of one read go out together; when a line cannot be
-//! written the caller gets an error and must not forward. Lines are JSON objects, one each; [`event`] has
+//! Promises: a line is one `write(2)`; all begin lines of one read go out together; when a begin line cannot be
+//! written the caller gets an error and must not forward. Lines on what has happened already wait in memory, within
+//! limits and in their order, until the log takes them; no begin line passes them. Lines are JSON objects, one each; [`event`] has
 //! their shapes. Refusals before a token verifies are recorded within a budget, then counted.
 //!
 //! Not for: diagnostics (`telemetry`), deciding anything.
@@ -12,16 +13,20 @@ mod log_file;
 mod recorder;
 
 pub use log_file::{AppendFile, LogFile};
-pub use recorder::{Begin, End, Recorder};
+pub use recorder::{Begin, Closed, End, Overdue, Recorder};
 
 use budget::{Budget, Verdict};
 use event::{Event, Line};
+use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::names::SessionId;
 use crate::time::Clock;
+
+/// What sessions that are over have left for the log to take, in bytes at most; past it lines are lost, and counted.
+pub const MAX_LEFT_BYTES: usize = 16 * 1024 * 1024;
 
 /// The log cannot take a record; what it would have recorded must not happen.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +44,8 @@ pub struct Auditor {
 struct Shared {
     file: Box<dyn LogFile>,
     budget: Budget,
+    /// Each session's lines of those that are over, which the log did not take then.
+    left: VecDeque<Vec<u8>>,
 }
 
 impl Auditor {
@@ -50,7 +57,7 @@ impl Auditor {
     /// Writes to any log file: the seam for tests and fault injection.
     pub fn new(file: Box<dyn LogFile>, refusals_per_minute: u32, clock: Clock) -> Self {
         let budget = Budget::new(refusals_per_minute);
-        Self { shared: Arc::new(Mutex::new(Shared { file, budget })), clock }
+        Self { shared: Arc::new(Mutex::new(Shared { file, budget, left: VecDeque::new() })), clock }
     }
 
     /// Writes one event of a session, at once.
@@ -74,8 +81,10 @@ impl Auditor {
         }
     }
 
-    /// Tells of refusals that were only counted, if there are any: at shutdown and once a minute.
+    /// Writes what is left over: lines of sessions that are over, and how many refusals were only counted. At shutdown
+    /// and once a minute.
     pub fn record_suppressed(&self, session: SessionId) -> Result<(), Unrecorded> {
+        self.lock().take_left()?;
         let suppressed = self.lock().budget.take_suppressed();
         match suppressed {
             0 => Ok(()),
@@ -91,18 +100,46 @@ impl Auditor {
 
     fn encode(&self, out: &mut Vec<u8>, session: SessionId, event: &Event<'_>) -> Result<(), Unrecorded> {
         let line = Line { version: event::VERSION, time: self.clock.now(), session, event };
-        serde_json::to_writer(&mut *out, &line).map_err(io::Error::from)?;
+        let start = out.len();
+        let written = serde_json::to_writer(&mut *out, &line).map_err(io::Error::from);
+        if written.is_err() {
+            out.truncate(start);
+            return Ok(written?);
+        }
         out.push(b'\n');
         Ok(())
     }
 
     fn append(&self, lines: &[u8]) -> Result<(), Unrecorded> {
-        self.lock().file.append(lines).map_err(Unrecorded)
+        let mut shared = self.lock();
+        shared.take_left()?;
+        shared.file.append(lines).map_err(Unrecorded)
+    }
+
+    /// Keeps the last lines of a session until the log takes them; `false` where there is no room for them.
+    fn leave(&self, lines: Vec<u8>) -> bool {
+        let mut shared = self.lock();
+        let left: usize = shared.left.iter().map(Vec::len).sum();
+        let room = left.saturating_add(lines.len()) <= MAX_LEFT_BYTES;
+        if room {
+            shared.left.push_back(lines);
+        }
+        room
     }
 
     /// A panic while the lock was held can leave no half-made state behind: each append is one call.
     fn lock(&self) -> std::sync::MutexGuard<'_, Shared> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shared {
+    fn take_left(&mut self) -> Result<(), Unrecorded> {
+        while let Some(lines) = self.left.front() {
+            self.file.append(lines)?;
+            self.left.pop_front();
+        }
+        Ok(())
     }
 }
 
@@ -172,6 +209,23 @@ mod tests {
         assert_eq!((last["event"].as_str(), last["count"].as_u64()), (Some("refusals_suppressed"), Some(48)));
         auditor.record_suppressed(SessionId::generate()).unwrap();
         assert_eq!(log.lines().len(), 3, "nothing is told twice");
+    }
+
+    #[test]
+    fn what_sessions_leave_goes_first_and_is_bounded() {
+        let log = MemoryLog::default();
+        let auditor = log.auditor(1);
+        log.fail(true);
+        assert!(auditor.leave(b"{\"left\":1}\n".to_vec()) && auditor.leave(b"{\"left\":2}\n".to_vec()));
+        assert!(!auditor.leave(vec![b' '; super::MAX_LEFT_BYTES]));
+        let session = SessionId::generate();
+        assert!(auditor.record(session, &refused()).is_err());
+        log.fail(false);
+        auditor.record(session, &refused()).unwrap();
+        auditor.record_suppressed(session).unwrap();
+        let lines = log.lines();
+        assert_eq!((lines.len(), &lines[0]["left"], &lines[1]["left"]), (3, &1.into(), &2.into()));
+        assert_eq!(lines[2]["event"], "refused");
     }
 
     #[test]

@@ -3,8 +3,11 @@
 use super::event::{self, Caller, Event, MAX_TEXT_BYTES, Stage};
 use super::{Auditor, Unrecorded};
 use crate::names::SessionId;
+use crate::time::Timestamp;
 use base64::Engine;
 use serde_json::value::RawValue;
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// What a begin line says, before it has an id.
 #[derive(Debug, Clone, Copy)]
@@ -58,17 +61,55 @@ pub struct End {
 
 /// Prepared lines are committed when they pass this size, in bytes.
 const COMMIT_AT: usize = 1024 * 1024;
+/// Lines of one session that wait for the log to take them, in bytes at most.
+pub const MAX_OWED: usize = 1024 * 1024;
+/// How long a session may owe lines to the log.
+pub const OWED_LIMIT: Duration = Duration::from_secs(600);
+
+/// The session owes the log more than can wait, or for too long: it must end.
+#[derive(Debug, thiserror::Error)]
+#[error("the audit log does not take what the session owes it")]
+pub struct Overdue;
+
+/// What became of a session's last lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closed {
+    /// They are in the log.
+    Written,
+    /// They wait in memory until the log takes them.
+    Waiting,
+    /// There is no room for them.
+    Lost,
+}
 
 /// Writes one session's lines. Nothing may be forwarded that [`Recorder::commit`] has not taken.
+///
+/// When the log takes none, begin lines are dropped and what they stand for is refused; end lines are owed
+/// ([`Recorder::owe`]): they wait, in order, and go first with the next commit.
 #[derive(Debug)]
 pub struct Recorder {
     auditor: Auditor,
     session: SessionId,
     caller: Box<RawValue>,
-    pending: Vec<u8>,
-    /// Begin lines among the pending ones.
+    /// What is owed, then what is prepared.
+    lines: Vec<u8>,
+    owed: usize,
+    /// Begin lines among the prepared ones.
     prepared: u64,
     statements: u64,
+    gap: Option<Gap>,
+    /// A line that could not be made into text: as good as one that cannot be written.
+    unwritable: Option<Unrecorded>,
+}
+
+/// The log does not take this session's lines.
+#[derive(Debug)]
+struct Gap {
+    since: Timestamp,
+    began: Instant,
+    refused: u64,
+    passed: u64,
+    lost: u64,
 }
 
 impl Recorder {
@@ -77,7 +118,8 @@ impl Recorder {
         let caller: &Caller = start.caller;
         let caller = serde_json::value::to_raw_value(caller).map_err(std::io::Error::from)?;
         auditor.record(session, &Event::SessionStart(Box::new(start)))?;
-        Ok(Self { auditor, session, caller, pending: Vec::new(), prepared: 0, statements: 0 })
+        let (lines, owed, prepared, statements) = (Vec::new(), 0, 0, 0);
+        Ok(Self { auditor, session, caller, lines, owed, prepared, statements, gap: None, unwritable: None })
     }
 
     /// The session that is recorded.
@@ -92,11 +134,16 @@ impl Recorder {
 
     /// Whether the prepared lines should be committed before more are prepared.
     pub fn is_full(&self) -> bool {
-        self.pending.len() >= COMMIT_AT
+        self.lines.len().saturating_sub(self.owed) >= COMMIT_AT
+    }
+
+    /// Whether the log did not take this session's last lines.
+    pub fn is_owing(&self) -> bool {
+        self.gap.is_some()
     }
 
     /// Prepares a begin line; [`Recorder::commit`] writes it.
-    pub fn begin(&mut self, begin: &Begin<'_>) -> Result<(), Unrecorded> {
+    pub fn begin(&mut self, begin: &Begin<'_>) {
         self.prepared = self.prepared.saturating_add(1);
         let (text, text_base64) = match begin.text {
             Some((text, whole)) => encode_text(text, whole),
@@ -116,11 +163,12 @@ impl Recorder {
             function_oid: begin.function_oid,
             tagged: begin.tagged,
         });
-        self.auditor.encode(&mut self.pending, self.session, &event)
+        let encoded = self.auditor.encode(&mut self.lines, self.session, &event);
+        self.unwritable = encoded.err().or(self.unwritable.take());
     }
 
     /// Prepares an end line; [`Recorder::commit`] writes it.
-    pub fn end(&mut self, end: &End) -> Result<(), Unrecorded> {
+    pub fn end(&mut self, end: &End) {
         let event = Event::End(event::End {
             id: self.id(end.event),
             part: end.part,
@@ -134,31 +182,84 @@ impl Recorder {
             bytes_out: end.bytes_out,
             duration_us: end.duration_us,
         });
-        self.auditor.encode(&mut self.pending, self.session, &event)
+        self.prepare(&event);
     }
 
     /// Prepares an event of the session itself; [`Recorder::commit`] writes it.
-    pub fn prepare(&mut self, event: &Event<'_>) -> Result<(), Unrecorded> {
-        self.auditor.encode(&mut self.pending, self.session, event)
+    pub fn prepare(&mut self, event: &Event<'_>) {
+        let encoded = self.auditor.encode(&mut self.lines, self.session, event);
+        self.unwritable = encoded.err().or(self.unwritable.take());
     }
 
-    /// Writes every prepared line in one `write(2)`. On an error none of them counts as written.
+    /// Writes what is owed and every prepared line in one `write(2)`. On an error nothing was written, and what was
+    /// prepared is dropped.
     pub fn commit(&mut self) -> Result<(), Unrecorded> {
-        if self.pending.is_empty() {
+        if self.lines.is_empty() && self.gap.is_none() {
             return Ok(());
         }
-        let result = self.auditor.append(&self.pending);
-        self.pending.clear();
+        let result = self.write();
         let prepared = std::mem::take(&mut self.prepared);
         if result.is_ok() {
             self.statements = self.statements.saturating_add(prepared);
+            self.gap = None;
+            self.owed = 0;
+        } else {
+            let (since, began) = (self.auditor.clock.now(), Instant::now());
+            self.gap.get_or_insert(Gap { since, began, refused: 0, passed: 0, lost: 0 });
         }
+        self.lines.truncate(self.owed);
         result
+    }
+
+    /// What is prepared waits until the log takes it. An error says that it cannot wait any longer: it is lost.
+    pub fn owe(&mut self) -> Result<(), Overdue> {
+        let late = self.gap.as_ref().is_some_and(|gap| gap.began.elapsed() > OWED_LIMIT);
+        if self.lines.len() <= MAX_OWED {
+            self.owed = self.lines.len();
+            return if late { Err(Overdue) } else { Ok(()) };
+        }
+        let dropped = self.lines.get(self.owed..).unwrap_or_default();
+        let lost = memchr::memchr_iter(b'\n', dropped).count() as u64;
+        self.lines.truncate(self.owed);
+        if let Some(gap) = &mut self.gap {
+            gap.lost = gap.lost.saturating_add(lost);
+        }
+        Err(Overdue)
+    }
+
+    /// Counts what was done without the log: messages refused, and messages that passed all the same.
+    pub fn missed(&mut self, refused: u64, passed: u64) {
+        if let Some(gap) = &mut self.gap {
+            gap.refused = gap.refused.saturating_add(refused);
+            gap.passed = gap.passed.saturating_add(passed);
+        }
     }
 
     /// Writes an event of the session itself, at once.
     pub fn record(&self, event: &Event<'_>) -> Result<(), Unrecorded> {
         self.auditor.record(self.session, event)
+    }
+
+    /// Writes what is owed and the session's last event. What the log does not take now is left to it for later.
+    pub fn close(&mut self, last: &Event<'_>) -> Closed {
+        self.prepare(last);
+        if self.write().is_ok() {
+            return Closed::Written;
+        }
+        if self.auditor.leave(std::mem::take(&mut self.lines)) { Closed::Waiting } else { Closed::Lost }
+    }
+
+    /// In order: what is owed, how long the log took nothing, what is prepared.
+    fn write(&mut self) -> Result<(), Unrecorded> {
+        if let Some(unwritable) = self.unwritable.take() {
+            return Err(unwritable);
+        }
+        if let Some(Gap { since, refused, passed, lost, .. }) = self.gap {
+            let mut line = Vec::new();
+            self.auditor.encode(&mut line, self.session, &Event::Gap { since, refused, passed, lost })?;
+            self.lines.splice(self.owed..self.owed, line);
+        }
+        self.auditor.append(&self.lines)
     }
 
     fn id(&self, event: u64) -> String {

@@ -1,51 +1,41 @@
 //! From the client: find frames, take each statement's place in the log, put the tag in. No I/O of its own.
 //!
 //! Sizes and types are PostgreSQL's (`SocketBackend`, `src/backend/tcop/postgres.c`). A message whose inside is
-//! malformed is recorded and passed on: the server refuses it with 08P01 and the session lives, as without us.
+//! malformed is recorded and passed on: the server refuses it with 08P01 and the session lives, as without us. A
+//! message that is refused leaves as its [`substitute`].
+
+mod frame;
 
 use super::output::Output;
+use super::substitute::{self, MAX_ROLLBACK, Name, Refusal, Refused, rolls_back};
 use super::tag::Tag;
-use super::tracker::{Place, StatementText, Target, Tracker, effective_name};
+use super::tracker::{Mark, Place, StatementText, Target, Tracker, effective_name};
 use super::walsender;
 use crate::audit::event::{MAX_TEXT_BYTES, Stage};
-use crate::audit::{Begin, Recorder, Unrecorded};
-use crate::wire::{HEADER_BYTES, Header, Purpose, Reader};
+use crate::audit::{Begin, Recorder};
+use crate::wire::{Header, Purpose, Reader};
+use frame::{Frame, LARGE_MESSAGE};
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 /// The most of a message that is looked at, in bytes: names and the start of a text. Longer messages stream.
 pub const INSPECTED_BYTES: usize = MAX_TEXT_BYTES + 1024;
 /// How much of a remembered text each further execution's begin line repeats, in bytes.
 pub const REPEATED_TEXT_BYTES: usize = 4 * 1024;
-/// `PQ_SMALL_MESSAGE_LIMIT` (`libpq.h`), in bytes with the length word.
-const SMALL_MESSAGE: usize = 10_000;
-/// `PQ_LARGE_MESSAGE_LIMIT` (`libpq.h`), in bytes with the length word.
-const LARGE_MESSAGE: usize = 0x3fff_ffff - 1;
 
-/// Why the client's bytes go no further.
-#[derive(Debug, thiserror::Error)]
-pub enum Refusal {
+/// Why the client's bytes go no further: PostgreSQL ends the session for it too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
     /// No such message type.
     #[error("invalid frontend message type {0}")]
     Type(u8),
     /// A length that this type cannot have.
     #[error("invalid message length")]
     Length,
-    /// A statement's or portal's name that does not end.
-    #[error("a statement or portal name does not end within {INSPECTED_BYTES} bytes")]
-    EndlessName,
-    /// With its tag the statement would pass PostgreSQL's limit.
-    #[error("the statement is too long to carry its tag")]
-    TooLong,
-    /// Too many prepared statements and portals.
-    #[error("too many prepared statements and portals")]
-    Overfull,
-    /// The log cannot take the begin lines. Nothing of this read was forwarded.
-    #[error(transparent)]
-    Unrecorded(#[from] Unrecorded),
 }
 
 /// Why [`ClientSide::process`] stopped.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub enum Stop {
     /// More of the client's bytes are needed, or it has said goodbye.
     Input,
@@ -56,34 +46,60 @@ pub enum Stop {
     /// Enough begin lines are prepared: commit, forward, and go on.
     Commit,
     /// The client's bytes go no further.
-    Refused(Refusal),
+    Violated(Violation),
+}
+
+/// What did not go its ordinary way.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Missed {
+    /// Messages that were refused.
+    pub refused: BTreeMap<Refusal, u64>,
+    /// Messages that passed though the log could not take their record.
+    pub passed: u64,
 }
 
 /// One direction's state.
 #[derive(Debug)]
 pub struct ClientSide {
     tag: Tag,
-    /// Bytes of a message whose start has been looked at that still pass through.
-    passing: usize,
+    flow: Flow,
+    /// As it was before the last [`ClientSide::process`].
+    before: (Flow, Mark),
+    /// The messages that took their place in the log in it.
+    recorded: Vec<Recorded>,
+    missed: Missed,
     terminated: bool,
     purpose: Purpose,
 }
 
-/// What one message needs.
-struct Frame<'a> {
-    header: Header,
-    /// Where it starts in the read buffer.
-    at: usize,
-    /// Its body as far as it is looked at.
-    known: &'a [u8],
-    bytes: u64,
-    now: Instant,
+/// Where in the stream of bytes.
+#[derive(Debug, Clone, Copy, Default)]
+struct Flow {
+    /// Bytes of a message whose start has been looked at that still come.
+    passing: usize,
+    /// They do not pass: the message was refused.
+    discard: bool,
+    /// A CopyFail left for the client's COPY data; what is left of the data is dropped up to its end.
+    copy_refused: bool,
+}
+
+/// A message that took its place in the log.
+#[derive(Debug, Clone, Copy)]
+struct Recorded {
+    /// Its place among the answers; none where the server skips it.
+    place: Option<u64>,
+    /// It is a Parse of the unnamed statement.
+    unnamed: bool,
+    /// It passes even where the log cannot take it.
+    rolls_back: bool,
 }
 
 impl ClientSide {
     /// A session's client, with its tag.
     pub fn new(tag: Tag) -> Self {
-        Self { tag, passing: 0, terminated: false, purpose: Purpose::Statements }
+        let (before, recorded) = ((Flow::default(), Mark { order: 0, event: 0 }), Vec::new());
+        let (flow, missed, purpose) = (Flow::default(), Missed::default(), Purpose::Statements);
+        Self { tag, flow, before, recorded, missed, terminated: false, purpose }
     }
 
     /// The same in a session of this purpose.
@@ -91,9 +107,14 @@ impl ClientSide {
         Self { purpose, ..self }
     }
 
-    /// Whether a message's start has left and its rest has not.
+    /// Whether a message's start has been taken and its rest has not.
     pub fn is_mid_frame(&self) -> bool {
-        self.passing > 0
+        self.flow.passing > 0
+    }
+
+    /// Whether a message's start has left, so that the server waits for its rest.
+    pub fn has_left_in_part(&self) -> bool {
+        self.flow.passing > 0 && !self.flow.discard
     }
 
     /// Whether the client has said goodbye.
@@ -101,8 +122,14 @@ impl ClientSide {
         self.terminated
     }
 
-    /// Works through `input`: how many bytes of it are dealt with, and why it stopped. What is to be
-    /// forwarded is in `output`; the begin lines are prepared in `recorder`, and must be committed first.
+    /// What of the last [`ClientSide::process`] did not go its ordinary way.
+    pub fn take_missed(&mut self) -> Missed {
+        std::mem::take(&mut self.missed)
+    }
+
+    /// Works through `input`: how many bytes of it are dealt with, and why it stopped. What is to be forwarded is in
+    /// `output`; the begin lines are prepared in `recorder`, and must be committed first. Where they cannot be,
+    /// [`ClientSide::refuse`] must follow.
     pub fn process(
         &mut self,
         input: &[u8],
@@ -111,48 +138,75 @@ impl ClientSide {
         output: &mut Output,
     ) -> (usize, Stop) {
         let now = Instant::now();
+        self.before = (self.flow, tracker.mark());
+        self.recorded.clear();
+        self.missed = Missed::default();
         let mut at = 0;
         while let Some(rest) = input.get(at..).filter(|rest| !rest.is_empty() && !self.terminated) {
-            if self.passing > 0 {
-                let passed = self.passing.min(rest.len());
-                output.pass(at..at.saturating_add(passed));
-                self.passing = self.passing.saturating_sub(passed);
-                at = at.saturating_add(passed);
+            if self.flow.passing > 0 {
+                at = self.flow.stream(at, rest.len(), output);
                 continue;
             }
-            let frame = match next_frame(rest, at, now) {
+            let frame = match Frame::next(rest, at, now) {
                 Ok(Some(_)) if tracker.is_full() => return (at, Stop::Answers),
                 Ok(Some(_)) if recorder.is_full() => return (at, Stop::Commit),
                 Ok(Some(frame)) => frame,
                 Ok(None) => break,
-                Err(refusal) => return (at, Stop::Refused(refusal)),
+                Err(violation) => return (at, Stop::Violated(violation)),
             };
-            if let Err(refusal) = self.message(&frame, tracker, recorder, output) {
-                return (at, Stop::Refused(refusal));
-            }
-            let seen = HEADER_BYTES.saturating_add(frame.known.len());
-            self.passing = frame.header.frame().saturating_sub(seen);
-            at = at.saturating_add(seen);
+            self.flow.discard = false;
+            self.message(&frame, tracker, recorder, output);
+            at = frame.seen();
+            self.flow.passing = frame.header.frame().saturating_sub(at.saturating_sub(frame.at));
         }
         (at, Stop::Input)
     }
 
-    fn message(
-        &mut self,
-        frame: &Frame<'_>,
-        tracker: &mut Tracker,
-        recorder: &mut Recorder,
-        output: &mut Output,
-    ) -> Result<(), Refusal> {
-        if matches!(frame.header.kind, b'P' | b'B') && tracker.is_overfull() {
-            return Err(Refusal::Overfull);
+    /// The log took nothing of what the last [`ClientSide::process`] prepared. The same bytes again, as far as they
+    /// were dealt with: what needs a record leaves as a substitute, what can only take back passes.
+    pub fn refuse(&mut self, input: &[u8], tracker: &mut Tracker, output: &mut Output) {
+        output.clear();
+        let since = self.before.1;
+        self.flow = self.before.0;
+        self.missed = Missed::default();
+        tracker.forget_events(since);
+        let recorded = std::mem::take(&mut self.recorded);
+        let mut next = recorded.iter();
+        let mut at = 0;
+        while let Some(rest) = input.get(at..).filter(|rest| !rest.is_empty()) {
+            if self.flow.passing > 0 {
+                at = self.flow.stream(at, rest.len(), output);
+                continue;
+            }
+            let Ok(Some(frame)) = Frame::next(rest, at, Instant::now()) else { break };
+            self.flow.discard = false;
+            let dropped = self.flow.drops(frame.header.kind);
+            match frame.header.kind {
+                b'Q' | b'P' | b'B' | b'E' | b'F' => {
+                    if let Some(recorded) = next.next() {
+                        self.unrecorded(&frame, *recorded, tracker, output);
+                    }
+                }
+                _ if dropped => {}
+                b'd' => self.refuse_copy(since, tracker, output),
+                _ => output.pass(at..frame.seen()),
+            }
+            at = frame.seen();
+            self.flow.passing = frame.header.frame().saturating_sub(at.saturating_sub(frame.at));
+        }
+        self.recorded = recorded;
+    }
+
+    fn message(&mut self, frame: &Frame<'_>, tracker: &mut Tracker, recorder: &mut Recorder, output: &mut Output) {
+        if self.flow.drops(frame.header.kind) {
+            return;
         }
         match frame.header.kind {
             b'Q' => return self.query(frame, tracker, recorder, output),
             b'P' => return self.parse(frame, tracker, recorder, output),
-            b'B' => bind(frame, tracker, recorder)?,
-            b'E' => execute(frame, tracker, recorder)?,
-            b'F' => function_call(frame, tracker, recorder)?,
+            b'B' => return self.bind(frame, tracker, recorder, output),
+            b'E' => self.execute(frame, tracker, recorder),
+            b'F' => self.function_call(frame, tracker, recorder),
             b'D' => tracker.describe(),
             b'C' => close(frame, tracker),
             b'S' => tracker.sync(),
@@ -162,55 +216,142 @@ impl ClientSide {
             _ => {}
         }
         output.pass(frame.at..frame.seen());
-        Ok(())
     }
 
-    fn query(
-        &self,
-        frame: &Frame<'_>,
-        tracker: &mut Tracker,
-        recorder: &mut Recorder,
-        output: &mut Output,
-    ) -> Result<(), Refusal> {
+    fn query(&mut self, frame: &Frame<'_>, tracker: &mut Tracker, recorder: &mut Recorder, output: &mut Output) {
         let text = frame.text(0);
         let command = self.purpose == Purpose::Replication && walsender::is_command(text.0, text.1);
-        let untagged = Tag::none();
-        let tag = if command { &untagged } else { &self.tag };
-        let header = tagged(frame.header, tag)?;
+        let header = if command { Ok(frame.header) } else { tagged(frame.header, &self.tag) };
+        let is_one_text = frame.is_whole() && text.1.saturating_add(1) == frame.header.body as u64;
+        let rolls_back = is_one_text && text.1 <= MAX_ROLLBACK && rolls_back(text.0);
+        let own = Recorded { place: tracker.place(), unnamed: false, rolls_back };
         let event = tracker.query(text.0, text.1, frame.bytes, frame.now);
-        recorder.begin(&Begin { text: Some(text), tagged: tag.is_set(), ..begin(event, Stage::Query) })?;
-        output.insert(&header.encode());
-        output.insert(tag.bytes());
-        output.pass(frame.body_start()..frame.seen());
-        Ok(())
+        let tagged = self.tag.is_set() && header.is_ok() && !command;
+        recorder.begin(&Begin { text: Some(text), tagged, ..begin(event, Stage::Query) });
+        self.recorded.push(own);
+        match header {
+            Ok(_) if command => output.pass(frame.at..frame.seen()),
+            Ok(header) => self.insert_tag(header, frame, 0, output),
+            Err(refusal) => self.substitute(frame.header.kind, own, refusal, tracker, output),
+        }
     }
 
-    fn parse(
-        &self,
-        frame: &Frame<'_>,
-        tracker: &mut Tracker,
-        recorder: &mut Recorder,
-        output: &mut Output,
-    ) -> Result<(), Refusal> {
-        // A name that is the whole message has no text to tag; the server refuses the message.
-        let Some(name) = frame.name()? else {
-            let event = tracker.parse(b"", b"", 0, frame.bytes, frame.now);
-            recorder.begin(&begin(event, Stage::Parse))?;
-            output.pass(frame.at..frame.seen());
-            return Ok(());
+    fn parse(&mut self, frame: &Frame<'_>, tracker: &mut Tracker, recorder: &mut Recorder, output: &mut Output) {
+        let overfull = if tracker.is_overfull() { Err(Refusal::Overfull) } else { Ok(()) };
+        let (name, text) = match frame.name() {
+            Ok(Some(name)) => (name, Some(frame.text(name.len().saturating_add(1)))),
+            // A name that is the whole message has no text to tag; the server refuses the message.
+            Ok(None) => (b"".as_slice(), None),
+            Err(_) => (frame.known, None),
         };
-        let header = tagged(frame.header, &self.tag)?;
-        let text_start = name.len().saturating_add(1);
-        let text = frame.text(text_start);
-        let event = tracker.parse(name, text.0, text.1, frame.bytes, frame.now);
-        let (tagged, statement) = (self.tag.is_set(), effective_name(name));
-        recorder.begin(&Begin { text: Some(text), statement, tagged, ..begin(event, Stage::Parse) })?;
-        let text_at = frame.body_start().saturating_add(text_start);
+        let (head, whole) = text.unwrap_or_default();
+        let place = tracker.place();
+        let event = tracker.parse(name, head, whole, frame.bytes, frame.now);
+        let header = overfull.and(frame.name()).and_then(|_| tagged(frame.header, &self.tag));
+        let tagged = self.tag.is_set() && header.is_ok() && text.is_some();
+        let statement = effective_name(name);
+        recorder.begin(&Begin { text, statement, tagged, ..begin(event, Stage::Parse) });
+        let parts = name.len().saturating_add(head.len()).saturating_add(4);
+        let rolls_back = name.is_empty() && parts == frame.header.body && rolls_back(head) && header.is_ok();
+        let own = Recorded { place, unnamed: name.is_empty(), rolls_back };
+        self.recorded.push(own);
+        match header {
+            Ok(header) if text.is_some() => self.insert_tag(header, frame, name.len().saturating_add(1), output),
+            Ok(_) => output.pass(frame.at..frame.seen()),
+            Err(refusal) => self.substitute(frame.header.kind, own, refusal, tracker, output),
+        }
+    }
+
+    fn bind(&mut self, frame: &Frame<'_>, tracker: &mut Tracker, recorder: &mut Recorder, output: &mut Output) {
+        let overfull = if tracker.is_overfull() { Err(Refusal::Overfull) } else { Ok(()) };
+        let mut reader = Reader::new(frame.known);
+        let (portal, statement, whole) = match (reader.cstr(), reader.cstr()) {
+            (Ok(portal), Ok(statement)) => (portal, statement, Ok(())),
+            _ if frame.is_whole() => (b"".as_slice(), b"".as_slice(), Ok(())),
+            (Ok(portal), Err(_)) => (portal, reader.rest(), Err(Refusal::EndlessName)),
+            (Err(_), _) => (frame.known, b"".as_slice(), Err(Refusal::EndlessName)),
+        };
+        let place = tracker.place();
+        let bound = tracker.bind(portal, statement, frame.bytes, frame.now);
+        recorder.begin(&begin_again(&bound, Stage::Bind, portal));
+        let rolls_back = bound.rolls_back && frame.is_whole() && overfull.is_ok();
+        let own = Recorded { place, unnamed: false, rolls_back };
+        self.recorded.push(own);
+        match overfull.and(whole) {
+            Ok(()) => output.pass(frame.at..frame.seen()),
+            Err(refusal) => self.substitute(frame.header.kind, own, refusal, tracker, output),
+        }
+    }
+
+    fn execute(&mut self, frame: &Frame<'_>, tracker: &mut Tracker, recorder: &mut Recorder) {
+        let portal = Reader::new(frame.known).cstr().unwrap_or_default();
+        let place = tracker.place();
+        let executed = tracker.execute(portal, frame.bytes, frame.now);
+        recorder.begin(&begin_again(&executed, Stage::Execute, portal));
+        self.recorded.push(Recorded { place, unnamed: false, rolls_back: executed.rolls_back });
+    }
+
+    fn function_call(&mut self, frame: &Frame<'_>, tracker: &mut Tracker, recorder: &mut Recorder) {
+        let place = tracker.place();
+        let event = tracker.function_call(frame.bytes, frame.now);
+        let function_oid = Reader::new(frame.known).u32().ok();
+        recorder.begin(&Begin { function_oid, ..begin(event, Stage::FunctionCall) });
+        self.recorded.push(Recorded { place, unnamed: false, rolls_back: false });
+    }
+
+    /// A message whose begin line the log did not take.
+    fn unrecorded(&mut self, frame: &Frame<'_>, recorded: Recorded, tracker: &mut Tracker, output: &mut Output) {
+        if !recorded.rolls_back {
+            return self.substitute(frame.header.kind, recorded, Refusal::Unrecorded, tracker, output);
+        }
+        self.missed.passed = self.missed.passed.saturating_add(1);
+        match (frame.header.kind, tagged(frame.header, &self.tag)) {
+            (b'Q', Ok(header)) => self.insert_tag(header, frame, 0, output),
+            // Behind the empty name.
+            (b'P', Ok(header)) => self.insert_tag(header, frame, 1, output),
+            _ => output.pass(frame.at..frame.seen()),
+        }
+    }
+
+    /// The message leaves with the tag at `at` of its body.
+    fn insert_tag(&self, header: Header, frame: &Frame<'_>, at: usize, output: &mut Output) {
+        let at = frame.body_start().saturating_add(at);
         output.insert(&header.encode());
-        output.pass(frame.body_start()..text_at);
+        output.pass(frame.body_start()..at);
         output.insert(self.tag.bytes());
-        output.pass(text_at..frame.seen());
-        Ok(())
+        output.pass(at..frame.seen());
+    }
+
+    /// The message does not leave, what fails in its place does.
+    fn substitute(
+        &mut self,
+        kind: u8,
+        recorded: Recorded,
+        refusal: Refusal,
+        tracker: &mut Tracker,
+        output: &mut Output,
+    ) {
+        let name = Name::draw();
+        if let Some(place) = recorded.place {
+            tracker.refuse(place, Refused { refusal, name });
+        }
+        output.insert(&substitute::frame(kind, recorded.unnamed, &name, &self.tag));
+        self.flow.discard = true;
+        self.count(refusal);
+    }
+
+    /// COPY data does not leave, a CopyFail does.
+    fn refuse_copy(&mut self, since: Mark, tracker: &mut Tracker, output: &mut Output) {
+        self.flow.discard = true;
+        let Some(name) = tracker.refuse_copy(Refusal::Unrecorded, since) else { return };
+        output.insert(&substitute::frame(b'd', false, &name, &self.tag));
+        self.flow.copy_refused = true;
+        self.count(Refusal::Unrecorded);
+    }
+
+    fn count(&mut self, refusal: Refusal) {
+        let count = self.missed.refused.entry(refusal).or_default();
+        *count = count.saturating_add(1);
     }
 }
 
@@ -223,52 +364,26 @@ fn tagged(header: Header, tag: &Tag) -> Result<Header, Refusal> {
     Ok(Header { body, ..header })
 }
 
-/// The frame at the start of `rest`, once as much of it is there as must be looked at.
-fn next_frame(rest: &[u8], at: usize, now: Instant) -> Result<Option<Frame<'_>>, Refusal> {
-    let Some(header) = Header::decode(rest).map_err(|_| Refusal::Length)? else { return Ok(None) };
-    let (limit, looked_at) = match header.kind {
-        b'Q' | b'P' | b'B' => (LARGE_MESSAGE, header.body.min(INSPECTED_BYTES)),
-        b'F' => (LARGE_MESSAGE, header.body.min(4)),
-        b'd' => (LARGE_MESSAGE, 0),
-        b'E' | b'C' | b'D' => (SMALL_MESSAGE, header.body),
-        b'S' | b'H' | b'X' | b'c' | b'f' => (SMALL_MESSAGE, 0),
-        other => return Err(Refusal::Type(other)),
-    };
-    if header.body.saturating_add(4) > limit {
-        return Err(Refusal::Length);
-    }
-    let known = rest.get(HEADER_BYTES..HEADER_BYTES.saturating_add(looked_at));
-    let bytes = header.frame() as u64;
-    Ok(known.map(|known| Frame { header, at, known, bytes, now }))
-}
-
-impl<'a> Frame<'a> {
-    fn body_start(&self) -> usize {
-        self.at.saturating_add(HEADER_BYTES)
-    }
-
-    fn seen(&self) -> usize {
-        self.body_start().saturating_add(self.known.len())
-    }
-
-    /// The first string, or `None` if the whole message has no NUL.
-    fn name(&self) -> Result<Option<&'a [u8]>, Refusal> {
-        match Reader::new(self.known).cstr() {
-            Ok(name) => Ok(Some(name)),
-            Err(_) if self.known.len() == self.header.body => Ok(None),
-            Err(_) => Err(Refusal::EndlessName),
+impl Flow {
+    /// Deals with the next bytes of a message whose start has been looked at; returns where they end.
+    fn stream(&mut self, at: usize, available: usize, output: &mut Output) -> usize {
+        let passed = self.passing.min(available);
+        let end = at.saturating_add(passed);
+        if !self.discard {
+            output.pass(at..end);
         }
+        self.passing = self.passing.saturating_sub(passed);
+        end
     }
 
-    /// The text that starts at `start` of the body: its known start, and its length in bytes. A Parse that streams
-    /// declares text and parameter types together; that sum is told then.
-    fn text(&self, start: usize) -> (&'a [u8], u64) {
-        let known = self.known.get(start..).unwrap_or_default();
-        if let Some(end) = memchr::memchr(0, known) {
-            return (known.get(..end).unwrap_or_default(), end as u64);
+    /// Whether a message is the rest of COPY data that was refused. Anything but data ends that.
+    fn drops(&mut self, kind: u8) -> bool {
+        if !self.copy_refused {
+            return false;
         }
-        let declared = self.header.body.saturating_sub(start).saturating_sub(1);
-        (known, declared.max(known.len()) as u64)
+        self.copy_refused = matches!(kind, b'd' | b'H');
+        self.discard = matches!(kind, b'd' | b'c' | b'f');
+        self.discard
     }
 }
 
@@ -289,30 +404,6 @@ fn begin_again<'a>(place: &'a Place, stage: Stage, portal: &'a [u8]) -> Begin<'a
         portal: effective_name(portal),
         ..begin(place.event, stage)
     }
-}
-
-fn bind(frame: &Frame<'_>, tracker: &mut Tracker, recorder: &mut Recorder) -> Result<(), Refusal> {
-    let mut reader = Reader::new(frame.known);
-    let (portal, statement) = match (reader.cstr(), reader.cstr()) {
-        (Ok(portal), Ok(statement)) => (portal, statement),
-        _ if frame.known.len() == frame.header.body => (b"".as_slice(), b"".as_slice()),
-        _ => return Err(Refusal::EndlessName),
-    };
-    let place = tracker.bind(portal, statement, frame.bytes, frame.now);
-    Ok(recorder.begin(&begin_again(&place, Stage::Bind, portal))?)
-}
-
-fn execute(frame: &Frame<'_>, tracker: &mut Tracker, recorder: &mut Recorder) -> Result<(), Refusal> {
-    let portal = Reader::new(frame.known).cstr().unwrap_or_default();
-    let place = tracker.execute(portal, frame.bytes, frame.now);
-    Ok(recorder.begin(&begin_again(&place, Stage::Execute, portal))?)
-}
-
-fn function_call(frame: &Frame<'_>, tracker: &mut Tracker, recorder: &mut Recorder) -> Result<(), Refusal> {
-    let event = tracker.function_call(frame.bytes, frame.now);
-    let function_oid = Reader::new(frame.known).u32().ok();
-    recorder.begin(&Begin { function_oid, ..begin(event, Stage::FunctionCall) })?;
-    Ok(())
 }
 
 fn close(frame: &Frame<'_>, tracker: &mut Tracker) {

@@ -1,19 +1,26 @@
 //! The hot path: what runs between a client and its server once both are logged in.
 //!
 //! Promises: every Query, Parse, Bind, Execute and FunctionCall has its begin line in the log before a byte of it
-//! leaves; every Query and Parse carries the tag at byte 0; everything else passes byte for byte; no message is held
-//! whole unless it must be looked at whole.
+//! leaves, or is refused: it fails at the server too, and the session lives; every Query and Parse carries the tag at
+//! byte 0; everything else passes byte for byte; no message is held whole unless it must be looked at whole.
 
 mod client_side;
+mod ending;
 mod gate;
 mod output;
 mod pump;
 mod server_side;
+mod substitute;
 pub mod tag;
 mod tracker;
 mod walsender;
 
-pub use client_side::Refusal;
+pub use client_side::Violation;
+pub use ending::{Ending, Host, Summary, Wish};
 pub use gate::{CancelGate, Hold};
-pub use pump::{Ending, Relay, Summary, Wish};
+pub use pump::Relay;
 pub use server_side::Misbehaved;
+pub use substitute::Refusal;
+
+#[cfg(test)]
+mod refusal_tests;

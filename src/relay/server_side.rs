@@ -3,9 +3,11 @@
 //! Only headers are looked at, but for the few small messages that say something about an execution.
 
 use super::output::Output;
+use super::substitute::Refusal;
 use super::tag::Tag;
 use super::tracker::{Desync, Tracker};
 use crate::wire::{ErrorFields, HEADER_BYTES, Header};
+use std::ops::Range;
 use std::time::Instant;
 
 /// The most of an error or notice that is held to move its position back, in bytes. PostgreSQL quotes the client's
@@ -34,17 +36,45 @@ pub struct ServerSide {
     tag: Tag,
     passing: usize,
     fatal: Option<String>,
+    mute: Mute,
 }
+
+/// Whether the client still hears the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mute {
+    /// It does.
+    No,
+    /// Up to the error of a cancel of ours.
+    FromCancel,
+    /// It does not.
+    Yes,
+}
+
+/// SQLSTATE of a cancelled statement (`query_canceled`, `errcodes.txt`).
+const QUERY_CANCELED: &str = "57014";
 
 impl ServerSide {
     /// A session's server, whose errors speak of tagged text.
     pub fn new(tag: Tag) -> Self {
-        Self { tag, passing: 0, fatal: None }
+        Self { tag, passing: 0, fatal: None, mute: Mute::No }
     }
 
-    /// Whether a message's start has left and its rest has not.
+    /// Whether a message's start has come and its rest has not.
     pub fn is_mid_frame(&self) -> bool {
         self.passing > 0
+    }
+
+    /// Whether a message's start has left for the client and its rest has not.
+    pub fn has_left_in_part(&self) -> bool {
+        self.passing > 0 && self.mute != Mute::Yes
+    }
+
+    /// What is outstanding is being cancelled for a reason of ours, which the client is told: it does not hear the
+    /// cancel's own error, and nothing after it.
+    pub fn mute_cancel(&mut self) {
+        if self.mute == Mute::No {
+            self.mute = Mute::FromCancel;
+        }
     }
 
     /// SQLSTATE of the server's own last word, if it had one.
@@ -52,14 +82,21 @@ impl ServerSide {
         self.fatal.as_deref()
     }
 
-    /// Works through `input`: how many bytes of it are dealt with. What is to be forwarded is in `output`.
-    pub fn process(&mut self, input: &[u8], tracker: &mut Tracker, output: &mut Output) -> Result<usize, Misbehaved> {
+    /// Works through `input`: how many bytes of it are dealt with. What is to be forwarded is in `output`, after an
+    /// error too. `words` makes the error that the client is told in place of the server's, when it was refused.
+    pub fn process(
+        &mut self,
+        input: &[u8],
+        tracker: &mut Tracker,
+        words: &dyn Fn(Refusal) -> ErrorFields,
+        output: &mut Output,
+    ) -> Result<usize, Misbehaved> {
         let now = Instant::now();
         let mut at = 0;
         while let Some(rest) = input.get(at..).filter(|rest| !rest.is_empty()) {
             if self.passing > 0 {
                 let passed = self.passing.min(rest.len());
-                output.pass(at..at.saturating_add(passed));
+                self.pass(at..at.saturating_add(passed), output);
                 self.passing = self.passing.saturating_sub(passed);
                 at = at.saturating_add(passed);
                 continue;
@@ -69,11 +106,18 @@ impl ServerSide {
             let seen = HEADER_BYTES.saturating_add(body.len());
             let unchanged = at..at.saturating_add(seen);
             match header.kind {
-                b'E' => self.error(body, unchanged, tracker, output, now)?,
-                b'N' => self.positioned(b'N', body, unchanged, output).map(drop)?,
+                b'E' => {
+                    let fields = decode(body)?;
+                    match self.error(&fields, tracker, words, now) {
+                        Some(instead) => self.insert(&instead.frame(b'E'), output),
+                        None => self.positioned(b'E', fields, unchanged, output),
+                    }
+                }
+                b'N' if tracker.shows_substitute(body) => {}
+                b'N' => self.positioned(b'N', decode(body)?, unchanged, output),
                 kind => {
                     tracker.server(kind, body, header.frame() as u64, now)?;
-                    output.pass(unchanged);
+                    self.pass(unchanged, output);
                 }
             }
             self.passing = header.frame().saturating_sub(seen);
@@ -82,43 +126,61 @@ impl ServerSide {
         Ok(at)
     }
 
+    /// Settles an error; returns what the client is told instead, if it answers a refused message.
     fn error(
         &mut self,
-        body: &[u8],
-        unchanged: std::ops::Range<usize>,
+        fields: &ErrorFields,
         tracker: &mut Tracker,
-        output: &mut Output,
+        words: &dyn Fn(Refusal) -> ErrorFields,
         now: Instant,
-    ) -> Result<(), Misbehaved> {
-        let fields = self.positioned(b'E', body, unchanged, output)?;
+    ) -> Option<ErrorFields> {
         let sqlstate = fields.sqlstate();
         let severity = fields.get(b'V').or(fields.get(b'S')).unwrap_or_default();
-        tracker.server_error(&sqlstate, now);
         if matches!(severity, b"FATAL" | b"PANIC") {
+            tracker.server_error(&sqlstate, now);
             self.fatal = Some(sqlstate);
+            return None;
         }
-        Ok(())
+        if self.mute == Mute::FromCancel && sqlstate == QUERY_CANCELED {
+            self.mute = Mute::Yes;
+        }
+        let refusal = tracker.refusal(fields.get(b'M').unwrap_or_default());
+        let Some(refusal) = refusal else {
+            tracker.server_error(&sqlstate, now);
+            return None;
+        };
+        let instead = words(refusal);
+        tracker.server_refused(&instead.sqlstate(), now);
+        Some(instead)
     }
 
     /// Passes an error or notice on, its position moved back to the client's own text.
-    fn positioned(
-        &self,
-        kind: u8,
-        body: &[u8],
-        unchanged: std::ops::Range<usize>,
-        output: &mut Output,
-    ) -> Result<ErrorFields, Misbehaved> {
-        let mut fields = ErrorFields::decode(body).map_err(|_| Misbehaved::Malformed)?;
+    fn positioned(&self, kind: u8, mut fields: ErrorFields, unchanged: Range<usize>, output: &mut Output) {
         let moved = fields.get(b'P').and_then(|position| self.tag.untag_position(position));
         match moved {
             Some(position) if self.tag.is_set() => {
                 fields.set(b'P', &position);
-                output.insert(&fields.frame(kind));
+                self.insert(&fields.frame(kind), output);
             }
-            _ => output.pass(unchanged),
+            _ => self.pass(unchanged, output),
         }
-        Ok(fields)
     }
+
+    fn pass(&self, range: Range<usize>, output: &mut Output) {
+        if self.mute != Mute::Yes {
+            output.pass(range);
+        }
+    }
+
+    fn insert(&self, bytes: &[u8], output: &mut Output) {
+        if self.mute != Mute::Yes {
+            output.insert(bytes);
+        }
+    }
+}
+
+fn decode(body: &[u8]) -> Result<ErrorFields, Misbehaved> {
+    ErrorFields::decode(body).map_err(|_| Misbehaved::Malformed)
 }
 
 /// How much of the body must be there.
@@ -144,9 +206,13 @@ mod tests {
         (ServerSide::new(Tag::of(&analyst())), tracker, Output::default())
     }
 
+    fn words(refusal: Refusal) -> ErrorFields {
+        ErrorFields::new("ERROR", "53100", &refusal.to_string())
+    }
+
     fn run(side: &mut ServerSide, tracker: &mut Tracker, input: &[u8]) -> Result<Vec<u8>, Misbehaved> {
         let mut output = Output::default();
-        let taken = side.process(input, tracker, &mut output)?;
+        let taken = side.process(input, tracker, &words, &mut output)?;
         assert_eq!(taken, input.len());
         Ok(output.to_vec(input))
     }
@@ -172,7 +238,7 @@ mod tests {
         let (mut side, mut tracker, mut output) = setup();
         let header = Header { kind: b'D', body: 1_000_000 }.encode();
         let input = [header.as_slice(), &[7; 100]].concat();
-        assert_eq!(side.process(&input, &mut tracker, &mut output), Ok(105));
+        assert_eq!(side.process(&input, &mut tracker, &words, &mut output), Ok(105));
         assert!(side.is_mid_frame());
         assert_eq!(run(&mut side, &mut tracker, &vec![7; 999_900]).map(|out| out.len()), Ok(999_900));
         assert!(!side.is_mid_frame());
@@ -193,7 +259,7 @@ mod tests {
             (b"?\0\0\0\x04", Misbehaved::Desync(Desync(b'?'))),
         ] {
             let (mut side, mut tracker, mut output) = setup();
-            assert_eq!(side.process(input, &mut tracker, &mut output), Err(expected), "{input:?}");
+            assert_eq!(side.process(input, &mut tracker, &words, &mut output), Err(expected), "{input:?}");
         }
     }
 
@@ -201,7 +267,7 @@ mod tests {
         #[test]
         fn arbitrary_bytes_never_panic(input in proptest::collection::vec(proptest::num::u8::ANY, 0..300)) {
             let (mut side, mut tracker, mut output) = setup();
-            let _ = side.process(&input, &mut tracker, &mut output);
+            let _ = side.process(&input, &mut tracker, &words, &mut output);
         }
     }
 }

@@ -41,8 +41,8 @@ const KEEPALIVE_RETRIES: u32 = 4;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often refusals that were only counted are told, and old keys are fetched again.
 const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(60);
-/// How long sessions may take to write their last words after the drain deadline.
-const LAST_WORDS: Duration = Duration::from_secs(15);
+/// How long sessions may take after the drain deadline: to cancel what runs, and for their last words (`relay`).
+const LAST_WORDS: Duration = Duration::from_secs(25);
 
 /// Why the proxy does not run.
 #[derive(Debug, thiserror::Error)]

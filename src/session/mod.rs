@@ -6,6 +6,7 @@
 mod callers;
 mod cancel;
 mod deadlines;
+mod host;
 mod rejection;
 
 pub use callers::Callers;
@@ -14,7 +15,7 @@ pub use deadlines::Deadlines;
 pub use rejection::shutdown;
 
 use crate::audit::event::{Caller, Claimed, Event, SessionEnd, SessionOpen, SessionStart};
-use crate::audit::{Auditor, Recorder};
+use crate::audit::{Auditor, Closed, Recorder};
 use crate::backend::{self, Backend};
 use crate::cloudsql::{self, Connector, ServerStream};
 use crate::federation::{self, Exchanger};
@@ -23,7 +24,7 @@ use crate::identity::{self, VerifiedIdentity, Verifier};
 use crate::names::SessionId;
 use crate::policy::{self, Grant, How, Policy};
 use crate::relay::tag::Tag;
-use crate::relay::{Ending, Refusal, Relay, Summary, Wish};
+use crate::relay::{Ending, Relay, Summary, Wish};
 use crate::telemetry::{self, Direction, Hop, Metrics};
 use crate::time::Clock;
 use crate::wire::Purpose;
@@ -106,6 +107,9 @@ pub enum Error {
     /// The instance did not answer the login in time.
     #[error("the instance did not answer the login within {0:?}")]
     LoginDeadline(Duration),
+    /// The process is leaving, and this session has not begun.
+    #[error("the proxy is shutting down")]
+    ShuttingDown,
 }
 
 /// One connection, and what is known of it.
@@ -151,13 +155,13 @@ pub async fn serve(incoming: Incoming, services: Arc<Services>, mut wish: watch:
 
 impl Connection<'_> {
     /// From the token to the greeting, then the relay.
-    async fn log_in(&mut self, mut login: Login, mut permit: Permit, wish: watch::Receiver<Wish>) {
+    async fn log_in(&mut self, mut login: Login, mut permit: Permit, mut wish: watch::Receiver<Wish>) {
         self.claimed = Some(Claimed {
             user: Some(claim(login.user())),
             database: Some(claim(login.database())),
             application_name: login.application_name().as_deref().map(claim),
         });
-        let opened = self.open(&mut login).await;
+        let opened = self.open(&mut login, &mut wish).await;
         permit.logged_in();
         match opened {
             Ok(opened) => self.relay(login, opened, permit, wish).await,
@@ -169,7 +173,7 @@ impl Connection<'_> {
     }
 
     /// Verify, authorize, open the record, exchange, dial, log in.
-    async fn open(&mut self, login: &mut Login) -> Result<Opened, Error> {
+    async fn open(&mut self, login: &mut Login, wish: &mut watch::Receiver<Wish>) -> Result<Opened, Error> {
         let Services { verifier, policy, clock, callers, .. } = self.services;
         let started = Instant::now();
         let identity = verifier.verify(login.take_token(), self.address.ip(), clock.now()).await;
@@ -182,12 +186,18 @@ impl Connection<'_> {
         check_user(login.user(), &identity, &grant)?;
         let facts = identity.facts();
         let seat = callers.enter(facts).map_err(Error::TooMany)?;
-        let recorder = self.open_record(&identity, &grant, login.purpose())?;
+        let mut recorder = self.open_record(&identity, &grant, login.purpose())?;
         let tag = if grant.target().tag { Tag::of(facts) } else { Tag::none() };
-        match self.reach(&identity, &grant, login).await {
+        let reached = tokio::select! {
+            biased;
+            Ok(_) = wish.wait_for(|wish| *wish != Wish::Run) => Err(Error::ShuttingDown),
+            reached = self.reach(&identity, &grant, login) => reached,
+        };
+        match reached {
             Ok(backend) => Ok(Opened { backend, recorder, tag, grant, _seat: seat }),
             Err(error) => {
-                self.close_record(&recorder, "refused", None);
+                let reason = if matches!(error, Error::ShuttingDown) { "drain" } else { "refused" };
+                self.close_record(&mut recorder, reason, None);
                 Err(error)
             }
         }
@@ -226,7 +236,7 @@ impl Connection<'_> {
 
     /// Greets the client, relays, closes the record.
     async fn relay(&self, login: Login, opened: Opened, permit: Permit, wish: watch::Receiver<Wish>) {
-        let Opened { backend, recorder, tag, grant, _seat } = opened;
+        let Opened { backend, mut recorder, tag, grant, _seat } = opened;
         let purpose = login.purpose();
         let Backend { server: ServerStream { stream: server, address, .. }, greeting, key, status } = backend;
         let open =
@@ -241,7 +251,7 @@ impl Connection<'_> {
         let registered = match self.services.cancel_keys.register(target, login.cancel_secret_bytes()) {
             Ok(registered) => registered,
             Err(error) => {
-                self.close_record(&recorder, "refused", None);
+                self.close_record(&mut recorder, "refused", None);
                 let rejection = self.refuse(&error.into());
                 return login.reject(&rejection.fields(self.id)).await;
             }
@@ -249,19 +259,17 @@ impl Connection<'_> {
         let greeting = login.accept(&greeting, registered.pid(), registered.secret(), status);
         let greeted = tokio::time::timeout(self.services.deadlines.login, greeting).await;
         let Ok(Ok(client)) = greeted else {
-            return self.close_record(&recorder, "client", None);
+            return self.close_record(&mut recorder, "client", None);
         };
         self.services.metrics.login_accepted();
-        let farewell = |ending: &Ending| rejection::farewell(ending).map(|last| last.fields(self.id).frame(b'E'));
-        let summary = Relay::new(tag, recorder, gate).serving(purpose).run(client.stream, server, wish, farewell).await;
-        if summary.busy {
-            registered.cancel(self.services).await;
-        }
-        self.finish(&summary);
+        let host = host::Host { services: self.services, session: self.id, cancels: &registered };
+        let relay = Relay::new(tag, recorder, gate).serving(purpose);
+        let summary = relay.run(client.stream, server, wish, &host).await;
+        self.finish(summary);
         drop(permit);
     }
 
-    fn finish(&self, summary: &Summary) {
+    fn finish(&self, mut summary: Summary) {
         let metrics = &self.services.metrics;
         metrics.statements(summary.recorder.statements());
         metrics.bytes(Direction::ToServer, summary.bytes_in);
@@ -271,13 +279,13 @@ impl Connection<'_> {
             Ending::Client => ("client", None),
             Ending::Server { fatal } => ("server", fatal.clone()),
             Ending::Wished => ("drain", Some(rejection::ADMIN_SHUTDOWN.to_owned())),
-            Ending::Refused(_) => ("refused", None),
+            Ending::Violated(_) => ("refused", None),
             Ending::Misbehaved(_) => ("server_misbehaved", None),
-            Ending::Unrecorded(_) => ("unrecorded", None),
+            Ending::Unrecorded => ("unrecorded", None),
             Ending::CancelUnanswered => ("cancel_unanswered", None),
         };
-        if matches!(summary.ending, Ending::Unrecorded(_) | Ending::Refused(Refusal::Unrecorded(_))) {
-            metrics.audit_failed();
+        if summary.busy {
+            tracing::warn!(session = %self.id, "the instance may still work for a session that has ended");
         }
         let sqlstate = sqlstate.or_else(|| last.map(|last| last.sqlstate));
         if let Some(state) = &sqlstate {
@@ -291,7 +299,7 @@ impl Connection<'_> {
             bytes_in: summary.bytes_in,
             bytes_out: summary.bytes_out,
         };
-        self.write_end(&summary.recorder, end);
+        self.write_end(&mut summary.recorder, end);
     }
 
     fn open_record(&self, identity: &VerifiedIdentity, grant: &Grant, purpose: Purpose) -> Result<Recorder, Error> {
@@ -318,16 +326,17 @@ impl Connection<'_> {
     }
 
     /// Ends the record of a session in which nothing ran.
-    fn close_record(&self, recorder: &Recorder, reason: &str, sqlstate: Option<&str>) {
+    fn close_record(&self, recorder: &mut Recorder, reason: &str, sqlstate: Option<&str>) {
         let duration_us = micros(self.accepted.elapsed());
         let end = SessionEnd { reason, sqlstate, duration_us, statements: 0, bytes_in: 0, bytes_out: 0 };
         self.write_end(recorder, end);
     }
 
-    fn write_end(&self, recorder: &Recorder, end: SessionEnd<'_>) {
-        if recorder.record(&Event::SessionEnd(end)).is_err() {
+    fn write_end(&self, recorder: &mut Recorder, end: SessionEnd<'_>) {
+        let closed = recorder.close(&Event::SessionEnd(end));
+        if closed != Closed::Written {
             self.services.metrics.audit_failed();
-            tracing::error!(session = %self.id, "the audit log could not take the session's end");
+            tracing::error!(session = %self.id, lines = ?closed, "the audit log could not take the session's end");
         }
     }
 

@@ -35,6 +35,9 @@ const NEW_TOKEN: &str = "Get a new access token for the proxy's own app registra
 const ASK_OPERATOR: &str = "Tell the operator of pgpassport the correlation id; the proxy's log has the cause.";
 const LATER: &str = "Try again in a moment; if it lasts, tell the operator of pgpassport the correlation id.";
 
+const SHUTTING_DOWN: &str = "terminating connection: pgpassport is shutting down";
+const ELSEWHERE: &str = "Connect again; another pgpassport may serve you.";
+
 /// What a refused client is told, and whose side it is on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejection {
@@ -57,6 +60,13 @@ impl Rejection {
     pub fn fields(&self, correlation: SessionId) -> ErrorFields {
         ErrorFields::new("FATAL", &self.sqlstate, &self.message)
             .detail(&format!("pgpassport refused the connection; correlation id {correlation}"))
+            .hint(&self.hint)
+    }
+
+    /// The error a client gets in a session that lives on.
+    pub fn in_session(&self, correlation: SessionId) -> ErrorFields {
+        ErrorFields::new("ERROR", &self.sqlstate, &self.message)
+            .detail(&format!("pgpassport refused the message; correlation id {correlation}"))
             .hint(&self.hint)
     }
 
@@ -108,6 +118,7 @@ impl Rejection {
             Error::LoginDeadline(_) => {
                 Self::new(Blame::Database, CANNOT_CONNECT_NOW, "the instance did not answer the login in time", LATER)
             }
+            Error::ShuttingDown => Self::new(Blame::Proxy, ADMIN_SHUTDOWN, SHUTTING_DOWN, ELSEWHERE),
         }
     }
 }
@@ -404,20 +415,33 @@ pub(super) fn farewell(ending: &Ending) -> Option<Rejection> {
             "the instance answered out of order; the session was ended",
             ASK_OPERATOR,
         )),
-        Ending::Unrecorded(_) | Ending::Refused(Refusal::Unrecorded(_)) => Some(unrecorded()),
-        Ending::Refused(refusal @ (Refusal::Type(_) | Refusal::Length | Refusal::EndlessName)) => client(
+        Ending::Unrecorded => Some(unrecorded()),
+        Ending::Violated(violation) => client(
             PROTOCOL_VIOLATION,
-            refusal.to_string(),
+            violation.to_string(),
             "The client does not speak PostgreSQL's protocol as documented; check what connects here.",
         ),
-        Ending::Refused(refusal @ (Refusal::TooLong | Refusal::Overfull)) => {
-            client(PROGRAM_LIMIT, refusal.to_string(), "Send less in one statement, or close prepared statements.")
-        }
+    }
+}
+
+/// What a client is told of a message that was refused, in a session that lives on.
+pub(super) fn refusal(refusal: Refusal) -> Rejection {
+    let client = |hint: &str| Rejection::new(Blame::Client, PROGRAM_LIMIT, refusal.to_string(), hint);
+    match refusal {
+        Refusal::Unrecorded => Rejection::new(
+            Blame::Proxy,
+            DISK_FULL,
+            "the audit log cannot take the record, so the message was refused",
+            "Ask the operator to make room for the audit log. ROLLBACK passes meanwhile; a transaction with a refused \
+             message cannot be committed.",
+        ),
+        Refusal::TooLong => client("Send less in one statement."),
+        Refusal::Overfull => client("Close prepared statements and portals that are not needed any more."),
+        Refusal::EndlessName => client("Use names of at most 63 bytes: PostgreSQL compares no more."),
     }
 }
 
 /// What a session is told when the process shuts down.
 pub fn shutdown() -> ErrorFields {
-    ErrorFields::new("FATAL", ADMIN_SHUTDOWN, "terminating connection: pgpassport is shutting down")
-        .hint("Connect again; another pgpassport may serve you.")
+    ErrorFields::new("FATAL", ADMIN_SHUTDOWN, SHUTTING_DOWN).hint(ELSEWHERE)
 }

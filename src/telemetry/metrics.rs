@@ -114,6 +114,8 @@ pub struct Metrics {
     logins: IntCounterVec,
     hops: HistogramVec,
     statements: IntCounter,
+    messages_refused: IntCounterVec,
+    passed_unrecorded: IntCounter,
     to_server: IntCounter,
     to_client: IntCounter,
     audit_written: IntCounter,
@@ -143,6 +145,10 @@ impl Metrics {
             )?,
         )?;
         let logins = Opts::new("pgpassport_logins_total", "Logins by SQLSTATE (00000: accepted) and side to blame.");
+        let messages_refused = Opts::new(
+            "pgpassport_messages_refused_total",
+            "Messages that were refused in sessions that lived on, by SQLSTATE.",
+        );
         let hops = HistogramOpts::new("pgpassport_hop_duration_seconds", "Time a login spent in each hop.")
             .buckets(HOP_BUCKETS.to_vec());
         let cancels = Opts::new("pgpassport_cancels_total", "Cancel requests by outcome.");
@@ -158,6 +164,12 @@ impl Metrics {
                 &registry,
                 "pgpassport_statements_total",
                 "Begin lines (Query, Parse, Bind, Execute, FunctionCall) of sessions that have ended.",
+            )?,
+            messages_refused: registered(&registry, IntCounterVec::new(messages_refused, &["sqlstate"])?)?,
+            passed_unrecorded: counter(
+                &registry,
+                "pgpassport_messages_passed_unrecorded_total",
+                "Messages of a whole ROLLBACK or ABORT that passed while the audit log took no records.",
             )?,
             to_server: bytes.with_label_values(&["to_server"]),
             to_client: bytes.with_label_values(&["to_client"]),
@@ -198,6 +210,16 @@ impl Metrics {
     /// Statements whose begin was recorded.
     pub fn statements(&self, count: u64) {
         self.statements.inc_by(count);
+    }
+
+    /// Messages that were refused in a session that lives on.
+    pub fn messages_refused(&self, sqlstate: &'static str, count: u64) {
+        self.messages_refused.with_label_values(&[sqlstate]).inc_by(count);
+    }
+
+    /// Messages that passed though the log could not take their record.
+    pub fn passed_unrecorded(&self, count: u64) {
+        self.passed_unrecorded.inc_by(count);
     }
 
     /// Bytes relayed.
@@ -262,6 +284,8 @@ mod tests {
         metrics.login_refused("57P03", Blame::Google);
         metrics.hop(Hop::Dial, Duration::from_millis(20));
         metrics.statements(3);
+        metrics.messages_refused("53100", 4);
+        metrics.passed_unrecorded(5);
         metrics.bytes(Direction::ToServer, 10);
         metrics.bytes(Direction::ToClient, 20);
         metrics.audit_written(6);
@@ -276,6 +300,8 @@ mod tests {
             "pgpassport_hop_duration_seconds_bucket{hop=\"dial\",le=\"0.01\"} 0",
             "pgpassport_hop_duration_seconds_bucket{hop=\"dial\",le=\"0.025\"} 1",
             "pgpassport_statements_total 3",
+            "pgpassport_messages_refused_total{sqlstate=\"53100\"} 4",
+            "pgpassport_messages_passed_unrecorded_total 5",
             "pgpassport_relayed_bytes_total{direction=\"to_server\"} 10",
             "pgpassport_relayed_bytes_total{direction=\"to_client\"} 20",
             "pgpassport_audit_records_total{outcome=\"written\"} 6",

@@ -6,7 +6,7 @@ use crate::audit::event::{Caller, Claimed, SessionStart};
 use crate::audit::testing::MemoryLog;
 use crate::names::{DatabaseAlias, DatabaseName, InstanceName, IssuerName, RoleName, RuleName, SessionId};
 use crate::time::Timestamp;
-use crate::wire::append;
+use crate::wire::{HEADER_BYTES, append};
 
 /// A recorder over a log in memory.
 pub(crate) fn recorder(log: &MemoryLog) -> Recorder {
@@ -53,9 +53,11 @@ impl Client {
     fn send(&mut self, input: &[u8]) -> (Vec<u8>, usize, Option<String>) {
         let mut output = Output::default();
         let (taken, stop) = self.side.process(input, &mut self.tracker, &mut self.recorder, &mut output);
-        self.recorder.commit().unwrap();
+        if self.recorder.commit().is_err() {
+            self.side.refuse(&input[..taken], &mut self.tracker, &mut output);
+        }
         let refusal = match stop {
-            Stop::Refused(refusal) => Some(refusal.to_string()),
+            Stop::Violated(violation) => Some(violation.to_string()),
             _ => None,
         };
         (output.to_vec(input), taken, refusal)
@@ -186,14 +188,173 @@ fn malformed_insides_are_recorded_and_left_to_the_server() {
     assert_eq!(client.begins().len(), 6);
 }
 
+/// The name in a substitute, and the same bytes with `NAME` in its place.
+fn unnamed(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes).into_owned();
+    match text.find("refused by pgpassport ") {
+        Some(at) => {
+            let name = text[at..at + 58].to_owned();
+            text.replace(&name, "NAME")
+        }
+        None => text,
+    }
+}
+
+/// The frames, each as its type and its body with `NAME` for the impossible name.
+fn frames(mut bytes: &[u8]) -> Vec<(char, String)> {
+    let mut frames = Vec::new();
+    while let Some(header) = Header::decode(bytes).unwrap() {
+        let (frame, rest) = bytes.split_at(header.frame());
+        frames.push((char::from(header.kind), unnamed(&frame[HEADER_BYTES..])));
+        bytes = rest;
+    }
+    assert!(bytes.is_empty());
+    frames
+}
+
 #[test]
-fn a_log_that_fails_prepares_nothing_that_counts() {
+fn what_the_log_cannot_take_leaves_as_what_must_fail() {
     let mut client = Client::new(Tag::none());
     client.log.fail(true);
-    let mut output = Output::default();
-    let input = frame(b'Q', b"SELECT 1\0");
-    client.side.process(&input, &mut client.tracker, &mut client.recorder, &mut output);
-    assert!(client.recorder.commit().is_err());
+    let input = [
+        frame(b'Q', b"DELETE FROM a\0"),
+        frame(b'P', b"s\0DELETE FROM b\0\0\0"),
+        frame(b'P', b"\0DELETE FROM c\0\0\0"),
+        frame(b'D', b"Ss\0"),
+        frame(b'B', b"p\0s\0\0\0\0\x01\0\0\0\x06secret\0\0"),
+        frame(b'E', b"p\0\0\0\0\0"),
+        frame(b'F', b"\0\0\x08\x34\0\0\0\0\0\0"),
+        frame(b'C', b"Ss\0"),
+        frame(b'H', b""),
+        frame(b'S', b""),
+    ]
+    .concat();
+    let (out, taken, violation) = client.send(&input);
+    assert_eq!((taken, violation), (input.len(), None));
+    let expected = [
+        ('Q', "\"NAME\"\0"),
+        ('P', "NAME\0\"NAME\"\0\0\0"),
+        ('P', "\0\"NAME\"\0\0\0"),
+        ('D', "Ss\0"),
+        ('B', "NAME\0NAME\0\0\0\0\0\0\0"),
+        ('E', "NAME\0\0\0\0\0"),
+        ('F', "\0\0\0\0\0\0\0\0\0\0"),
+        ('C', "Ss\0"),
+        ('H', ""),
+        ('S', ""),
+    ];
+    assert_eq!(frames(&out), expected.map(|(kind, body)| (kind, body.to_owned())));
+    assert!(client.begins().is_empty());
+    assert_eq!(client.side.take_missed(), Missed { refused: [(Refusal::Unrecorded, 6)].into(), passed: 0 });
+    client.tracker.finish(Instant::now());
+    assert_eq!(client.tracker.take_ends(), [], "what never began has no end");
+}
+
+#[test]
+fn where_the_log_takes_nothing_a_rollback_passes_and_nothing_that_looks_like_one() {
+    let mut client = Client::new(Tag::of(&analyst()));
+    client.send(&frame(b'P', b"named\0ROLLBACK\0\0\0"));
+    client.log.fail(true);
+    let pass = [frame(b'P', b"\0abort;\0\0\0"), frame(b'B', &[0; 8]), frame(b'E', &[0; 5]), frame(b'S', b"")];
+    let (out, ..) = client.send(&pass.concat());
+    let kinds: Vec<String> = frames(&out).into_iter().map(|(_, body)| body).collect();
+    let tag = String::from_utf8(Tag::of(&analyst()).bytes().to_vec()).unwrap();
+    assert_eq!(kinds, [format!("\0{tag}abort;\0\0\0"), "\0".repeat(8), "\0".repeat(5), String::new()]);
+    assert_eq!(client.side.take_missed().passed, 3);
+    let (out, ..) = client.send(&frame(b'Q', b" Rollback ;\0"));
+    assert_eq!(frames(&out), [('Q', format!("{tag} Rollback ;\0"))]);
+    assert_eq!(client.side.take_missed().passed, 1);
+    for message in [
+        frame(b'Q', b"COMMIT\0"),
+        frame(b'Q', b"ROLLBACK; DELETE FROM a\0"),
+        frame(b'Q', b"ROLLBACK\0; DELETE FROM a\0"),
+        frame(b'Q', b"ROLLBACK"),
+        frame(b'P', b"named\0ROLLBACK\0\0\0"),
+        frame(b'P', b"\0ROLLBACK\0\0\x01\0\0\0\x17"),
+        // SQL can give a named statement or portal another meaning.
+        frame(b'B', b"\0named\0\0\0\0\0\0\0"),
+        frame(b'B', b"portal\0\0\0\0\0\0\0\0"),
+        frame(b'E', b"portal\0\0\0\0\0"),
+    ] {
+        let (out, ..) = client.send(&message);
+        assert!(frames(&out)[0].1.contains("NAME"), "{message:?} left as {:?}", frames(&out));
+        assert_eq!(client.side.take_missed().passed, 0);
+    }
+}
+
+#[test]
+fn a_portal_bound_before_keeps_its_own_meaning_when_a_rollback_follows() {
+    let mut client = Client::new(Tag::none());
+    client.send(&[frame(b'P', b"\0DELETE FROM a\0\0\0"), frame(b'B', &[0; 8])].concat());
+    client.log.fail(true);
+    let rollback = [frame(b'P', b"\0ROLLBACK\0\0\0"), frame(b'B', &[0; 8]), frame(b'E', &[0; 5])].concat();
+    let (out, ..) = client.send(&[frame(b'E', &[0; 5]), rollback].concat());
+    let names: Vec<bool> = frames(&out).iter().map(|(_, body)| body.contains("NAME")).collect();
+    assert_eq!(names, [true, false, false, false]);
+}
+
+#[test]
+fn the_rest_of_a_long_message_that_was_refused_does_not_leave() {
+    let mut client = Client::new(Tag::none());
+    client.log.fail(true);
+    let whole = frame(b'Q', &[vec![b'x'; 200_000], vec![0]].concat());
+    let (out, taken, _) = client.send(&whole[..100_000]);
+    assert_eq!((frames(&out), taken), (vec![('Q', "\"NAME\"\0".to_owned())], 100_000));
+    assert!(client.side.is_mid_frame() && !client.side.has_left_in_part());
+    client.log.fail(false);
+    let (out, ..) = client.send(&[&whole[100_000..], &frame(b'Q', b"SELECT 1\0")].concat());
+    assert_eq!(frames(&out), [('Q', "SELECT 1\0".to_owned())]);
+}
+
+#[test]
+fn a_long_message_whose_start_has_left_goes_on() {
+    let mut client = Client::new(Tag::none());
+    let whole = frame(b'Q', &[vec![b'x'; 200_000], vec![0]].concat());
+    client.send(&whole[..100_000]);
+    client.log.fail(true);
+    let (out, ..) = client.send(&[&whole[100_000..], &frame(b'Q', b"SELECT 1\0")].concat());
+    let (rest, next) = out.split_at(whole.len() - 100_000);
+    assert!(rest == &whole[100_000..] && frames(next) == [('Q', "\"NAME\"\0".to_owned())]);
+}
+
+#[test]
+fn limits_refuse_with_a_begin_line_and_the_session_lives() {
+    let mut client = Client::new(Tag::of(&analyst()));
+    let body = LARGE_MESSAGE - 4;
+    let start = [&Header { kind: b'Q', body }.encode(), vec![b'x'; 70_000].as_slice()].concat();
+    let (out, taken, _) = client.send(&start);
+    assert_eq!((frames(&out).len(), taken), (1, start.len()));
+    assert_eq!(client.side.take_missed(), Missed { refused: [(Refusal::TooLong, 1)].into(), passed: 0 });
+    let line = client.log.lines().pop().unwrap();
+    assert_eq!((line["event"].as_str(), line["tagged"].as_bool()), (Some("begin"), Some(false)));
+
+    let mut client = Client::new(Tag::none());
+    let name = [&vec![b'n'; 70_000], b"\0SELECT 1\0\0\0".as_slice()].concat();
+    for (kind, body) in [(b'P', &name), (b'B', &name), (b'B', &[b"\0".as_slice(), &name].concat())] {
+        let (out, ..) = client.send(&frame(kind, body));
+        assert_eq!(frames(&out).len(), 1);
+        assert!(frames(&out)[0].1.contains("NAME") && out.len() < 300);
+        assert_eq!(client.side.take_missed().refused, [(Refusal::EndlessName, 1)].into());
+    }
+    assert_eq!(client.begins().len(), 3);
+}
+
+#[test]
+fn copy_data_that_is_refused_leaves_as_one_copy_fail() {
+    let mut client = Client::new(Tag::none());
+    client.send(&frame(b'Q', b"COPY a FROM STDIN\0"));
+    client.tracker.server(b'G', &[], 10, Instant::now()).unwrap();
+    client.send(&frame(b'd', b"1\n"));
+    client.log.fail(true);
+    // Only what the session owes the log shows that it takes nothing.
+    client.recorder.prepare(&crate::audit::event::Event::RefusalsSuppressed { count: 0 });
+    let data = frame(b'd', b"2\n");
+    let (out, ..) = client.send(&[data.as_slice(), &data, &data[..6]].concat());
+    assert_eq!(frames(&out), [('f', "NAME\0".to_owned())]);
+    client.log.fail(false);
+    let (out, ..) = client.send(&[&data[6..], &data, &frame(b'c', b""), &frame(b'Q', b"SELECT 1\0")].concat());
+    assert_eq!(frames(&out), [('Q', "SELECT 1\0".to_owned())]);
+    assert_eq!(client.side.take_missed(), Missed::default());
 }
 
 proptest::proptest! {

@@ -3,8 +3,10 @@
 use super::*;
 use crate::audit::testing::MemoryLog;
 use crate::relay::client_side::tests::recorder;
+use crate::relay::substitute::Refusal;
 use crate::relay::tag::testing::analyst;
-use crate::wire::{HEADER_BYTES, Header, append};
+use crate::wire::{ErrorFields, HEADER_BYTES, Header, append};
+use std::sync::atomic::AtomicUsize;
 use tokio::io::{DuplexStream, duplex};
 use tokio::task::JoinHandle;
 
@@ -15,6 +17,7 @@ struct Setup {
     wish: watch::Sender<Wish>,
     log: MemoryLog,
     gate: Arc<CancelGate>,
+    cancels: Arc<AtomicUsize>,
     relay: JoinHandle<Summary>,
 }
 
@@ -25,12 +28,39 @@ fn start(tag: Tag) -> Setup {
     let (client, client_side) = duplex(4096);
     let (server, server_side) = duplex(4096);
     let (wish, wished) = watch::channel(Wish::Run);
-    let farewell = |ending: &Ending| match ending {
-        Ending::Client | Ending::Wished | Ending::Server { fatal: Some(_) } => None,
-        other => Some(frame(b'E', format!("{other:?}").as_bytes())),
-    };
-    let relay = tokio::spawn(relay.run(client_side, server_side, wished, farewell));
-    Setup { client, server, wish, log, gate, relay }
+    let host = FakeHost::default();
+    let cancels = Arc::clone(&host.cancels);
+    let relay = tokio::spawn(async move { relay.run(client_side, server_side, wished, &host).await });
+    Setup { client, server, wish, log, gate, cancels, relay }
+}
+
+/// A host that says how a session ended, and counts cancels.
+#[derive(Default)]
+struct FakeHost {
+    cancels: Arc<AtomicUsize>,
+}
+
+impl Host for FakeHost {
+    fn refusal(&self, refusal: Refusal) -> ErrorFields {
+        ErrorFields::new("ERROR", "53100", &refusal.to_string())
+    }
+
+    fn farewell(&self, ending: &Ending) -> Option<Vec<u8>> {
+        match ending {
+            Ending::Client | Ending::Wished | Ending::Server { fatal: Some(_) } => None,
+            other => Some(frame(b'E', format!("{other:?}").as_bytes())),
+        }
+    }
+
+    async fn cancel(&self) {
+        self.cancels.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn refused(&self, _: Refusal, _: u64) {}
+
+    fn passed_unrecorded(&self, _: u64) {}
+
+    fn unrecorded(&self) {}
 }
 
 fn frame(kind: u8, body: &[u8]) -> Vec<u8> {
@@ -76,18 +106,75 @@ async fn a_statement_is_in_the_log_before_the_server_has_it() {
 }
 
 #[tokio::test]
-async fn what_the_log_cannot_take_never_reaches_the_server() {
-    let mut setup = start(Tag::of(&analyst()));
+async fn what_the_log_cannot_take_fails_at_the_server_and_the_session_lives() {
+    let mut setup = start(Tag::none());
     setup.log.fail(true);
     setup.client.write_all(&frame(b'Q', b"DELETE FROM orders\0")).await.unwrap();
+    let (kind, body) = receive(&mut setup.server).await;
+    let name = String::from_utf8(body).unwrap();
+    assert!(kind == b'Q' && name.starts_with("\"refused by pgpassport "), "{name}");
+    let notice = format!("SDEBUG\0Mparse {name}\0\0");
+    let error = format!("SERROR\0VERROR\0C42601\0Msyntax error at or near \"{name}\"\0P1\0\0");
+    let answers = [frame(b'N', notice.as_bytes()), frame(b'E', error.as_bytes()), frame(b'Z', b"E")].concat();
+    setup.server.write_all(&answers).await.unwrap();
     let (kind, body) = receive(&mut setup.client).await;
-    assert_eq!(kind, b'E');
-    assert!(String::from_utf8(body).unwrap().contains("Unrecorded"));
-    let mut leaked = Vec::new();
-    setup.server.read_to_end(&mut leaked).await.unwrap();
-    assert!(leaked.is_empty(), "{leaked:?} reached the server");
+    let ours = ErrorFields::new("ERROR", "53100", &Refusal::Unrecorded.to_string());
+    assert_eq!((kind, body), (b'E', ours.encode()), "nothing of the server's error is left");
+    assert_eq!(receive(&mut setup.client).await, (b'Z', b"E".to_vec()));
+    setup.log.fail(false);
+    setup.client.write_all(&frame(b'Q', b"COMMIT\0")).await.unwrap();
+    assert_eq!(receive(&mut setup.server).await, (b'Q', b"COMMIT\0".to_vec()));
+    assert_eq!(story(&setup.log), ["session_start", "gap", "begin"]);
+    assert_eq!(setup.log.lines()[1]["refused"], 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn end_lines_wait_in_order_until_the_log_takes_them_and_no_begin_line_passes_them() {
+    let mut setup = start(Tag::none());
+    let ask = [frame(b'Q', b"SELECT 1\0"), frame(b'Q', b"SELECT 2\0")].concat();
+    setup.client.write_all(&ask).await.unwrap();
+    receive(&mut setup.server).await;
+    receive(&mut setup.server).await;
+    setup.log.fail(true);
+    for row in [b"SELECT 1\0", b"SELECT 2\0"] {
+        setup.server.write_all(&[frame(b'C', row), frame(b'Z', b"I")].concat()).await.unwrap();
+        assert_eq!(receive(&mut setup.client).await.0, b'C', "what happened is told");
+        assert_eq!(receive(&mut setup.client).await.0, b'Z');
+    }
+    assert_eq!(story(&setup.log), ["session_start", "begin", "begin"]);
+    setup.log.fail(false);
+    // Nobody says anything: the log is offered what it is owed all the same.
+    tokio::time::sleep(2 * OFFER_AGAIN).await;
+    assert_eq!(story(&setup.log), ["session_start", "begin", "begin", "end ok", "end ok", "gap"]);
+    let lines = setup.log.lines();
+    assert_eq!((&lines[1]["id"], &lines[2]["id"]), (&lines[3]["id"], &lines[4]["id"]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_owes_the_log_for_too_long_ends_in_mid_message_even() {
+    let mut setup = start(Tag::none());
+    let long = frame(b'Q', &vec![b'x'; 100_000]);
+    setup.client.write_all(&frame(b'Q', b"SELECT 1\0")).await.unwrap();
+    receive(&mut setup.server).await;
+    let (mut client_read, mut client_write) = tokio::io::split(setup.client);
+    tokio::spawn(async move {
+        // The rest never comes.
+        client_write.write_all(&long[..90_000]).await.unwrap();
+        std::future::pending::<()>().await;
+    });
+    let mut start = vec![0; 80_000];
+    setup.server.read_exact(&mut start).await.unwrap();
+    setup.log.fail(true);
+    setup.server.write_all(&[frame(b'C', b"SELECT 1\0"), frame(b'Z', b"I")].concat()).await.unwrap();
+    let mut rest = Vec::new();
+    setup.server.read_to_end(&mut rest).await.unwrap();
+    assert!(rest.iter().all(|byte| *byte == b'x'), "the server sees a message that breaks off, and no goodbye");
+    let mut told = Vec::new();
+    drop(setup.server);
+    client_read.read_to_end(&mut told).await.unwrap();
+    assert!(told.ends_with(&frame(b'E', b"Unrecorded")), "{told:?}");
     let summary = setup.relay.await.unwrap();
-    assert!(matches!(summary.ending, Ending::Refused(Refusal::Unrecorded(_))));
+    assert!(matches!(summary.ending, Ending::Unrecorded));
 }
 
 #[tokio::test]
@@ -110,8 +197,8 @@ async fn draining_waits_for_the_statement_and_then_says_goodbye_to_both() {
     assert!(matches!(summary.ending, Ending::Wished) && !summary.busy);
 }
 
-#[tokio::test]
-async fn a_hard_end_waits_for_the_frames_edge_only_and_reports_what_still_runs() {
+#[tokio::test(start_paused = true)]
+async fn a_hard_end_cancels_and_speaks_at_the_frames_edge() {
     let mut setup = start(Tag::none());
     setup.client.write_all(&frame(b'Q', b"SELECT pg_sleep(60)\0")).await.unwrap();
     receive(&mut setup.server).await;
@@ -120,13 +207,79 @@ async fn a_hard_end_waits_for_the_frames_edge_only_and_reports_what_still_runs()
     let mut half = [0; 50];
     setup.client.read_exact(&mut half).await.unwrap();
     setup.wish.send_replace(Wish::Now(frame(b'E', b"bye")));
-    setup.server.write_all(&row[50..]).await.unwrap();
+    while setup.cancels.load(Ordering::Relaxed) == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let canceled = frame(b'E', b"SERROR\0VERROR\0C57014\0Mcanceling statement\0\0");
+    setup.server.write_all(&[&row[50..], &row, &canceled, &frame(b'Z', b"I")].concat()).await.unwrap();
     let mut rest = [0; 55];
     setup.client.read_exact(&mut rest).await.unwrap();
-    assert_eq!(receive(&mut setup.client).await, (b'E', b"bye".to_vec()));
+    assert_eq!(receive(&mut setup.client).await.0, b'D');
+    assert_eq!(receive(&mut setup.client).await, (b'E', b"bye".to_vec()), "and nothing of our own cancel");
+    assert_eq!(receive(&mut setup.server).await.0, b'X');
+    drop(setup.server);
     let summary = setup.relay.await.unwrap();
-    assert!(matches!(summary.ending, Ending::Wished) && summary.busy);
+    assert!(matches!(summary.ending, Ending::Wished) && !summary.busy);
+    assert_eq!(story(&setup.log).last().map(String::as_str), Some("end canceled"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_stays_in_mid_frame_leaves_no_word_in_the_middle() {
+    let mut setup = start(Tag::none());
+    setup.client.write_all(&frame(b'Q', b"SELECT 1\0")).await.unwrap();
+    receive(&mut setup.server).await;
+    let row = frame(b'D', &[7; 100]);
+    setup.server.write_all(&row[..50]).await.unwrap();
+    setup.wish.send_replace(Wish::Now(frame(b'E', b"bye")));
+    let mut told = Vec::new();
+    timeout(Duration::from_secs(60), setup.client.read_to_end(&mut told)).await.expect("it ends").unwrap();
+    assert_eq!(told, &row[..50]);
+    assert!(setup.relay.await.unwrap().busy);
     assert_eq!(story(&setup.log).last().map(String::as_str), Some("end unknown"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_transaction_is_no_idle_session_and_is_rolled_back_at_the_end() {
+    let mut setup = start(Tag::none());
+    setup.client.write_all(&frame(b'Q', b"BEGIN\0")).await.unwrap();
+    receive(&mut setup.server).await;
+    setup.server.write_all(&[frame(b'C', b"BEGIN\0"), frame(b'Z', b"T")].concat()).await.unwrap();
+    receive(&mut setup.client).await;
+    receive(&mut setup.client).await;
+    setup.wish.send_replace(Wish::WhenIdle(frame(b'E', b"bye")));
+    assert!(timeout(Duration::from_secs(3600), receive(&mut setup.client)).await.is_err(), "a transaction was cut");
+    setup.wish.send_replace(Wish::Now(frame(b'E', b"bye")));
+    assert_eq!(receive(&mut setup.client).await, (b'E', b"bye".to_vec()));
+    assert_eq!(receive(&mut setup.server).await.0, b'X');
+    assert_eq!(setup.cancels.load(Ordering::Relaxed), 0, "nothing ran");
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_a_message_of_the_client_keeps_its_session_from_being_idle() {
+    let mut setup = start(Tag::none());
+    setup.client.write_all(&frame(b'Q', b"SELECT 1\0")[..7]).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    setup.wish.send_replace(Wish::WhenIdle(frame(b'E', b"bye")));
+    assert!(timeout(Duration::from_secs(3600), receive(&mut setup.client)).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_sends_no_more_gets_the_answers_and_who_is_gone_is_cancelled_at_once() {
+    let mut setup = start(Tag::none());
+    setup.client.write_all(&frame(b'Q', b"SELECT 1\0")).await.unwrap();
+    setup.client.shutdown().await.unwrap();
+    receive(&mut setup.server).await;
+    for _ in 0..10 {
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        setup.server.write_all(&frame(b'D', &[7; 10])).await.unwrap();
+        assert_eq!(receive(&mut setup.client).await.0, b'D');
+    }
+    assert_eq!(setup.cancels.load(Ordering::Relaxed), 0);
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert_eq!(setup.cancels.load(Ordering::Relaxed), 1, "a server that is silent for longer is cancelled");
+    drop(setup.client);
+    drop(setup.server);
+    assert!(matches!(setup.relay.await.unwrap().ending, Ending::Client));
 }
 
 #[tokio::test]
@@ -188,7 +341,9 @@ async fn a_client_that_does_not_read_cannot_keep_a_drain_from_ending_its_session
     let mut server = setup.server;
     tokio::spawn(async move {
         let row = frame(b'D', &[7; 1000]);
-        while server.write_all(&row).await.is_ok() {}
+        while server.write_all(&row).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     });
     tokio::time::sleep(Duration::from_secs(1)).await;
     setup.wish.send_replace(Wish::Now(frame(b'E', b"bye")));
@@ -237,7 +392,7 @@ async fn a_cancel_without_an_end_ends_the_session_whether_its_client_speaks_or_n
         setup.server.read_to_end(&mut leaked).await.unwrap();
         assert!(leaked.is_empty(), "{leaked:?} reached the server");
         let summary = setup.relay.await.unwrap();
-        assert!(matches!(summary.ending, Ending::CancelUnanswered) && summary.busy);
+        assert!(matches!(summary.ending, Ending::CancelUnanswered));
         assert!(setup.gate.hold().is_none(), "nothing is left to cancel");
     }
 }

@@ -24,6 +24,22 @@ struct Open {
 }
 
 impl Book {
+    /// Number of the event that opens next.
+    pub fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// Whether the event has begun and not ended.
+    pub fn is_open(&self, event: u64) -> bool {
+        self.open.contains_key(&event)
+    }
+
+    /// Events from this number on were never begun: they have no end.
+    pub fn forget(&mut self, since: u64) {
+        drop(self.open.split_off(&since));
+        self.ends.retain(|end| end.event < since);
+    }
+
     /// Opens an event with its first message.
     pub fn open(&mut self, stage: Stage, bytes: u64, now: Instant) -> u64 {
         let event = self.next;

@@ -6,6 +6,7 @@ use super::{
     Kind, MAX_REMEMBERED_TEXT, Place, Portal, Progress, Said, Statement, StatementText, Target, Tracker, effective_name,
 };
 use crate::audit::event::{Outcome, Stage};
+use crate::relay::substitute::{MAX_ROLLBACK, rolls_back};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -45,10 +46,14 @@ impl Tracker {
         let guess = self.statements.guess(&statement, self.segment);
         let certain = guess.certain && !sql_outstanding && !guess.meaning.as_ref().is_some_and(|known| known.doubtful);
         let text = guess.meaning.as_ref().map(|known| Arc::clone(&known.text));
+        let unnamed = portal.is_empty() && statement.is_empty();
+        let rolls_back = unnamed && certain && text.as_ref().is_some_and(|text| text.rolls_back);
+        let claimed = guess.meaning.filter(|_| certain && !self.skipping).and_then(|known| known.event.take());
+        let claimed = claimed.filter(|event| self.book.is_open(*event));
         if self.skipping {
-            return Place { event: self.skipped(Stage::Bind, bytes, now), text, statement, doubtful: !certain };
+            let event = self.skipped(Stage::Bind, bytes, now);
+            return Place { event, text, statement, doubtful: !certain, rolls_back };
         }
-        let claimed = guess.meaning.filter(|_| certain).and_then(|known| known.event.take());
         let event = self.continue_or_open(claimed, Stage::Bind, bytes, now);
         let said = said(text.as_ref(), certain);
         let portal = self.portals.intern(effective_name(portal));
@@ -61,7 +66,7 @@ impl Tracker {
             doubtful: !certain || !portal.is_ascii(),
         };
         self.portals.expect(portal, self.at(order), Some(to));
-        Place { event, text: text.filter(|_| claimed.is_none()), statement, doubtful: !certain }
+        Place { event, text: text.filter(|_| claimed.is_none()), statement, doubtful: !certain, rolls_back }
     }
 
     /// `Execute` of a portal: continues the Bind's event the first time, opens a new one after.
@@ -74,12 +79,15 @@ impl Tracker {
         let certain = same_portal && !known.is_some_and(|known| known.doubtful);
         let text = known.and_then(|known| known.text.clone());
         let statement = known.map_or_else(|| Arc::from([]), |known| Arc::clone(&known.statement));
-        let place = |event, text| Place { event, text, statement, doubtful: !certain };
+        let unnamed = portal.is_empty() && statement.is_empty();
+        let rolls_back = unnamed && certain && text.as_ref().is_some_and(|text| text.rolls_back);
+        let place = |event, text| Place { event, text, statement, doubtful: !certain, rolls_back };
+        // A portal that is certain goes on with its Bind's event, whatever text that turns out to run.
+        let claimed = guess.meaning.filter(|_| same_portal && !self.skipping).and_then(|known| known.event.take());
+        let claimed = claimed.filter(|event| self.book.is_open(*event));
         if self.skipping {
             return place(self.skipped(Stage::Execute, bytes, now), text);
         }
-        // A portal that is certain goes on with its Bind's event, whatever text that turns out to run.
-        let claimed = guess.meaning.filter(|_| same_portal).and_then(|known| known.event.take());
         let event = self.continue_or_open(claimed, Stage::Execute, bytes, now);
         let said = said(text.as_ref(), certain);
         let names = text.as_ref().is_none_or(|text| !certain || text.changes_names());
@@ -167,7 +175,9 @@ impl Tracker {
         let total = self.remembered_text.load(Ordering::Relaxed).saturating_add(head.len());
         let head = if total > MAX_REMEMBERED_TEXT { [].as_slice() } else { head };
         self.remembered_text.fetch_add(head.len(), Ordering::Relaxed);
-        Arc::new(StatementText { head: head.into(), bytes, event, effect, budget: Arc::clone(&self.remembered_text) })
+        let rolls_back = bytes == head.len() as u64 && bytes <= MAX_ROLLBACK && rolls_back(head);
+        let budget = Arc::clone(&self.remembered_text);
+        Arc::new(StatementText { head: head.into(), bytes, event, effect, rolls_back, budget })
     }
 }
 

@@ -9,7 +9,7 @@ use super::{Desync, Entry, Kind, Tracker};
 const MAX_COPY_SYNCS: usize = 16;
 /// Ends of COPY kept in a row, at most: outside COPY the server answers none of them. As many COPYs from STDIN may
 /// stand in one Query whose data is sent ahead.
-const MAX_COPY_ENDS: usize = 64;
+pub(super) const MAX_COPY_ENDS: usize = 64;
 /// Data, ends and Syncs in a row behind which no more data is counted: it belongs to no COPY.
 const MAX_COPY_RUN: usize = 2 * MAX_COPY_ENDS + MAX_COPY_SYNCS;
 

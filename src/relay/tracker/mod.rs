@@ -17,13 +17,16 @@ mod changes;
 mod client;
 mod copy;
 mod names;
+mod refuse;
 mod server;
 mod sql;
 
 use crate::audit::End;
 use crate::audit::event::{Outcome, Stage};
+use crate::relay::substitute::Refused;
 use book::Book;
 use names::Names;
+pub use refuse::Mark;
 use sql::Effect;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -56,6 +59,8 @@ pub struct StatementText {
     pub event: u64,
     /// What its first statement may do to other names.
     effect: Effect,
+    /// It is a whole `ROLLBACK` or `ABORT`.
+    rolls_back: bool,
     budget: Arc<AtomicUsize>,
 }
 
@@ -81,6 +86,9 @@ pub struct Place {
     pub statement: Arc<[u8]>,
     /// The name may mean another text by the time the server gets there.
     pub doubtful: bool,
+    /// It takes back and can do nothing else: of the unnamed statement and portal, which SQL cannot change, and whose
+    /// text is certain to be a whole `ROLLBACK` or `ABORT`.
+    pub rolls_back: bool,
 }
 
 /// What a Close or Describe names.
@@ -112,6 +120,8 @@ pub struct Tracker {
     copy_in: bool,
     /// Syncs at the queue's front that a failed COPY may have read, so that they may have no answer.
     unsure_syncs: usize,
+    /// Each CopyFail that left in place of COPY data, while something waits for an answer.
+    refused_copies: Vec<Refused>,
     status: Option<u8>,
     /// `ReadyForQuery` messages so far.
     rounds: u64,
@@ -121,6 +131,8 @@ pub struct Tracker {
 #[derive(Debug)]
 struct Entry {
     order: u64,
+    /// It left as a substitute.
+    refused: Option<Box<Refused>>,
     kind: Kind,
 }
 
@@ -275,7 +287,7 @@ impl Tracker {
     fn push(&mut self, kind: Kind) -> u64 {
         let order = self.next_order;
         self.next_order = order.saturating_add(1);
-        self.queue.push_back(Entry { order, kind });
+        self.queue.push_back(Entry { order, refused: None, kind });
         order
     }
 

@@ -15,6 +15,7 @@ impl Tracker {
     /// A message from the server other than `ErrorResponse`: its type, its body as far as it is needed (whole for
     /// `CommandComplete` and `ReadyForQuery`), and its bytes on the wire.
     pub fn server(&mut self, kind: u8, body: &[u8], bytes: u64, now: Instant) -> Result<(), Desync> {
+        self.must_fail(kind)?;
         match kind {
             // Notices, parameters and notifications answer nothing.
             b'N' | b'S' | b'A' => Ok(()),
@@ -37,9 +38,18 @@ impl Tracker {
 
     /// `ErrorResponse` with this SQLSTATE.
     pub fn server_error(&mut self, sqlstate: &str, now: Instant) {
+        let outcome = if sqlstate == QUERY_CANCELED { Outcome::Canceled } else { Outcome::Error };
+        self.failed(sqlstate, outcome, now);
+    }
+
+    /// `ErrorResponse` to a substitute ([`Tracker::refusal`]); the client is told this SQLSTATE instead.
+    pub fn server_refused(&mut self, sqlstate: &str, now: Instant) {
+        self.failed(sqlstate, Outcome::Refused, now);
+    }
+
+    fn failed(&mut self, sqlstate: &str, outcome: Outcome, now: Instant) {
         self.drop_strays(b'E');
         let Some(mut front) = self.queue.pop_front() else { return };
-        let outcome = if sqlstate == QUERY_CANCELED { Outcome::Canceled } else { Outcome::Error };
         self.leave_copy(&mut front, true);
         self.settle_text(&front);
         match front.kind {
@@ -202,6 +212,9 @@ impl Tracker {
         self.status = status;
         self.rounds = self.rounds.saturating_add(1);
         self.spread_doubt(&front.kind);
+        if !self.is_busy() {
+            self.refused_copies.clear();
+        }
         match front.kind {
             Kind::Query { event, mut progress, .. } => match progress.held.take() {
                 Some(held) => self.book.finish_query(event, held),
@@ -209,6 +222,7 @@ impl Tracker {
             },
             Kind::FunctionCall { event, progress } => {
                 let outcome = match progress.failed.as_deref() {
+                    Some(_) if front.refused.is_some() => Outcome::Refused,
                     Some(QUERY_CANCELED) => Outcome::Canceled,
                     Some(_) => Outcome::Error,
                     None => Outcome::Ok,

@@ -1,0 +1,78 @@
+//! One message of the client: its header, and as much of its body as must be looked at.
+
+use super::{INSPECTED_BYTES, Violation};
+use crate::relay::substitute::Refusal;
+use crate::wire::{HEADER_BYTES, Header, Reader};
+use std::time::Instant;
+
+/// `PQ_SMALL_MESSAGE_LIMIT` (`libpq.h`), in bytes with the length word.
+const SMALL_MESSAGE: usize = 10_000;
+/// `PQ_LARGE_MESSAGE_LIMIT` (`libpq.h`), in bytes with the length word.
+pub(super) const LARGE_MESSAGE: usize = 0x3fff_ffff - 1;
+
+/// What one message needs.
+pub(super) struct Frame<'a> {
+    pub header: Header,
+    /// Where it starts in the read buffer.
+    pub at: usize,
+    /// Its body as far as it is looked at.
+    pub known: &'a [u8],
+    pub bytes: u64,
+    pub now: Instant,
+}
+
+impl<'a> Frame<'a> {
+    /// The frame at the start of `rest`, once as much of it is there as must be looked at.
+    pub fn next(rest: &'a [u8], at: usize, now: Instant) -> Result<Option<Self>, Violation> {
+        let Some(header) = Header::decode(rest).map_err(|_| Violation::Length)? else { return Ok(None) };
+        let (limit, looked_at) = match header.kind {
+            b'Q' | b'P' | b'B' => (LARGE_MESSAGE, header.body.min(INSPECTED_BYTES)),
+            b'F' => (LARGE_MESSAGE, header.body.min(4)),
+            b'd' => (LARGE_MESSAGE, 0),
+            b'E' | b'C' | b'D' => (SMALL_MESSAGE, header.body),
+            b'S' | b'H' | b'X' | b'c' | b'f' => (SMALL_MESSAGE, 0),
+            other => return Err(Violation::Type(other)),
+        };
+        if header.body.saturating_add(4) > limit {
+            return Err(Violation::Length);
+        }
+        let known = rest.get(HEADER_BYTES..HEADER_BYTES.saturating_add(looked_at));
+        let bytes = header.frame() as u64;
+        Ok(known.map(|known| Self { header, at, known, bytes, now }))
+    }
+
+    /// Where the body starts in the read buffer.
+    pub fn body_start(&self) -> usize {
+        self.at.saturating_add(HEADER_BYTES)
+    }
+
+    /// Where what is looked at ends in the read buffer.
+    pub fn seen(&self) -> usize {
+        self.body_start().saturating_add(self.known.len())
+    }
+
+    /// Whether all of it is looked at.
+    pub fn is_whole(&self) -> bool {
+        self.known.len() == self.header.body
+    }
+
+    /// The first string, or `None` if the whole message has no NUL.
+    pub fn name(&self) -> Result<Option<&'a [u8]>, Refusal> {
+        match Reader::new(self.known).cstr() {
+            Ok(name) => Ok(Some(name)),
+            Err(_) if self.is_whole() => Ok(None),
+            Err(_) => Err(Refusal::EndlessName),
+        }
+    }
+
+    /// The text that starts at `start` of the body: its known start, and its length in bytes. A Parse that streams
+    /// declares text and parameter types together; that sum is told then.
+    pub fn text(&self, start: usize) -> (&'a [u8], u64) {
+        let known = self.known.get(start..).unwrap_or_default();
+        if let Some(end) = memchr::memchr(0, known) {
+            return (known.get(..end).unwrap_or_default(), end as u64);
+        }
+        let declared = self.header.body.saturating_sub(start).saturating_sub(1);
+        (known, declared.max(known.len()) as u64)
+    }
+}

@@ -1,0 +1,77 @@
+//! How a session ends, and what the relay asks of whoever runs it.
+
+use super::client_side::Violation;
+use super::server_side::Misbehaved;
+use super::substitute::Refusal;
+use crate::audit::Recorder;
+use crate::wire::ErrorFields;
+
+/// What the process wants of a session.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Wish {
+    /// Go on.
+    #[default]
+    Run,
+    /// End when nothing is outstanding and no transaction is open, with this error frame.
+    WhenIdle(Vec<u8>),
+    /// End now: cancel what runs, then say this error frame at a frame's edge.
+    Now(Vec<u8>),
+}
+
+/// Why a relay ended.
+#[derive(Debug)]
+pub enum Ending {
+    /// The client said goodbye or went away.
+    Client,
+    /// The server closed; `fatal` is the SQLSTATE of its last word, if it had one.
+    Server {
+        /// SQLSTATE.
+        fatal: Option<String>,
+    },
+    /// The process wanted it.
+    Wished,
+    /// The client broke the protocol.
+    Violated(Violation),
+    /// The server's bytes could not go further.
+    Misbehaved(Misbehaved),
+    /// The log does not take what the session owes it.
+    Unrecorded,
+    /// The server has taken a cancel and not said that it is through: it could hit what the client sends next.
+    CancelUnanswered,
+}
+
+/// What is left to do and to say.
+#[derive(Debug)]
+pub struct Summary {
+    /// Why it ended.
+    pub ending: Ending,
+    /// The server was still working for this client when it was let go.
+    pub busy: bool,
+    /// From the client, in bytes.
+    pub bytes_in: u64,
+    /// To the client, in bytes.
+    pub bytes_out: u64,
+    /// The session's log, to write its end into.
+    pub recorder: Recorder,
+}
+
+/// What the relay does not know itself: words, counters, and where cancels go.
+pub trait Host: Sync {
+    /// What a client is told in place of the server's error, when a message of its was refused.
+    fn refusal(&self, refusal: Refusal) -> ErrorFields;
+
+    /// The error frame that a client is told for an ending of ours.
+    fn farewell(&self, ending: &Ending) -> Option<Vec<u8>>;
+
+    /// Cancels what the server runs for this session; returns when the server has heard it, or cannot.
+    fn cancel(&self) -> impl Future<Output = ()> + Send;
+
+    /// Messages that were refused.
+    fn refused(&self, refusal: Refusal, count: u64);
+
+    /// Messages that passed though the log could not take their record.
+    fn passed_unrecorded(&self, count: u64);
+
+    /// The log did not take lines of this session.
+    fn unrecorded(&self);
+}

@@ -1,0 +1,250 @@
+//! The server's direction: answers as they come, until there is a reason to stop.
+
+use super::{FAREWELL, FIRST_BUFFER, Log, OFFER_AGAIN, Relay, Shared, read};
+use crate::relay::ending::{Ending, Host, Wish};
+use crate::relay::output::Output;
+use crate::relay::server_side::{MAX_ERROR_BYTES, ServerSide};
+use crate::relay::tag::Tag;
+use bytes::{Buf, BytesMut};
+use std::io;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+/// How much of a server's bytes is held at most: one long error and one read.
+const SERVER_BUFFER: usize = MAX_ERROR_BYTES + 64 * 1024;
+/// How long what either side still sends is read away after the last message to it.
+const READ_AWAY: Duration = Duration::from_secs(1);
+
+/// The direction's state: it outlives each wait.
+#[derive(Debug)]
+pub(super) struct Down<S, C> {
+    side: ServerSide,
+    buffer: BytesMut,
+    output: Output,
+    server: ReadHalf<S>,
+    client: WriteHalf<C>,
+    server_closed: bool,
+    /// What the server says cannot be followed: nothing more is read from it.
+    unreadable: bool,
+    /// A write to the client failed or was given up: nothing more can be said.
+    client_lost: bool,
+}
+
+impl<S: AsyncRead, C: AsyncWrite> Down<S, C> {
+    /// Before the first answer.
+    pub fn new(tag: Tag, server: ReadHalf<S>, client: WriteHalf<C>) -> Self {
+        let (side, buffer) = (ServerSide::new(tag), BytesMut::with_capacity(FIRST_BUFFER));
+        let (server_closed, unreadable, client_lost) = (false, false, false);
+        Self { side, buffer, output: Output::default(), server, client, server_closed, unreadable, client_lost }
+    }
+
+    /// Whether the server has closed.
+    pub fn is_server_closed(&self) -> bool {
+        self.server_closed
+    }
+
+    /// Whether nothing more can be said to the client.
+    pub fn is_client_lost(&self) -> bool {
+        self.client_lost
+    }
+
+    /// Nothing more is said to the client.
+    pub fn lose_client(&mut self) {
+        self.client_lost = true;
+    }
+
+    /// The server is in mid-message.
+    pub fn is_mid_frame(&self) -> bool {
+        self.side.is_mid_frame()
+    }
+
+    /// A cancel of ours is not told to the client, which is told why instead.
+    pub fn mute_cancel(&mut self) {
+        self.side.mute_cancel();
+    }
+
+    /// The last word: at a frame's edge, or not at all.
+    pub async fn say(&mut self, frame: &[u8]) {
+        if self.client_lost || self.side.has_left_in_part() {
+            return;
+        }
+        let client = &mut self.client;
+        let _ = timeout(FAREWELL, async {
+            client.write_all(frame).await?;
+            client.flush().await
+        })
+        .await;
+    }
+
+    /// Closes towards the client, and reads away what both sides still send: a close with unread bytes would reset
+    /// the last word off the wire.
+    pub async fn close(&mut self, from_client: &mut ReadHalf<C>)
+    where
+        C: AsyncRead,
+    {
+        let _ = self.client.shutdown().await;
+        let server = &mut self.server;
+        let (mut one, mut other) = ([0; 1024], [0; 1024]);
+        let _ = tokio::join!(
+            timeout(READ_AWAY, async { while matches!(from_client.read(&mut one).await, Ok(1..)) {} }),
+            timeout(READ_AWAY, async { while matches!(server.read(&mut other).await, Ok(1..)) {} }),
+        );
+    }
+
+    /// Writes to the client, as long as there is one.
+    async fn deliver(&mut self) -> io::Result<()> {
+        if self.client_lost {
+            self.output.clear();
+            return Ok(());
+        }
+        self.output.write_to(&self.buffer, &mut self.client).await
+    }
+}
+
+impl Relay {
+    /// Runs until the server closes, an end is wished that can be had, or it is paused: then `None`, in the middle of
+    /// a message perhaps, but never of a write.
+    pub(super) async fn downstream<S, C, H>(
+        &self,
+        down: &mut Down<S, C>,
+        wish: &mut watch::Receiver<Wish>,
+        mut pause: watch::Receiver<bool>,
+        host: &H,
+    ) -> Option<Ending>
+    where
+        S: AsyncRead,
+        C: AsyncWrite,
+        H: Host,
+    {
+        loop {
+            if *pause.borrow_and_update() {
+                return None;
+            }
+            let owing = {
+                let mut shared = self.lock();
+                if shared.grants(&wish.borrow_and_update(), down.side.is_mid_frame()) {
+                    return Some(Ending::Wished);
+                }
+                shared.recorder.is_owing()
+            };
+            let read = tokio::select! {
+                read = read(&mut down.server, &mut down.buffer, SERVER_BUFFER) => read,
+                Ok(()) = wish.changed() => continue,
+                Ok(()) = pause.changed() => continue,
+                () = async { sleep(OFFER_AGAIN).await }, if owing => match self.lock().record(u64::MAX) {
+                    Log::Overdue => return Some(Ending::Unrecorded),
+                    Log::Took | Log::Owed => continue,
+                },
+            };
+            let (taken, ending) = self.take_server(down, read, host);
+            // What came before an ending is delivered, so that the last word stands at a frame's edge.
+            let delivered = deliver(down, wish, &mut pause).await;
+            down.buffer.advance(taken);
+            match (ending, delivered) {
+                (Some(ending), _) => return Some(ending),
+                (None, Some(Err(_))) => return Some(Ending::Client),
+                (None, _) => {}
+            }
+        }
+    }
+
+    /// Goes on with the answers until `done`, or the server closes, or it is silent for `quiet`.
+    pub(super) async fn answers<S, C, H>(
+        &self,
+        down: &mut Down<S, C>,
+        quiet: Duration,
+        done: impl Fn(&Shared, &Down<S, C>) -> bool,
+        host: &H,
+    ) where
+        S: AsyncRead,
+        C: AsyncWrite,
+        H: Host,
+    {
+        while !down.server_closed && !down.unreadable && !done(&self.lock(), down) {
+            let Ok(read) = timeout(quiet, read(&mut down.server, &mut down.buffer, SERVER_BUFFER)).await else {
+                return;
+            };
+            let (taken, _) = self.take_server(down, read, host);
+            if !matches!(timeout(FAREWELL, down.deliver()).await, Ok(Ok(()))) {
+                down.client_lost = true;
+                down.output.clear();
+            }
+            down.buffer.advance(taken);
+        }
+    }
+
+    /// Works through what the server sent and writes its end lines, before anything is passed on: how many bytes are
+    /// dealt with, and why the session ends, if it does.
+    fn take_server<S, C>(
+        &self,
+        down: &mut Down<S, C>,
+        read: io::Result<usize>,
+        host: &impl Host,
+    ) -> (usize, Option<Ending>) {
+        if !matches!(read, Ok(1..)) {
+            down.server_closed = true;
+            return (0, Some(Ending::Server { fatal: down.side.fatal().map(str::to_owned) }));
+        }
+        let mut guard = self.lock();
+        let shared = &mut *guard;
+        let words = |refusal| host.refusal(refusal);
+        let taken = down.side.process(&down.buffer, &mut shared.tracker, &words, &mut down.output);
+        self.gate.settle(shared.tracker.outstanding());
+        shared.bytes_out = shared.bytes_out.saturating_add(down.output.len() as u64);
+        let owed = shared.record(u64::MAX);
+        if owed != Log::Took {
+            host.unrecorded();
+        }
+        self.progress.notify_one();
+        match taken {
+            Err(misbehaved) => {
+                down.unreadable = true;
+                (0, Some(Ending::Misbehaved(misbehaved)))
+            }
+            Ok(taken) => (taken, (owed == Log::Overdue).then_some(Ending::Unrecorded)),
+        }
+    }
+}
+
+impl Shared {
+    /// Whether a wish can be fulfilled now; from then on no byte of the client leaves.
+    fn grants(&mut self, wish: &Wish, server_mid_frame: bool) -> bool {
+        let granted = match wish {
+            Wish::Run => false,
+            Wish::WhenIdle(_) => self.tracker.is_idle() && !self.mid_frame.client && !server_mid_frame,
+            Wish::Now(_) => true,
+        };
+        self.closed |= granted;
+        granted
+    }
+}
+
+/// Writes to a client, who may not read: once the session is to end now, that is waited for no longer than a
+/// farewell. `None` when it was in vain.
+async fn deliver<S: AsyncRead, C: AsyncWrite>(
+    down: &mut Down<S, C>,
+    wish: &mut watch::Receiver<Wish>,
+    pause: &mut watch::Receiver<bool>,
+) -> Option<io::Result<()>> {
+    let done = {
+        let write = down.deliver();
+        tokio::pin!(write);
+        let waited = tokio::select! {
+            biased;
+            written = &mut write => Some(written),
+            Ok(_) = wish.wait_for(|wish| matches!(wish, Wish::Now(_))) => None,
+            Ok(_) = pause.wait_for(|paused| *paused) => None,
+        };
+        match waited {
+            Some(written) => Some(written),
+            None => timeout(FAREWELL, write).await.ok(),
+        }
+    };
+    if !matches!(done, Some(Ok(()))) {
+        down.client_lost = true;
+        down.output.clear();
+    }
+    done
+}
