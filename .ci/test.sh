@@ -17,10 +17,11 @@ step 'rustdoc' env RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --n
 step 'build' cargo build --locked --workspace --all-targets
 step 'drivers' bash .ci/drivers.sh
 step 'strangers' bash .ci/strangers.sh
-rm -f "$target/tmp/strangers.txt" "$target/drivers/report.txt"
+rm -f "$target/tmp/strangers.txt" "$target/drivers/report.txt" "$target/drivers/libpq.txt"
 tests 'unit tests' cargo test --locked --workspace --no-fail-fast --lib --bins
 tests 'module order and the chain through the wire' cargo test --locked --workspace --test '*' --no-fail-fast
 [[ ! -s $target/drivers/report.txt ]] || sed 's/^/      | /' "$target/drivers/report.txt"
+[[ ! -s $target/drivers/libpq.txt ]] || sed 's/^/      | /' "$target/drivers/libpq.txt"
 [[ ! -s $target/tmp/strangers.txt ]] || sed 's/^/      | /' "$target/tmp/strangers.txt"
 step 'production build without demo or simulator' bash .ci/production-build.sh
 report

@@ -56,6 +56,20 @@ pub fn check(answer: &Message, login: &Login, expected: Expected<'_>) -> String 
     crate::correlation(&detail).unwrap_or_else(|| panic!("{expected:?}: no correlation id in {detail:?}"))
 }
 
+/// Within a few tries the caller is let in: a limit or fault has passed.
+pub async fn until_let_in(chain: &Chain, login: &Login) {
+    let mut last = String::new();
+    for _ in 0..20 {
+        let printed = chain.psql(login, &["-c", "select 1"]).await;
+        if printed.code == 0 {
+            return;
+        }
+        last = printed.err;
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+    panic!("still refused: {last}");
+}
+
 #[track_caller]
 fn assert_no_token(text: &str, login: &Login) {
     for segment in login.password.split('.').filter(|segment| segment.len() > 16) {

@@ -50,11 +50,16 @@ impl Message {
 pub async fn tls(address: SocketAddr, ca: &Path, host: &str) -> io::Result<TlsStream<TcpStream>> {
     let mut stream = TcpStream::connect(address).await?;
     stream.write_all(&request(SSL_REQUEST)).await?;
-    let answer = stream.read_u8().await?;
-    if answer != b'S' {
-        return Err(io::Error::other(format!("SSLRequest was answered with {answer}")));
-    }
+    expect_consent(&mut stream).await?;
     handshake(stream, ca, host).await
+}
+
+/// Reads the `S` that answers an `SSLRequest`.
+pub async fn expect_consent<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<()> {
+    match tokio::time::timeout(DEADLINE, stream.read_u8()).await?? {
+        b'S' => Ok(()),
+        answer => Err(io::Error::other(format!("SSLRequest was answered with {answer}"))),
+    }
 }
 
 /// TLS at once on a connected stream.

@@ -8,7 +8,7 @@ use pgpassport::sim::{Endpoint, Fault, Hop, ServerCertificate, Signing, TokenSpe
 use proto_tests::chain::{Chain, Setup};
 use proto_tests::proxy::Limited;
 use proto_tests::psql::Login;
-use proto_tests::refusal::{Expected, check, refused, refused_by_psql};
+use proto_tests::refusal::{Expected, check, refused, refused_by_psql, until_let_in};
 use proto_tests::wire;
 use tokio::io::AsyncWriteExt;
 
@@ -133,36 +133,6 @@ async fn what_google_and_the_instance_refuse_is_told_with_the_role_that_mends_it
     // Entra's token is still right, but too old for STS: only a new one helps.
     let stale = analyst().issued_ago(25 * 3600).lifetime(26 * 3600);
     refused(&chain, &chain.login(ANALYST.upn, &stale), Expected { sqlstate: "28P01", says: "stale" }).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn sessions_in_all_are_limited() {
-    let chain = Setup::default().extra("[limits]\nsessions = 1").start().await;
-    let first = chain.connect(&chain.person()).await;
-    refused_by_psql(&chain, &chain.app(), Expected { sqlstate: "53300", says: "sessions" }).await;
-    drop(first);
-    until_let_in(&chain, &chain.app()).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn sessions_of_one_caller_are_limited_and_others_are_not_hit() {
-    let chain = Setup::default().extra("[limits]\nsessions_per_caller = 1").start().await;
-    let first = chain.connect(&chain.person()).await;
-    refused(&chain, &chain.person(), Expected { sqlstate: "53300", says: "sessions" }).await;
-    assert_eq!(chain.query(&chain.app(), "select 1").await, "1");
-    drop(first);
-    until_let_in(&chain, &chain.person()).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn connections_that_do_not_log_in_are_limited_by_address() {
-    let chain = Setup::default().extra("[limits]\nlogins_per_address = 2").start().await;
-    let session = chain.connect(&chain.person()).await;
-    let idle = [chain.tls().await.expect("TLS"), chain.tls().await.expect("TLS")];
-    refused_by_psql(&chain, &chain.app(), Expected { sqlstate: "53300", says: "address" }).await;
-    session.client.simple_query("select 1").await.expect("those who are logged in go on");
-    drop(idle);
-    until_let_in(&chain, &chain.app()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -309,18 +279,4 @@ async fn a_statement_that_the_log_cannot_take_does_not_reach_the_database() {
     assert!(log.contains(&format!("statement {} ", n - 1)), "the one before it ran");
     assert!(!log.contains(&format!("statement {n} ")), "a statement ran that is not in the log");
     assert_eq!(chain.records().of("begin").len(), n, "every statement that ran is in the log, whole");
-}
-
-/// Within a few tries the caller is let in: a limit or fault has passed.
-async fn until_let_in(chain: &Chain, login: &Login) {
-    let mut last = String::new();
-    for _ in 0..20 {
-        let printed = chain.psql(login, &["-c", "select 1"]).await;
-        if printed.code == 0 {
-            return;
-        }
-        last = printed.err;
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-    }
-    panic!("still refused: {last}");
 }

@@ -69,6 +69,9 @@ pub enum Event<'a> {
     Cancel {
         /// Where the request came from.
         client: SocketAddr,
+        /// The trusted balancer that told the client's address.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        via: Option<SocketAddr>,
         /// `forwarded`, or why not: `idle`, `late`, `unknown`, `failed`, `limited`.
         outcome: &'a str,
     },
@@ -129,6 +132,9 @@ pub struct SessionStart<'a> {
     pub database_user: &'a RoleName,
     /// Client address.
     pub client: SocketAddr,
+    /// The trusted balancer that told the client's address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub via: Option<SocketAddr>,
     /// Whether statements carry the caller's tag.
     pub tag: bool,
     /// Whether it is a replication session.
@@ -190,6 +196,9 @@ pub struct Refused<'a> {
     /// Client address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client: Option<SocketAddr>,
+    /// The trusted balancer that told the client's address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub via: Option<SocketAddr>,
 }
 
 /// Which message opened or continued an event.

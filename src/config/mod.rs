@@ -23,9 +23,11 @@ mod values;
 
 use crate::cloudsql::InstanceConfig;
 use crate::federation::{GoogleEndpoints, OwnIdentityConfig};
+pub use crate::frontend::ProxyProtocol;
 use crate::identity::IssuerConfig;
 use crate::policy::Policy;
 pub use crate::session::Deadlines;
+use ipnet::IpNet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -66,6 +68,10 @@ pub struct ListenConfig {
     pub certificate: PathBuf,
     /// PEM private key.
     pub key: PathBuf,
+    /// Balancers in front of the proxy.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Whether they say who is behind them.
+    pub proxy_protocol: ProxyProtocol,
 }
 
 /// `[audit]`.
@@ -80,11 +86,13 @@ pub struct AuditConfig {
 /// `[limits]`: more is refused with SQLSTATE 53300.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Sessions in all, logging in included.
+    /// Sessions in all, of callers whose token has verified.
     pub sessions: usize,
     /// Sessions of one caller.
     pub sessions_per_caller: usize,
-    /// Connections of one client address that have not logged in yet.
+    /// Connections that have not logged in yet.
+    pub logins: usize,
+    /// Those of one client address (IPv6: of one /64).
     pub logins_per_address: usize,
     /// Different tokens of one client address that are refused within a minute before no more are checked.
     pub bad_tokens_per_address: u32,
@@ -92,7 +100,13 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { sessions: 1000, sessions_per_caller: 100, logins_per_address: 50, bad_tokens_per_address: 60 }
+        Self {
+            sessions: 1000,
+            sessions_per_caller: 100,
+            logins: 500,
+            logins_per_address: 50,
+            bad_tokens_per_address: 60,
+        }
     }
 }
 

@@ -1,11 +1,13 @@
 //! `[listen]`, `[admin]`, `[https]` and `[google]`: who is listened to and who is called.
 
 use super::reader::Section;
-use super::{ListenConfig, files, values};
+use super::{ListenConfig, ProxyProtocol, files, values};
 use crate::federation::GoogleEndpoints;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+const PROXY_PROTOCOL: &[(&str, ProxyProtocol)] =
+    &[("off", ProxyProtocol::Off), ("optional", ProxyProtocol::Optional), ("required", ProxyProtocol::Required)];
 /// Where the admin listener is when the file does not say.
 const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
 
@@ -14,13 +16,30 @@ pub(super) fn listen(section: Section<'_>, folder: &Path) -> Option<ListenConfig
     let chain = section.required("certificate", |value| files::certificates(value, folder));
     let key = section.required_field("key");
     let private = key.as_ref().and_then(|key| key.read(|value| files::private_key(value, folder)));
+    let trusted_proxies = section.list("trusted_proxies", values::network);
+    let proxy_protocol = proxy_protocol(&section);
     section.finish();
     let ((certificate, chain), key, (path, private)) = (chain?, key?, private?);
     files::pair(chain, private).map_err(|reason| key.problem(&reason)).ok()?;
     if files::everyone_reads(&path) {
         key.warning("can be read by every user of this machine; mode 0600 or 0640 is enough");
     }
-    Some(ListenConfig { address: address?, certificate, key: path })
+    Some(ListenConfig { address: address?, certificate, key: path, trusted_proxies, proxy_protocol })
+}
+
+/// Who writes a header decides whose address is limited and recorded.
+fn proxy_protocol(section: &Section<'_>) -> ProxyProtocol {
+    let Some(field) = section.field("proxy_protocol") else { return ProxyProtocol::Off };
+    let mode = field.read(values::one_of(PROXY_PROTOCOL)).unwrap_or_default();
+    let trusts = section.field("trusted_proxies").is_some_and(|field| !field.is_empty_array());
+    if mode != ProxyProtocol::Off && !trusts {
+        field.problem("needs listen.trusted_proxies: a header is read from those addresses only");
+    } else if mode == ProxyProtocol::Optional {
+        field.warning(
+            "lets a client behind a balancer that adds no header write one, with any address; \"required\" does not",
+        );
+    }
+    mode
 }
 
 pub(super) fn admin(section: Option<Section<'_>>) -> Option<SocketAddr> {

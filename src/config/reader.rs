@@ -117,6 +117,10 @@ impl<'a> Field<'a> {
         parse(self.value).map_err(|reason| self.problem(&reason)).ok()
     }
 
+    pub(super) fn is_empty_array(&self) -> bool {
+        self.value.as_array().is_some_and(|array| array.is_empty())
+    }
+
     /// The value as a table.
     pub(super) fn section(&self) -> Option<Section<'a>> {
         let table = self.read(|value| value.as_table().ok_or_else(|| wrong_type("a table", value)))?;

@@ -63,6 +63,7 @@ fn limits(section: Section<'_>) -> Limits {
     let limits = Limits {
         sessions: count("sessions", default.sessions),
         sessions_per_caller: count("sessions_per_caller", default.sessions_per_caller),
+        logins: count("logins", default.logins),
         logins_per_address: count("logins_per_address", default.logins_per_address),
         bad_tokens_per_address: section
             .optional("bad_tokens_per_address", values::integer(COUNTS))
@@ -70,6 +71,9 @@ fn limits(section: Section<'_>) -> Limits {
     };
     if let Some(field) = section.field("sessions_per_caller").filter(|_| limits.sessions_per_caller > limits.sessions) {
         field.warning("is more than limits.sessions, so it is never reached");
+    }
+    if let Some(field) = section.field("logins_per_address").filter(|_| limits.logins_per_address > limits.logins) {
+        field.warning("is more than limits.logins, so it is never reached");
     }
     section.finish();
     limits

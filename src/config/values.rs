@@ -3,6 +3,7 @@
 use super::durations;
 use super::reader::wrong_type;
 use crate::names::NameError;
+use ipnet::IpNet;
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -74,6 +75,26 @@ pub(super) fn guid(value: &DeValue<'_>) -> Result<String, String> {
 /// `IP:PORT`; no host name, so that what is listened on does not depend on a resolver.
 pub(super) fn socket_address(value: &DeValue<'_>) -> Result<SocketAddr, String> {
     text(value)?.parse().map_err(|_| "is not IP:PORT, such as \"0.0.0.0:5432\" or \"[::]:5432\"".to_owned())
+}
+
+/// A network in CIDR form, written as its first address and not the whole of IPv4 or IPv6.
+pub(super) fn network(value: &DeValue<'_>) -> Result<IpNet, String> {
+    // `IpNet`'s own reader takes 010 for 10, which other programs take for 8.
+    let parts = text(value)?.split_once('/').filter(|(_, length)| length.bytes().all(|byte| byte.is_ascii_digit()));
+    let network = parts.and_then(|(address, length)| IpNet::new(address.parse().ok()?, length.parse().ok()?).ok());
+    let network =
+        network.ok_or_else(|| "is not a network in CIDR form, such as \"10.0.0.0/8\" or \"10.0.0.7/32\"".to_owned())?;
+    if network.trunc() != network {
+        return Err(format!("has bits behind its prefix; the network is {}", network.trunc()));
+    }
+    if network.prefix_len() == 0 {
+        return Err("trusts every address there is".to_owned());
+    }
+    // Addresses of such clients are compared as what they mean.
+    if matches!(network, IpNet::V6(network) if network.network().to_ipv4_mapped().is_some()) {
+        return Err("is IPv4 written as IPv6; write it as IPv4".to_owned());
+    }
+    Ok(network)
 }
 
 /// The address of a service without a trailing slash: `https://HOST[:PORT][/PATH]`, or `http://` towards this
@@ -158,6 +179,34 @@ mod tests {
         assert_eq!(guid(&string(&lower.to_uppercase())).as_deref(), Ok(lower));
         for bad in ["0c7a5f0e4b5d4f5e9a3b6f1f2d3e4a5b", "{0c7a5f0e-4b5d-4f5e-9a3b-6f1f2d3e4a5b}", "analysts"] {
             assert!(guid(&string(bad)).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn networks_are_exact_and_never_everybody() {
+        for good in ["10.0.0.0/8", "192.0.2.7/32", "35.191.0.0/16", "2001:db8::/32", "::1/128", "0.0.0.0/1"] {
+            assert_eq!(network(&string(good)).map(|network| network.to_string()).as_deref(), Ok(good));
+        }
+        for (bad, reason) in [
+            ("10.0.0.1/8", "the network is 10.0.0.0/8"),
+            ("2001:db8::1/32", "the network is 2001:db8::/32"),
+            ("0.0.0.0/0", "every address"),
+            ("::/0", "every address"),
+            ("::ffff:10.0.0.0/104", "write it as IPv4"),
+            ("10.0.0.1", "CIDR form"),
+            ("10.0.0.0/33", "CIDR form"),
+            ("10.0.0.0/-1", "CIDR form"),
+            ("10.0.0.0/+8", "CIDR form"),
+            ("10.0.0.0/", "CIDR form"),
+            ("10.0.0.0/8/8", "CIDR form"),
+            ("10.0.0/8", "CIDR form"),
+            ("010.0.0.0/8", "CIDR form"),
+            ("balancer.contoso.example/8", "CIDR form"),
+            ("*", "CIDR form"),
+            ("", "is empty"),
+        ] {
+            let refused = network(&string(bad)).unwrap_err();
+            assert!(refused.contains(reason), "{bad}: {refused}");
         }
     }
 

@@ -3,13 +3,16 @@
 //! Reads are exact, so that plaintext sent behind an `SSLRequest` reaches the TLS handshake and fails there
 //! (CVE-2021-23214). No token is asked for outside TLS. What the client claims is decoded here and judged elsewhere.
 
-mod listener;
+mod door;
+mod gate;
 mod login;
 mod negotiate;
+mod proxy_header;
 mod stream;
 mod tls;
 
-pub use listener::{Full, Gate, Incoming, Permit};
+pub use door::{Arrival, Door, DoorConfig, Incoming, Peer, ProxyProtocol};
+pub use gate::{Full, Place, network};
 pub use login::{Login, Session};
 pub use negotiate::{CancelRequest, Negotiated, Refused, negotiate};
 pub use stream::ClientStream;
@@ -30,6 +33,9 @@ pub enum Error {
     /// The TLS handshake failed.
     #[error("the TLS handshake with the client failed")]
     Handshake(#[source] std::io::Error),
+    /// A balancer's header is missing or cannot be used.
+    #[error("the balancer's PROXY header cannot be used: {0}")]
+    ProxyHeader(&'static str),
     /// It wants a session without TLS.
     #[error("the client asked for a session without TLS")]
     NoTls,

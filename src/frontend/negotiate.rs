@@ -1,7 +1,7 @@
 //! From the first byte to the token: encryption requests, TLS, the start-up packet, the password message.
 
 use super::tls::ALPN;
-use super::{ClientStream, Error, Incoming, Login, MAX_TOKEN, Permit};
+use super::{ClientStream, Error, Full, Incoming, Login, MAX_TOKEN, Place};
 use crate::names::{DatabaseAlias, MAX_IDENTIFIER_BYTES, NameError, RoleName};
 use crate::secret::Secret;
 use crate::wire::{
@@ -16,12 +16,15 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use zeroize::Zeroizing;
 
 /// First byte of a TLS handshake record (RFC 8446 §5.1): direct TLS.
 const TLS_HANDSHAKE: u8 = 0x16;
+/// Said of a header of the PROXY protocol (version 2 and 1 begin so) where none is read.
+const UNASKED_HEADER: &str =
+    "a PROXY header, which listen.trusted_proxies and listen.proxy_protocol do not allow from this address";
 /// How long a refused client may take to read why, in all.
 const TELL: Duration = Duration::from_secs(5);
 
@@ -29,7 +32,7 @@ const TELL: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub enum Negotiated {
     /// A session.
-    Login(Box<Login>, Permit),
+    Login(Box<Login>, Place),
     /// Another session's statement cancelled.
     Cancel(CancelRequest),
 }
@@ -43,6 +46,8 @@ pub struct CancelRequest {
     pub secret: Vec<u8>,
     /// Held open: libpq waits for the close.
     pub stream: ClientStream,
+    /// One of those for cancels.
+    pub place: Place,
 }
 
 /// A client that got no further.
@@ -54,14 +59,21 @@ pub struct Refused {
     pub client: RefusedClient,
 }
 
-/// The stream of a refused client, if it still listens.
+/// The stream of a refused client, if it still listens, and its place, which it has until it has been told.
 #[derive(Debug)]
-pub struct RefusedClient(Option<ClientStream>);
+pub struct RefusedClient {
+    stream: Option<ClientStream>,
+    _place: Option<Place>,
+}
 
 impl RefusedClient {
+    pub(super) fn new(stream: Option<ClientStream>, place: Option<Place>) -> Self {
+        Self { stream, _place: place }
+    }
+
     /// Tells the client, closes, and forgets it.
     pub async fn tell(self, fields: &ErrorFields) {
-        if let Some(stream) = self.0 {
+        if let Some(stream) = self.stream {
             tell(stream, fields).await;
         }
     }
@@ -80,27 +92,45 @@ pub(super) async fn tell(mut stream: ClientStream, fields: &ErrorFields) {
     .await;
 }
 
-/// Leads a client from its first byte to its token, within `deadline`.
-pub async fn negotiate(incoming: Incoming, tls: &Arc<ServerConfig>, deadline: Duration) -> Result<Negotiated, Refused> {
+/// Leads a client from its first byte to its token, within `startup` of its having been accepted.
+pub async fn negotiate(incoming: Incoming, tls: &Arc<ServerConfig>, startup: Duration) -> Result<Negotiated, Refused> {
+    let deadline = incoming.deadline(startup);
+    let Incoming { socket, peer, place, .. } = incoming;
     let mut stream = None;
-    let result = timeout(deadline, steps(incoming, tls, &mut stream)).await;
-    match result {
-        Ok(Ok(negotiated)) => Ok(negotiated),
-        Ok(Err(error)) => Err(Refused { error, client: RefusedClient(stream) }),
-        Err(_) => Err(Refused { error: Error::Deadline, client: RefusedClient(stream) }),
+    let result = timeout_at(deadline, steps(socket, tls, place.over(), &mut stream)).await;
+    let refused = |error, stream, place| Refused { error, client: RefusedClient::new(stream, place) };
+    match result.unwrap_or(Err(Error::Deadline)) {
+        Ok(Steps::Login { stream, claims, minor, token }) => {
+            let Claims { user, database, purpose, parameters } = claims;
+            let login = Login { stream, address: peer.address, user, database, parameters, minor, purpose, token };
+            Ok(Negotiated::Login(Box::new(login), place))
+        }
+        Ok(Steps::Cancel { pid, secret, stream }) => match place.of_cancel() {
+            Ok(place) => Ok(Negotiated::Cancel(CancelRequest { pid, secret, stream, place })),
+            // Who cancels waits for no answer.
+            Err(full) => Err(refused(Error::Full(full), None, None)),
+        },
+        Err(error) => Err(refused(error, stream, Some(place))),
     }
+}
+
+/// How far the steps led.
+enum Steps {
+    Login { stream: ClientStream, claims: Claims, minor: u16, token: Secret<String> },
+    Cancel { pid: u32, secret: Vec<u8>, stream: ClientStream },
 }
 
 /// The steps; `refused` holds the stream whenever the client can be told something.
 async fn steps(
-    incoming: Incoming,
+    socket: TcpStream,
     tls: &Arc<ServerConfig>,
+    over: Option<Full>,
     refused: &mut Option<ClientStream>,
-) -> Result<Negotiated, Error> {
-    let (socket, direct) = match encryption(incoming.socket, refused).await? {
+) -> Result<Steps, Error> {
+    let (socket, direct) = match encryption(socket, refused).await? {
         Plain::Tls { socket, direct } => (socket, direct),
         Plain::Cancel { pid, secret, socket } => {
-            return Ok(Negotiated::Cancel(CancelRequest { pid, secret, stream: ClientStream::Plain(socket) }));
+            return Ok(Steps::Cancel { pid, secret, stream: ClientStream::Plain(socket) });
         }
     };
     let acceptor = TlsAcceptor::from(Arc::clone(tls));
@@ -114,20 +144,19 @@ async fn steps(
         Initial::Startup(startup) => startup,
         Initial::Cancel { pid, secret } => {
             let stream = refused.take().ok_or(Error::Malformed("no stream"))?;
-            return Ok(Negotiated::Cancel(CancelRequest { pid, secret, stream }));
+            return Ok(Steps::Cancel { pid, secret, stream });
         }
         Initial::Version(version) => return Err(wrong_version(version)),
         Initial::Ssl | Initial::GssEnc => return Err(Error::Malformed("encryption was asked for inside TLS")),
     };
     let claims = Claims::check(&startup)?;
-    let permit = incoming.permit.map_err(Error::Full)?;
+    if let Some(full) = over {
+        return Err(Error::Full(full));
+    }
     ask_for_token(stream, &startup).await?;
     let token = token(stream).await?;
     let stream = refused.take().ok_or(Error::Malformed("no stream"))?;
-    let Claims { user, database, purpose, parameters } = claims;
-    let minor = negotiated_minor(startup.minor);
-    let login = Login { stream, address: incoming.address, user, database, parameters, minor, purpose, token };
-    Ok(Negotiated::Login(Box::new(login), permit))
+    Ok(Steps::Login { stream, claims, minor: negotiated_minor(startup.minor), token })
 }
 
 enum Plain {
@@ -177,6 +206,9 @@ async fn encryption(mut socket: TcpStream, refused: &mut Option<ClientStream>) -
 /// One packet without a type: exactly its bytes are read.
 async fn packet(stream: &mut (impl AsyncReadExt + Unpin)) -> Result<Initial, Error> {
     let length = stream.read_u32().await.map_err(Error::Gone)?;
+    if matches!(length.to_be_bytes(), [b'\r', b'\n', b'\r', b'\n'] | [b'P', b'R', b'O', b'X']) {
+        return Err(Error::Malformed(UNASKED_HEADER));
+    }
     let body = usize::try_from(length).ok().and_then(|length| length.checked_sub(4));
     let body = body.filter(|body| (4..=MAX_STARTUP_PACKET).contains(body));
     let mut bytes = vec![0; body.ok_or(Error::Malformed("invalid length of start-up packet"))?];

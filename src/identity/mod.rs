@@ -262,14 +262,19 @@ impl Verifier {
         self.issuers.iter().for_each(KeyCache::refresh_ahead);
     }
 
-    /// Checks one token, which came from an address, at `now`. May be dropped at any time; a fetch of keys that it
-    /// began goes on.
-    pub async fn verify(&self, token: Secret<String>, from: IpAddr, now: Timestamp) -> Result<VerifiedIdentity, Error> {
+    /// Checks one token at `now`, which came from an address; `None`: from a balancer behind which anybody may be, so
+    /// that no limit of one address is for it. May be dropped at any time; a fetch of keys that it began goes on.
+    pub async fn verify(
+        &self,
+        token: Secret<String>,
+        from: impl Into<Option<IpAddr>>,
+        now: Timestamp,
+    ) -> Result<VerifiedIdentity, Error> {
         let jws = Jws::parse(token.expose())?;
         let keys = self.select(&jws)?;
         let issuer = keys.issuer();
         let key = Self::key(keys, &jws).await?;
-        let seen = Seen { from, at: now, leeway: issuer.leeway };
+        let seen = Seen { from: from.into(), at: now, leeway: issuer.leeway };
         let judge = |jws: Jws<'_>, proven| claims::check(&jws.claims(proven), issuer, now);
         let facts = self.signatures.check(jws, &key, seen, judge)?;
         Ok(VerifiedIdentity { facts, token })

@@ -122,7 +122,8 @@ impl Signatures {
 /// Where a token came from, and when.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Seen {
-    pub(super) from: IpAddr,
+    /// `None`: no limit of one address is for it.
+    pub(super) from: Option<IpAddr>,
     pub(super) at: Timestamp,
     /// How long after its `exp` the token is still accepted.
     pub(super) leeway: Duration,
@@ -135,7 +136,7 @@ impl State {
 
     /// Whether this address may have one more unknown token checked.
     fn may_try(&mut self, seen: Seen, most: u32) -> bool {
-        let failures = self.addresses.get(&network(seen.from));
+        let failures = seen.from.and_then(|from| self.addresses.get(&network(from)));
         let tried = failures.is_none_or(|failures| failures.over(seen.at) || failures.count < most);
         self.checks = self.checks.saturating_add(u64::from(tried));
         tried
@@ -158,7 +159,7 @@ impl State {
     }
 
     fn count(&mut self, seen: Seen) {
-        let network = network(seen.from);
+        let Some(network) = seen.from.map(network) else { return };
         if self.addresses.len() >= MAX_ADDRESSES && !self.addresses.contains_key(&network) {
             self.addresses.retain(|_, failures| !failures.over(seen.at));
         }

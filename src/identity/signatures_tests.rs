@@ -47,8 +47,8 @@ impl Desk {
         format!("{header}.{}.{signature}", super::super::testing::encode(self.claims(id).to_string().as_bytes()))
     }
 
-    fn show(&self, token: &str, from: IpAddr, time: Timestamp) -> Result<(), Error> {
-        let seen = Seen { from, at: time, leeway: self.issuer.leeway };
+    fn show(&self, token: &str, from: impl Into<Option<IpAddr>>, time: Timestamp) -> Result<(), Error> {
+        let seen = Seen { from: from.into(), at: time, leeway: self.issuer.leeway };
         let judge = |jws: Jws<'_>, proven| claims::check(&jws.claims(proven), &self.issuer, time);
         self.seen.check(Jws::parse(token).unwrap(), &self.key, seen, judge).map(|_| ())
     }
@@ -95,7 +95,7 @@ fn every_hit_judges_the_claims_anew() {
     let judged = desk.seen.check(
         Jws::parse(&token).unwrap(),
         &desk.key,
-        Seen { from: HERE, at: now(), leeway: desk.issuer.leeway },
+        Seen { from: Some(HERE), at: now(), leeway: desk.issuer.leeway },
         |_, _| Err(Error::Audience),
     );
     assert!(matches!(judged, Err(Error::Audience)), "a stricter judge is heard");
@@ -162,6 +162,16 @@ fn different_bad_tokens_of_one_address_are_limited_and_good_ones_that_are_known_
 }
 
 #[test]
+fn nobody_is_limited_for_what_others_send_through_the_same_balancer() {
+    let desk = Desk::new(3);
+    for id in 1..=20 {
+        assert!(matches!(desk.show(&desk.forged(id), None, now()), Err(Error::Signature)));
+    }
+    desk.show(&desk.good(21), None, now()).unwrap();
+    assert_eq!(desk.seen.sizes()[2], 0, "no address is remembered");
+}
+
+#[test]
 fn one_ipv6_network_is_one_address() {
     let desk = Desk::new(1);
     let v6 = |text: &str| text.parse::<IpAddr>().unwrap();
@@ -198,7 +208,7 @@ fn what_is_remembered_stays_within_its_bounds() {
     };
     for n in 0..10_000 {
         let from = IpAddr::V4(Ipv4Addr::from_bits(0x0A00_0000 + n));
-        let seen = Seen { from, at: now(), leeway: Duration::ZERO };
+        let seen = Seen { from: Some(from), at: now(), leeway: Duration::ZERO };
         let expires_at = at(3600 + i64::from(n));
         state.learn(digest(n), &key, seen, &Ok(IdentityFacts { expires_at, ..facts.clone() }));
         state.learn(digest(!n), &key, seen, &Err(Error::Signature));
@@ -210,7 +220,7 @@ fn what_is_remembered_stays_within_its_bounds() {
     assert_eq!(state.recall(&digest(!9_999), &key, now()), Some(false));
     assert_eq!(state.recall(&digest(0), &key, now()), None, "those that end first have gone");
     // All have ended: one more insertion finds them and makes room.
-    let seen = Seen { from: HERE, at: at(100_000), leeway: Duration::ZERO };
+    let seen = Seen { from: Some(HERE), at: at(100_000), leeway: Duration::ZERO };
     let expires_at = at(200_000);
     state.learn(digest(20_000), &key, seen, &Ok(IdentityFacts { expires_at, ..facts }));
     state.learn(digest(20_001), &key, seen, &Err(Error::Signature));

@@ -9,7 +9,7 @@ use crate::audit::Auditor;
 use crate::cloudsql::{self, Connector};
 use crate::config::{Config, Deadlines, Limits};
 use crate::federation::{self, Exchanger, Google, GraphIdentity, OwnIdentity};
-use crate::frontend::{self, Gate, Incoming};
+use crate::frontend::{self, Door, DoorConfig};
 use crate::identity::{self, Directory, IssuerConfig, Overage, Verifier};
 use crate::names::SessionId;
 use crate::policy::Policy;
@@ -29,8 +29,6 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{interval, sleep, timeout};
 
-/// Connections beyond `limits.sessions` that are kept long enough to be told why they are refused.
-const REFUSED_AT_ONCE: usize = 256;
 /// When a client has been silent for this long, its machine is asked …
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 /// … this often …
@@ -88,8 +86,8 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let clock = Clock::system();
     let metrics = Arc::new(Metrics::new().map_err(Error::Metrics)?);
     let (readiness, watched) = watch::channel(Readiness::Starting);
-    let gate = Gate::new(config.limits.sessions, config.limits.logins_per_address);
-    let (address, admin_address, most) = (config.listen.address, config.admin, config.limits.sessions);
+    let door = Door::new(door_config(&config));
+    let (address, admin_address) = (config.listen.address, config.admin);
     let drain = config.deadlines.drain;
     let services = Arc::new(services(config, Arc::clone(&metrics), clock)?);
     let listener = listen(address).await?;
@@ -106,7 +104,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
     }
     tracing::info!(address = %listener.local_addr().unwrap_or(address), "ready");
     readiness.send_replace(Readiness::Ready);
-    let (wish, sessions) = accept(&listener, &gate, &services, most, &mut stop).await;
+    let (wish, sessions) = accept(&listener, &door, &services, &mut stop).await;
     drop(listener);
     readiness.send_replace(Readiness::Draining);
     drain_sessions(wish, sessions, drain, &mut stop).await;
@@ -150,7 +148,7 @@ fn services(config: Config, metrics: Arc<Metrics>, clock: Clock) -> Result<Servi
         connector,
         auditor,
         cancel_keys: CancelKeys::default(),
-        callers: Callers::new(limits.sessions_per_caller),
+        callers: Callers::new(limits.sessions, limits.sessions_per_caller),
         metrics,
         clock,
         deadlines,
@@ -184,12 +182,20 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
     TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })
 }
 
-/// Accepts until told to stop. Sessions run in the returned set.
+fn door_config(config: &Config) -> DoorConfig {
+    DoorConfig {
+        logins: config.limits.logins,
+        logins_per_address: config.limits.logins_per_address,
+        trusted_proxies: config.listen.trusted_proxies.clone(),
+        proxy_protocol: config.listen.proxy_protocol,
+    }
+}
+
+/// Accepts until told to stop. Sessions run in the returned set; the door and `limits.sessions` bound how many.
 async fn accept(
     listener: &TcpListener,
-    gate: &Gate,
+    door: &Door,
     services: &Arc<Services>,
-    most: usize,
     stop: &mut Stop,
 ) -> (watch::Sender<Wish>, JoinSet<()>) {
     let (wish, wished) = watch::channel(Wish::Run);
@@ -204,13 +210,14 @@ async fn accept(
             }
             Some(result) = sessions.join_next(), if !sessions.is_empty() => report(result),
             accepted = listener.accept() => match accepted {
-                Ok((socket, address)) if sessions.len() < most.saturating_add(REFUSED_AT_ONCE) => {
+                Ok((socket, address)) => {
                     settle(&socket);
-                    let permit = gate.enter(address.ip());
-                    let incoming = Incoming { socket, address, permit };
-                    sessions.spawn(session::serve(incoming, Arc::clone(services), wished.clone()));
+                    if let Some(arrival) = door.admit(socket, address) {
+                        sessions.spawn(session::serve(arrival, Arc::clone(services), wished.clone()));
+                    } else {
+                        tracing::warn!(%address, "dropped: too many connections to tell it why");
+                    }
                 }
-                Ok((_, address)) => tracing::warn!(%address, "dropped: too many connections to tell it why"),
                 Err(error) => {
                     tracing::error!(%error, "accept failed");
                     sleep(ACCEPT_PAUSE).await;

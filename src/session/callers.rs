@@ -1,4 +1,5 @@
-//! How many sessions each caller has.
+//! How many sessions there are, in all and of each caller. Only callers whose token has verified are counted: a stranger
+//! takes no session away.
 
 use crate::identity::IdentityFacts;
 use crate::names::{IssuerName, Tenant};
@@ -8,35 +9,58 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Issuer, tenant and object id.
 type Key = (IssuerName, Tenant, String);
 
-/// Counts sessions by identity. Callers without sessions are forgotten.
+/// Counts sessions by identity. Callers without sessions are forgotten, so that there are never more entries than
+/// sessions.
 #[derive(Debug)]
 pub struct Callers {
-    counts: Arc<Mutex<HashMap<Key, usize>>>,
-    limit: usize,
+    counts: Arc<Mutex<Counts>>,
+    sessions: usize,
+    per_caller: usize,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    all: usize,
+    callers: HashMap<Key, usize>,
+}
+
+/// Which limit is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TooMany {
+    /// `limits.sessions`.
+    #[error("all sessions are taken")]
+    All,
+    /// `limits.sessions_per_caller`.
+    #[error("this caller has {0} sessions")]
+    Caller(usize),
 }
 
 /// One session of a caller; given back on drop.
 #[derive(Debug)]
 pub struct Seat {
-    counts: Arc<Mutex<HashMap<Key, usize>>>,
+    counts: Arc<Mutex<Counts>>,
     key: Key,
 }
 
 impl Callers {
-    /// At most `limit` sessions each.
-    pub fn new(limit: usize) -> Self {
-        Self { counts: Arc::default(), limit }
+    /// At most so many sessions, in all and each.
+    pub fn new(sessions: usize, per_caller: usize) -> Self {
+        Self { counts: Arc::default(), sessions, per_caller }
     }
 
-    /// One more session of this caller, or how many it has already.
-    pub fn enter(&self, caller: &IdentityFacts) -> Result<Seat, usize> {
+    /// One more session of this caller.
+    pub fn enter(&self, caller: &IdentityFacts) -> Result<Seat, TooMany> {
         let key = (caller.issuer.clone(), caller.tenant.clone(), caller.object_id.clone());
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.get(&key).copied().unwrap_or_default();
-        if count >= self.limit {
-            return Err(count);
+        let count = counts.callers.get(&key).copied().unwrap_or_default();
+        if count >= self.per_caller {
+            return Err(TooMany::Caller(count));
         }
-        counts.insert(key.clone(), count.saturating_add(1));
+        if counts.all >= self.sessions {
+            return Err(TooMany::All);
+        }
+        counts.all = counts.all.saturating_add(1);
+        counts.callers.insert(key.clone(), count.saturating_add(1));
         Ok(Seat { counts: Arc::clone(&self.counts), key })
     }
 }
@@ -44,10 +68,11 @@ impl Callers {
 impl Drop for Seat {
     fn drop(&mut self) {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.key) {
+        counts.all = counts.all.saturating_sub(1);
+        if let Some(count) = counts.callers.get_mut(&self.key) {
             *count = count.saturating_sub(1);
             if *count == 0 {
-                counts.remove(&self.key);
+                counts.callers.remove(&self.key);
             }
         }
     }
@@ -60,11 +85,14 @@ mod tests {
 
     #[test]
     fn one_caller_cannot_take_another_ones_seat() {
-        let callers = Callers::new(1);
+        let callers = Callers::new(4, 1);
         let one = analyst();
         let seat = callers.enter(&one).unwrap();
-        assert_eq!(callers.enter(&one).err(), Some(1));
-        assert_eq!(callers.enter(&IdentityFacts { label: "another name".to_owned(), ..one.clone() }).err(), Some(1));
+        assert_eq!(callers.enter(&one).err(), Some(TooMany::Caller(1)));
+        assert_eq!(
+            callers.enter(&IdentityFacts { label: "another name".to_owned(), ..one.clone() }).err(),
+            Some(TooMany::Caller(1))
+        );
         // Object ids mean something within their issuer and tenant only.
         let others = [
             IdentityFacts { object_id: "b".to_owned(), ..one.clone() },
@@ -72,9 +100,12 @@ mod tests {
             IdentityFacts { issuer: IssuerName::parse("other").unwrap(), ..one.clone() },
         ];
         let seats: Vec<Seat> = others.iter().map(|other| callers.enter(other).unwrap()).collect();
+        let fifth = IdentityFacts { object_id: "c".to_owned(), ..one.clone() };
+        assert_eq!(callers.enter(&fifth).err(), Some(TooMany::All));
         drop(seat);
         assert!(callers.enter(&one).is_ok());
         drop(seats);
-        assert!(callers.counts.lock().unwrap().is_empty());
+        let counts = callers.counts.lock().unwrap();
+        assert!(counts.all == 0 && counts.callers.is_empty());
     }
 }

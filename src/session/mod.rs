@@ -9,7 +9,7 @@ mod deadlines;
 mod host;
 mod rejection;
 
-pub use callers::Callers;
+pub use callers::{Callers, TooMany};
 pub use cancel::{CancelKeys, NoKey};
 pub use deadlines::Deadlines;
 pub use rejection::shutdown;
@@ -19,7 +19,7 @@ use crate::audit::{Auditor, Closed, Recorder};
 use crate::backend::{self, Backend};
 use crate::cloudsql::{self, Connector, ServerStream};
 use crate::federation::{self, Exchanger};
-use crate::frontend::{self, Incoming, Login, Negotiated, Permit, Refused};
+use crate::frontend::{self, Arrival, Login, Negotiated, Peer, Place, Refused};
 use crate::identity::{self, VerifiedIdentity, Verifier};
 use crate::names::SessionId;
 use crate::policy::{self, Grant, How, Policy};
@@ -29,7 +29,6 @@ use crate::telemetry::{self, Direction, Hop, Metrics};
 use crate::time::Clock;
 use crate::wire::Purpose;
 use rejection::Rejection;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -86,9 +85,9 @@ pub enum Error {
     /// No grant.
     #[error(transparent)]
     Denied(#[from] policy::Denied),
-    /// The caller has too many sessions.
-    #[error("this caller has {0} sessions already")]
-    TooMany(usize),
+    /// There are too many sessions, or too many of this caller.
+    #[error(transparent)]
+    TooMany(#[from] TooMany),
     /// The log cannot take the session.
     #[error(transparent)]
     Unrecorded(#[from] crate::audit::Unrecorded),
@@ -116,35 +115,41 @@ pub enum Error {
 struct Connection<'a> {
     services: &'a Services,
     id: SessionId,
-    address: SocketAddr,
+    peer: Peer,
     accepted: Instant,
     claimed: Option<Claimed>,
     caller: Option<Caller>,
 }
 
 /// Serves one connection until it is over. Never fails: what goes wrong is told, recorded and counted here.
-pub async fn serve(incoming: Incoming, services: Arc<Services>, mut wish: watch::Receiver<Wish>) {
+pub async fn serve(arrival: Arrival, services: Arc<Services>, mut wish: watch::Receiver<Wish>) {
     services.metrics.connection_accepted();
     let _gauge = services.metrics.session_started();
     let mut connection = Connection {
         services: &services,
         id: SessionId::generate(),
-        address: incoming.address,
-        accepted: Instant::now(),
+        peer: arrival.peer(),
+        accepted: arrival.accepted(),
         claimed: None,
         caller: None,
     };
+    let startup = services.deadlines.startup;
+    let negotiating = async {
+        let incoming = arrival.introduce(startup).await?;
+        connection.peer = incoming.peer;
+        frontend::negotiate(incoming, &services.tls, startup).await
+    };
     let negotiated = tokio::select! {
-        negotiated = frontend::negotiate(incoming, &services.tls, services.deadlines.startup) => negotiated,
+        negotiated = negotiating => negotiated,
         // The process is leaving, and this client has no session yet.
         Ok(_) = wish.wait_for(|wish| *wish != Wish::Run) => return,
     };
     connection.hop(Hop::Startup, connection.accepted);
     match negotiated {
-        Ok(Negotiated::Login(login, permit)) => connection.log_in(*login, permit, wish).await,
-        Ok(Negotiated::Cancel(request)) => cancel::serve(request, connection.address, &services).await,
+        Ok(Negotiated::Login(login, place)) => connection.log_in(*login, place, wish).await,
+        Ok(Negotiated::Cancel(request)) => cancel::serve(request, connection.peer, &services).await,
         Err(Refused { error: frontend::Error::Gone(error), .. }) => {
-            tracing::debug!(session = %connection.id, client = %connection.address, %error, "left during start-up");
+            tracing::debug!(session = %connection.id, client = %connection.peer.address, %error, "left during start-up");
         }
         Err(Refused { error, client }) => {
             let rejection = connection.refuse(&error.into());
@@ -155,19 +160,21 @@ pub async fn serve(incoming: Incoming, services: Arc<Services>, mut wish: watch:
 
 impl Connection<'_> {
     /// From the token to the greeting, then the relay.
-    async fn log_in(&mut self, mut login: Login, mut permit: Permit, mut wish: watch::Receiver<Wish>) {
+    async fn log_in(&mut self, mut login: Login, place: Place, mut wish: watch::Receiver<Wish>) {
         self.claimed = Some(Claimed {
             user: Some(claim(login.user())),
             database: Some(claim(login.database())),
             application_name: login.application_name().as_deref().map(claim),
         });
-        let opened = self.open(&mut login, &mut wish).await;
-        permit.logged_in();
-        match opened {
-            Ok(opened) => self.relay(login, opened, permit, wish).await,
+        match self.open(&mut login, &mut wish).await {
+            Ok(opened) => {
+                drop(place);
+                self.relay(login, opened, wish).await;
+            }
             Err(error) => {
                 let rejection = self.refuse(&error);
                 login.reject(&rejection.fields(self.id)).await;
+                drop(place);
             }
         }
     }
@@ -176,7 +183,7 @@ impl Connection<'_> {
     async fn open(&mut self, login: &mut Login, wish: &mut watch::Receiver<Wish>) -> Result<Opened, Error> {
         let Services { verifier, policy, clock, callers, .. } = self.services;
         let started = Instant::now();
-        let identity = verifier.verify(login.take_token(), self.address.ip(), clock.now()).await;
+        let identity = verifier.verify(login.take_token(), self.peer.limited(), clock.now()).await;
         self.hop(Hop::Verify, started);
         let identity = identity?;
         self.caller = Some(caller(&identity));
@@ -185,7 +192,7 @@ impl Connection<'_> {
         let grant = policy.authorize(&identity, login.database(), login.purpose())?;
         check_user(login.user(), &identity, &grant)?;
         let facts = identity.facts();
-        let seat = callers.enter(facts).map_err(Error::TooMany)?;
+        let seat = callers.enter(facts)?;
         let mut recorder = self.open_record(&identity, &grant, login.purpose())?;
         let tag = if grant.target().tag { Tag::of(facts) } else { Tag::none() };
         let reached = tokio::select! {
@@ -235,7 +242,7 @@ impl Connection<'_> {
     }
 
     /// Greets the client, relays, closes the record.
-    async fn relay(&self, login: Login, opened: Opened, permit: Permit, wish: watch::Receiver<Wish>) {
+    async fn relay(&self, login: Login, opened: Opened, wish: watch::Receiver<Wish>) {
         let Opened { backend, mut recorder, tag, grant, _seat } = opened;
         let purpose = login.purpose();
         let Backend { server: ServerStream { stream: server, address, .. }, greeting, key, status } = backend;
@@ -266,7 +273,6 @@ impl Connection<'_> {
         let relay = Relay::new(tag, recorder, gate).serving(purpose);
         let summary = relay.run(client.stream, server, wish, &host).await;
         self.finish(summary);
-        drop(permit);
     }
 
     fn finish(&self, mut summary: Summary) {
@@ -317,7 +323,8 @@ impl Connection<'_> {
             database_name: &target.database,
             instance: &target.instance,
             database_user: grant.role(),
-            client: self.address,
+            client: self.peer.address,
+            via: self.peer.via,
             tag: target.tag,
             replication: purpose == Purpose::Replication,
             token_expires: grant.expires_at(),
@@ -351,7 +358,8 @@ impl Connection<'_> {
         self.services.metrics.login_refused(rejection.metric(), rejection.blame);
         tracing::info!(
             session = %self.id,
-            client = %self.address,
+            client = %self.peer.address,
+            via = self.peer.via.map(tracing::field::display),
             sqlstate = %rejection.sqlstate,
             blame = rejection.blame.as_str(),
             reason = %chain(error),
@@ -370,7 +378,8 @@ impl Connection<'_> {
             blame: rejection.blame.as_str(),
             caller: self.caller.as_ref(),
             claimed: self.claimed.as_ref(),
-            client: Some(self.address),
+            client: Some(self.peer.address),
+            via: self.peer.via,
         }));
         match self.caller {
             Some(_) => self.services.auditor.record(self.id, &event),

@@ -2,7 +2,7 @@
 //!
 //! SQLSTATEs: PostgreSQL documentation, appendix A (`src/backend/utils/errcodes.txt`). No text holds a token.
 
-use super::Error;
+use super::{Error, TooMany};
 use crate::backend;
 use crate::cloudsql;
 use crate::federation::{self, Hop};
@@ -104,12 +104,7 @@ impl Rejection {
                 format!("Connect with user={label} or user={role}."),
             ),
             Error::Denied(denied) => denied_by_policy(denied),
-            Error::TooMany(count) => Self::new(
-                Blame::Client,
-                TOO_MANY_CONNECTIONS,
-                format!("too many connections: this caller has {count} sessions"),
-                "Close some, use a connection pool, or ask the operator to raise limits.sessions_per_caller.",
-            ),
+            Error::TooMany(limit) => too_many(*limit),
             Error::Unrecorded(_) => unrecorded(),
             Error::NoKey(error) => Self::new(Blame::Proxy, TOO_MANY_CONNECTIONS, error.to_string(), LATER),
             Error::Exchange(error) => exchange(error),
@@ -121,6 +116,17 @@ impl Rejection {
             Error::ShuttingDown => Self::new(Blame::Proxy, ADMIN_SHUTDOWN, SHUTTING_DOWN, ELSEWHERE),
         }
     }
+}
+
+fn too_many(limit: TooMany) -> Rejection {
+    let (blame, hint) = match limit {
+        TooMany::Caller(_) => (
+            Blame::Client,
+            "Close some, use a connection pool, or ask the operator to raise limits.sessions_per_caller.",
+        ),
+        TooMany::All => (Blame::Proxy, "Try again later, or ask the operator to raise limits.sessions."),
+    };
+    Rejection::new(blame, TOO_MANY_CONNECTIONS, format!("too many connections: {limit}"), hint)
 }
 
 fn frontend(error: &frontend::Error) -> Rejection {
@@ -154,9 +160,16 @@ fn frontend(error: &frontend::Error) -> Rejection {
             TOO_MANY_CONNECTIONS,
             format!("too many connections: {full}"),
             match full {
-                Full::Sessions => "Try again later, or ask the operator to raise limits.sessions.",
+                Full::Logins => "Try again in a moment; if it lasts, ask the operator to raise limits.logins.",
+                Full::Cancels => "Cancel again in a moment.",
                 Full::Address => "Try again later, or ask the operator to raise limits.logins_per_address.",
             },
+        ),
+        E::ProxyHeader(_) => Rejection::new(
+            Blame::Proxy,
+            PROTOCOL_VIOLATION,
+            error.to_string(),
+            "Ask the operator to compare the balancer's settings with listen.proxy_protocol.",
         ),
         E::Gone(_) | E::Handshake(_) | E::Malformed(_) => client(
             PROTOCOL_VIOLATION,

@@ -139,6 +139,33 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "projects/1/locations/global/workloadIdentityPools/a/providers/b",
         "29: rule.people.grant.provider: is in a workload pool, whose principals are no database users; a workforce grant needs a workforcePools provider",
     ),
+    (
+        "[listen]",
+        "[listen]\ntrusted_proxies = [\"10.0.0.0/8\", \"10.1.2.3/16\"]",
+        "2: listen.trusted_proxies[1]: has bits behind its prefix; the network is 10.1.0.0/16",
+    ),
+    (
+        "[listen]",
+        "[listen]\ntrusted_proxies = [\"balancer.contoso.example\"]",
+        "2: listen.trusted_proxies[0]: is not a network in CIDR form, such as \"10.0.0.0/8\" or \"10.0.0.7/32\"",
+    ),
+    (
+        "[listen]",
+        "[listen]\ntrusted_proxies = \"10.0.0.0/8\"",
+        "2: listen.trusted_proxies: must be an array, not a string",
+    ),
+    (
+        "[listen]",
+        "[listen]\nproxy_protocol = \"required\"",
+        "2: listen.proxy_protocol: needs listen.trusted_proxies: a header is read from those addresses only",
+    ),
+    (
+        "[listen]",
+        "[listen]\nproxy_protocol = \"v1\"\ntrusted_proxies = [\"10.0.0.0/8\"]",
+        "2: listen.proxy_protocol: must be \"off\" or \"optional\" or \"required\"",
+    ),
+    ("[listen]", "[listen]\nproxy_protocol = true", "2: listen.proxy_protocol: must be a string, not a boolean"),
+    ("[listen]", "[limits]\nlogins = 0\n[listen]", "2: limits.logins: is out of bounds: 1 to 100000"),
     ("[[rule]]", "[rule]", "24: rule: must be an array, not a table"),
     ("[listen]", "[listen]\n[limits]\nsessions = 0\n[listen2]", "3: limits.sessions: is out of bounds: 1 to 100000"),
     (

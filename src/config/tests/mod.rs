@@ -118,6 +118,7 @@ fn the_minimal_file_gets_every_default() {
     let target = config.policy.databases().next().unwrap();
     assert_eq!((target.alias.as_str(), target.database.as_str(), target.tag), ("orders", "orders", true));
     assert_eq!(config.policy.rules()[0].who.kind, Some(CallerKind::User));
+    assert_eq!((config.listen.trusted_proxies.len(), config.listen.proxy_protocol), (0, ProxyProtocol::Off));
     assert!(config.listen.certificate.is_absolute(), "relative paths start at the file's folder");
 }
 
@@ -210,7 +211,9 @@ fn warnings_are_said_and_do_not_refuse() {
     let untagged = "instance = \"demo-project:europe-west1:orders\"\ntag = false\n[database.spare]\ninstance = \"demo-project:europe-west1:orders\"\n";
     let text = edited("instance = \"demo-project:europe-west1:orders\"\n", untagged).replace(
         "[listen]",
-        "[admin]\naddress = \"0.0.0.0:9090\"\n[limits]\nsessions = 10\nsessions_per_caller = 20\n[listen]",
+        "[admin]\naddress = \"0.0.0.0:9090\"\n[limits]\nsessions = 10\nsessions_per_caller = 20\n\
+         logins = 5\nlogins_per_address = 6\n[listen]\n\
+         trusted_proxies = [\"10.0.0.0/8\"]\nproxy_protocol = \"optional\"",
     );
     let narrower = APP_RULE.replace("apps = [", "kind = \"user\"\napps = [");
     let loaded = checked(&format!("{text}{narrower}")).map_err(|problems| shown(&problems)).unwrap();
@@ -219,9 +222,12 @@ fn warnings_are_said_and_do_not_refuse() {
         [
             "2: admin.address: is not loopback: health and metrics are served there in the clear, to anybody who asks",
             "5: limits.sessions_per_caller: is more than limits.sessions, so it is never reached",
-            "28: database.orders.tag: turns the caller's tag off: the database's own logs will not say who asked",
-            "29: database.spare: is in no rule: nobody can reach it",
-            "39: rule.apps: is never reached: rule.people comes first and asks no more of the caller",
+            "7: limits.logins_per_address: is more than limits.logins, so it is never reached",
+            "10: listen.proxy_protocol: lets a client behind a balancer that adds no header write one, with any \
+             address; \"required\" does not",
+            "32: database.orders.tag: turns the caller's tag off: the database's own logs will not say who asked",
+            "33: database.spare: is in no rule: nobody can reach it",
+            "43: rule.apps: is never reached: rule.people comes first and asks no more of the caller",
         ]
     );
 }

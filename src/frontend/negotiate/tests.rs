@@ -96,8 +96,13 @@ where
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (accepted, address) = listener.accept().await.unwrap();
-    let gate = crate::frontend::Gate::new(usize::from(!full), 10);
-    let incoming = Incoming { socket: accepted, address, permit: gate.enter(address.ip()) };
+    let config = crate::frontend::DoorConfig {
+        logins: usize::from(!full),
+        logins_per_address: 10,
+        ..crate::frontend::DoorConfig::default()
+    };
+    let arrival = crate::frontend::Door::new(config).admit(accepted, address).unwrap();
+    let incoming = arrival.introduce(deadline).await.unwrap();
     tokio::join!(negotiate(incoming, &server, deadline), client(socket, connector))
 }
 
@@ -129,24 +134,90 @@ async fn send_token(mut stream: impl AsyncReadExt + AsyncWriteExt + Unpin, token
     request.to_vec()
 }
 
+/// How a client comes to TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Direct,
+    Ssl,
+    GssThenSsl,
+}
+
 #[tokio::test]
-async fn the_token_comes_over_tls_negotiated_or_direct() {
+async fn the_token_comes_over_tls_direct_or_negotiated_in_either_order() {
     let token = vec![b't'; MAX_TOKEN];
-    for direct in [false, true] {
-        let (result, request) = run(LONG, false, async |socket, connector| {
-            if direct {
-                let stream = connector.connect("localhost".try_into().unwrap(), socket).await.unwrap();
-                send_token(stream, &token).await
-            } else {
-                send_token(tls_over(socket, &connector).await, &token).await
+    for way in [Way::Direct, Way::Ssl, Way::GssThenSsl] {
+        let (result, request) = run(LONG, false, async |mut socket, connector| {
+            if way == Way::GssThenSsl {
+                socket.write_all(&untyped(crate::wire::GSSENC_REQUEST, b"")).await.unwrap();
+                assert_eq!(socket.read_u8().await.unwrap(), b'N');
             }
+            let stream = match way {
+                Way::Direct => connector.connect("localhost".try_into().unwrap(), socket).await.unwrap(),
+                Way::Ssl | Way::GssThenSsl => tls_over(socket, &connector).await,
+            };
+            send_token(stream, &token).await
         })
         .await;
         assert_eq!(request, b"R\0\0\0\x08\0\0\0\x03");
-        let Ok(Negotiated::Login(mut login, _)) = result else { panic!("{result:?}") };
+        let Ok(Negotiated::Login(mut login, _)) = result else { panic!("{way:?}: {result:?}") };
         assert_eq!((login.user(), login.database()), ("analyst", "orders"));
         assert_eq!(login.take_token().expose().len(), MAX_TOKEN);
         assert!(login.take_token().expose().is_empty(), "the token is taken once");
+    }
+}
+
+#[tokio::test]
+async fn direct_tls_must_name_the_protocol_and_nobody_may_name_another() {
+    for (direct, alpn, refused) in
+        [(true, None, true), (true, Some("http/1.1"), true), (false, None, false), (false, Some("http/1.1"), true)]
+    {
+        let (result, _stream) = run(Duration::from_millis(500), false, async |mut socket, connector| {
+            let mut config = connector.config().as_ref().clone();
+            config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+            if !direct {
+                socket.write_all(&untyped(crate::wire::SSL_REQUEST, b"")).await.unwrap();
+                assert_eq!(socket.read_u8().await.unwrap(), b'S');
+            }
+            let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+            let mut stream = connector.connect("localhost".try_into().unwrap(), socket).await.ok()?;
+            let _ = stream.write_all(&untyped(PROTOCOL_3_0, STARTUP)).await;
+            Some(stream)
+        })
+        .await;
+        let handshake = matches!(result, Err(Refused { error: Error::Handshake(_), .. }));
+        assert_eq!(handshake, refused, "direct: {direct}, {alpn:?}: {result:?}");
+    }
+}
+
+#[tokio::test]
+async fn inside_tls_encryption_is_not_asked_for_again() {
+    for code in [crate::wire::SSL_REQUEST, crate::wire::GSSENC_REQUEST] {
+        let (result, _stream) = run(LONG, false, async |socket, connector| {
+            let mut stream = tls_over(socket, &connector).await;
+            stream.write_all(&untyped(code, b"")).await.unwrap();
+            stream.flush().await.unwrap();
+            stream
+        })
+        .await;
+        assert!(matches!(result, Err(Refused { error: Error::Malformed(_), .. })), "{result:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_start_up_packet_is_as_long_as_postgresql_reads_and_no_longer() {
+    for (length, taken) in [(MAX_STARTUP_PACKET, true), (MAX_STARTUP_PACKET + 1, false)] {
+        let (result, _stream) = run(LONG, false, async |socket, connector| {
+            let start = b"user\0analyst\0options\0".as_slice();
+            // The version in front counts, the length itself does not.
+            let packet = [start, &vec![b' '; length - 4 - start.len() - 2], b"\0\0"].concat();
+            let mut stream = tls_over(socket, &connector).await;
+            stream.write_all(&untyped(PROTOCOL_3_0, &packet)).await.unwrap();
+            let _ = stream.write_all(b"p\0\0\0\x06t\0").await;
+            let _ = stream.flush().await;
+            stream
+        })
+        .await;
+        assert_eq!(result.is_ok(), taken, "{length}: {result:?}");
     }
 }
 
@@ -216,6 +287,8 @@ async fn hostile_first_bytes_end_cleanly() {
     let mut cases: Vec<Vec<u8>> = lengths.iter().map(|length| length.to_be_bytes().to_vec()).collect();
     cases.push([untyped(crate::wire::GSSENC_REQUEST, b""), untyped(crate::wire::GSSENC_REQUEST, b"")].concat());
     cases.push(b"GET / HTTP/1.1\r\n\r\n".to_vec());
+    cases.push(b"PROXY TCP4 203.0.113.7 10.0.0.1 49153 5432\r\n".to_vec());
+    cases.push(b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xcb\0\x71\x07\x0a\0\0\x01\xc0\x01\x15\x38".to_vec());
     cases.push(untyped(2 << 16, b""));
     for case in cases {
         let (result, _socket) = run(LONG, false, async |mut socket, _| {
@@ -225,6 +298,8 @@ async fn hostile_first_bytes_end_cleanly() {
         .await;
         let Err(Refused { error, .. }) = result else { panic!("{case:?} was let in") };
         assert!(matches!(error, Error::Malformed(_) | Error::Version(2, 0)), "{case:?}: {error:?}");
+        let header = case.starts_with(b"PROXY") || case.starts_with(b"\r\n\r\n");
+        assert_eq!(error.to_string().contains("listen.proxy_protocol"), header, "{case:?}: {error}");
     }
 }
 

@@ -30,6 +30,7 @@ pub(crate) fn recorder(log: &MemoryLog) -> Recorder {
         instance: &InstanceName::parse("demo-project:europe-west1:orders").unwrap(),
         database_user: &RoleName::parse("analyst@contoso.example").unwrap(),
         client: "127.0.0.1:5000".parse().unwrap(),
+        via: None,
         tag: true,
         replication: false,
         token_expires: Timestamp::MAX,

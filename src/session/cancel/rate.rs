@@ -1,7 +1,8 @@
 //! How many cancels there may be: of one address, which may be guessing keys, and for one session.
 
+use crate::frontend::network;
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 /// Cancels for one session: this many at once and four a second after. Each costs the instance a connection.
@@ -75,18 +76,10 @@ impl Addresses {
     }
 }
 
-/// Whoever has one IPv6 address has its whole /64 (RFC 6177 §2).
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64))),
-        v4 @ IpAddr::V4(_) => v4,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::Ipv4Addr;
+    use std::net::{Ipv4Addr, Ipv6Addr};
 
     fn taken(times: u32, mut take: impl FnMut() -> bool) -> u32 {
         (0..times).map(|_| u32::from(take())).sum()

@@ -9,17 +9,17 @@ use super::Known;
 use crate::audit::event::Event;
 use crate::backend;
 use crate::cloudsql::ServerStream;
-use crate::frontend::CancelRequest;
+use crate::frontend::{CancelRequest, Peer};
 use crate::names::SessionId;
 use crate::telemetry::CancelOutcome;
-use std::net::SocketAddr;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout, timeout_at};
 
 /// Serves a cancel's own connection: pass it on, record it, close.
-pub async fn serve(request: CancelRequest, client: SocketAddr, services: &Services) {
+pub async fn serve(request: CancelRequest, client: Peer, services: &Services) {
     let keys = &services.cancel_keys;
-    let known = keys.allow(client.ip()).then(|| keys.find(request.pid, &request.secret));
+    let allowed = client.limited().is_none_or(|address| keys.allow(address));
+    let known = allowed.then(|| keys.find(request.pid, &request.secret));
     let outcome = match &known {
         None => CancelOutcome::Limited,
         Some(None) => CancelOutcome::Unknown,
@@ -27,7 +27,7 @@ pub async fn serve(request: CancelRequest, client: SocketAddr, services: &Servic
     };
     services.metrics.cancel(outcome);
     let session = known.flatten().map_or_else(SessionId::generate, |known| known.target.session);
-    let event = Event::Cancel { client, outcome: outcome.as_str() };
+    let event = Event::Cancel { client: client.address, via: client.via, outcome: outcome.as_str() };
     // Who knows a key is no stranger, unless there is a storm of them.
     let recorded = match outcome {
         CancelOutcome::Unknown | CancelOutcome::Limited => services.auditor.record_stranger(session, &event),
