@@ -207,7 +207,7 @@ async fn pg_recvlogical_streams_what_others_commit() {
         .query("insert into scratch.streamed select n, repeat('x', 2000) from generate_series(1, 3000) n")
         .await
         .expect("rows");
-    let end_at = chain.query(&chain.app(), "select pg_current_wal_lsn()").await;
+    let end_at = chain.query(&chain.app(), "select pg_current_wal_insert_lsn()").await;
     session.query("insert into scratch.streamed values (0, 'last')").await.expect("a row");
     let out = chain.folder().join("changes");
     let file = out.to_str().expect("a path");
