@@ -2,6 +2,8 @@
 # pgpassport beside Debian's PgBouncer and a bare TLS forwarder: builds and fetches what that needs, then measures
 # (benches/compare). Options are those of `compare --help`: --quick tries everything in about three minutes.
 #
+#   --record benches/RESULTS.md   writes the report there too: results of record, on a quiet machine
+#   --instructions                user-space instructions per transaction (valgrind): exact on a busy machine too
 #   BENCH_PROFILE=dev    debug builds, to try the tool itself; its figures mean nothing
 #
 # Leaves behind nothing but target/: PgBouncer and its libraries are unpacked there from Debian's packages, not

@@ -11,6 +11,7 @@ mod cloud;
 mod copy;
 mod database;
 mod idle;
+mod instructions;
 mod machine;
 mod peers;
 mod pgbench;
@@ -65,6 +66,9 @@ struct Arguments {
     /// How the binaries were built, for the report
     #[arg(long, default_value = "release")]
     profile: String,
+    /// Count instructions in user space in place of time, by callgrind (needs valgrind)
+    #[arg(long)]
+    instructions: bool,
     /// What was typed, for the report
     #[arg(long, default_value = "compare", hide = true)]
     typed: String,
@@ -101,12 +105,14 @@ fn run(arguments: &Arguments) -> Result<()> {
     let cells: Vec<Cell> = Cell::all().into_iter().filter(|cell| chosen(&cell.name())).collect();
     std::fs::create_dir_all(&arguments.output)?;
     let peers = peers::load(&arguments.list, &arguments.peers)?;
-    let mut stage = Stage::set(peers, &arguments.binaries)?;
+    let wrapper = if arguments.instructions { instructions::WRAPPER } else { "" };
+    let mut stage = Stage::set(peers, &arguments.binaries, wrapper)?;
     if arguments.hold {
         return hold(&stage);
     }
     let began = machine::Moment::now();
-    let rounds = rounds::run(&mut stage, &cells, &size)?;
+    let rounds =
+        if arguments.instructions { instructions::measure(&stage)? } else { rounds::run(&mut stage, &cells, &size)? };
     let report = Report::new(&stage, &rounds, &size, arguments, &began)?;
     rounds::write(&arguments.output.join("rounds.json"), &report.facts, &rounds)?;
     let text = report.render();

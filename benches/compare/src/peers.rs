@@ -93,8 +93,9 @@ impl Peer {
         };
         let environment = entry.environment.iter();
         let environment = environment.map(|(name, value)| Ok((name.clone(), substitute(value, &variables)?)));
+        let wrapper = variables.get("wrapper").map(String::as_str).unwrap_or_default();
         let start = Start {
-            command: words(&entry.command)?,
+            command: [words(wrapper)?, words(&entry.command)?].concat(),
             environment: environment.collect::<Result<_>>()?,
             log: folder.join("log"),
             user: None,
@@ -129,6 +130,11 @@ impl Peer {
 
     pub(crate) fn pid(&self) -> u32 {
         self.child.as_ref().map_or(0, Child::pid)
+    }
+
+    /// Where its files are.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// CPU that its process has used so far.

@@ -21,7 +21,8 @@ const fn table(title: &'static str, figure: &'static str, decimals: usize, least
     Table { title, figure, decimals, least }
 }
 
-const TABLES: [Table; 9] = [
+const TABLES: [Table; 10] = [
+    table("Instructions in user space per transaction (callgrind)", "instructions", 0, true),
     table("Proxy CPU per transaction, microseconds", "cpu_us", 1, true),
     table("Transactions per second", "tps", 0, false),
     table("Latency, median, microseconds", "p50_us", 0, true),

@@ -41,8 +41,8 @@ impl Address {
 }
 
 impl Stage {
-    /// Starts everything; ready when it returns.
-    pub(crate) fn set(entries: Vec<Entry>, binaries: &Path) -> Result<Self> {
+    /// Starts everything; ready when it returns. `wrapper` stands in front of every peer's command.
+    pub(crate) fn set(entries: Vec<Entry>, binaries: &Path, wrapper: &str) -> Result<Self> {
         let folder = Folder::create()?;
         let cloud = Running::start()?;
         let user = unprivileged()?;
@@ -50,7 +50,8 @@ impl Stage {
         std::fs::write(folder.path().join("ca.pem"), &cloud.facts.listener_ca)?;
         std::fs::write(folder.path().join("server-ca.pem"), &cloud.facts.server_ca)?;
         let mut stage = Self { peers: Vec::new(), database, cloud, folder };
-        let variables = stage.variables(binaries, user.as_ref())?;
+        let mut variables = stage.variables(binaries, user.as_ref())?;
+        variables.insert("wrapper", wrapper.to_owned());
         for entry in entries {
             let folder = stage.peer_folder(&entry.name, user.as_ref())?;
             stage.peers.push(Peer::start(entry, &folder, &variables)?);
