@@ -25,8 +25,8 @@ test: ## formatting, lints, docs, unit tests, the chain through real drivers, th
 	@bash .ci/prepare.sh --drivers
 	@bash .ci/test.sh
 
-suites: ## what is slow, in bare Debians: the Dockerfiles' build steps, and the demo as a user (needs root)
-	@bash .ci/prepare.sh
+suites: ## what is slow: PostgreSQL's own suites; the Dockerfiles' build steps and the demo in bare Debians (needs root)
+	@bash .ci/prepare.sh --drivers
 	@bash .ci/suites.sh
 
 bench: ## what it costs beside PgBouncer and a bare TLS forwarder, release build, 15 minutes (BENCH=--quick: 3)

@@ -41,6 +41,8 @@ missing_packages() {
   # For the test in a network namespace, which only root can have.
   [[ $(id -u) -ne 0 ]] || command -v ip >/dev/null || echo iproute2
   [[ -n ${drivers:-} ]] || return 0
+  # For PostgreSQL's own suites.
+  command -v bzip2 >/dev/null || echo bzip2
   python3 -c 'import ensurepip, venv' 2>/dev/null || printf '%s\n' python3 python3-venv
   command -v node >/dev/null || echo nodejs
   command -v npm >/dev/null || echo npm

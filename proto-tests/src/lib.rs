@@ -17,6 +17,7 @@ pub mod raw;
 pub mod records;
 pub mod refusal;
 pub mod stranger;
+pub mod suites;
 pub mod wire;
 
 /// The correlation id that a refusal names in its DETAIL.

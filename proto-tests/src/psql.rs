@@ -1,5 +1,6 @@
 //! Debian's psql as a child process, as a person would run it.
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::process::{Output, Stdio};
 use std::time::Duration;
@@ -37,6 +38,23 @@ pub struct Login {
 }
 
 impl Login {
+    /// What libpq's programs find in their environment, with nothing of the person who runs the tests.
+    pub fn environment(&self, ca: &Path) -> [(&'static str, OsString); 10] {
+        [
+            ("LC_ALL", "C.UTF-8".into()),
+            // No `~/.postgresql`.
+            ("HOME", "/nonexistent".into()),
+            ("PGHOST", self.host.clone().into()),
+            ("PGPORT", self.port.to_string().into()),
+            ("PGUSER", self.user.clone().into()),
+            ("PGDATABASE", self.database.clone().into()),
+            ("PGPASSWORD", self.password.clone().into()),
+            ("PGSSLMODE", self.sslmode.into()),
+            ("PGSSLROOTCERT", ca.into()),
+            ("PGCONNECT_TIMEOUT", "50".into()),
+        ]
+    }
+
     /// Runs psql with these arguments, tuples only and unaligned (`-At`), stopping at the first error.
     pub async fn psql(&self, ca: &Path, arguments: &[&str]) -> Printed {
         let run = self.command(ca, arguments).output();
@@ -52,17 +70,7 @@ impl Login {
             .args(arguments)
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("LC_ALL", "C.UTF-8")
-            // No `~/.postgresql` of the person who runs the tests.
-            .env("HOME", "/nonexistent")
-            .env("PGHOST", &self.host)
-            .env("PGPORT", self.port.to_string())
-            .env("PGUSER", &self.user)
-            .env("PGDATABASE", &self.database)
-            .env("PGPASSWORD", &self.password)
-            .env("PGSSLMODE", self.sslmode)
-            .env("PGSSLROOTCERT", ca)
-            .env("PGCONNECT_TIMEOUT", "50")
+            .envs(self.environment(ca))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -76,6 +76,19 @@ fn what_agrees_holds_in_both_modes() {
 }
 
 #[test]
+fn what_the_server_tells_of_itself_is_no_statement() {
+    let with = |told: &str| {
+        let mut log = statements();
+        log.insert(1, line(told));
+        tried(Mode::Statements, &log, &records()).faults.len()
+    };
+    assert_eq!(with("00000 LOG:  logging memory contexts of PID 7"), 0);
+    assert_eq!(with("00000 LOG:  checkpoint starting: immediate force wait"), 0);
+    assert!(with("00000 LOG:  statement: select 3") > 0);
+    assert!(with("57014 ERROR:  canceling statement due to user request") > 0);
+}
+
+#[test]
 fn any_line_missing_from_the_log_is_a_fault() {
     for (mode, whole) in [(Mode::Statements, statements()), (Mode::Durations, durations())] {
         for missing in 0..whole.len() {
