@@ -23,6 +23,15 @@ struct Open {
     text_of: Option<u64>,
 }
 
+/// What the server says of a statement that completed, and what follows from it.
+#[derive(Debug, Default)]
+pub(super) struct Done {
+    /// Its command tag without numbers.
+    pub command: Option<String>,
+    /// SQL-level EXECUTE: the event whose text gave the name.
+    pub executes: Option<u64>,
+}
+
 impl Book {
     /// Opens an event with its first message.
     pub fn open(&mut self, stage: Stage, bytes: u64, now: Instant) -> u64 {
@@ -68,9 +77,9 @@ impl Book {
     }
 
     /// Ends an event with the server's command tag.
-    pub fn complete(&mut self, event: u64, progress: &Progress, command: Option<String>, now: Instant) {
+    pub fn complete(&mut self, event: u64, progress: &Progress, done: Done, now: Instant) {
         let Some(open) = self.open.remove(&event) else { return };
-        self.ends.push(End { command, ..open.end(event, progress, now) });
+        self.ends.push(End { executes: done.executes, command: done.command, ..open.end(event, progress, now) });
     }
 
     /// An end line of a Query that stays open: another statement of it may follow.
@@ -119,6 +128,7 @@ impl Open {
             outcome: Outcome::Ok,
             sqlstate: None,
             text_of: self.text_of,
+            executes: None,
             command: None,
             rows: progress.rows,
             bytes_in: self.bytes_in,

@@ -57,6 +57,7 @@ impl Tracker {
             return;
         }
         let event = *event;
+        let extended = matches!(front.kind, Kind::Execute { .. });
         self.copy_in = false;
         let (mut data, mut syncs, mut length) = (0_u64, 0_usize, 0_usize);
         for entry in &self.queue {
@@ -75,14 +76,24 @@ impl Tracker {
         if failed {
             // Nobody can tell how many of them it had read by then, in their order.
             self.unsure_syncs = syncs;
+            self.unsure_skip = extended && syncs > 0;
+            self.lost |= self.queue.iter().any(Entry::is_more_than_sync) && self.may_be_skipped();
         } else {
             self.queue.drain(..length);
         }
     }
 
+    /// If the failed COPY has read every Sync that might have ended the skipping, what follows is skipped; else it runs.
+    /// A client that sends no further Sync before it makes the two look alike, and its records would be guesses.
+    pub(super) fn may_be_skipped(&self) -> bool {
+        let syncs = self.queue.iter().take_while(|entry| !entry.is_more_than_sync());
+        self.unsure_skip && syncs.filter(|entry| matches!(entry.kind, Kind::Sync)).count() <= self.unsure_syncs
+    }
+
     /// A `ReadyForQuery` came first after a COPY failed: as many Syncs as it may have read can be without an answer,
     /// and which ones cannot be told apart.
     pub(super) fn spread_doubt(&mut self, answered: &Kind) {
+        self.unsure_skip = false;
         let mut unsure = match answered {
             Kind::MaybeSync => 1,
             _ => std::mem::take(&mut self.unsure_syncs),
@@ -117,6 +128,6 @@ impl Tracker {
 
     /// The queue's end as far as COPY may read it, from the back.
     fn run_back(&self) -> impl Iterator<Item = &Entry> {
-        self.queue.iter().rev().take_while(|entry| entry.is_stray() || matches!(entry.kind, Kind::Sync))
+        self.queue.iter().rev().take_while(|entry| !entry.is_more_than_sync())
     }
 }
