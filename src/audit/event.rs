@@ -228,7 +228,8 @@ pub struct Begin<'a> {
     /// `FunctionCall`: the function's OID.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub function_oid: Option<u32>,
-    /// Whether the statement left with the caller's tag.
+    /// Whether the statement carries the caller's tag: a Query or Parse left with it, a Bind or Execute is of texts that
+    /// did. False for all of a database with `tag = false`, and for a `FunctionCall`, which has no text.
     pub tagged: bool,
 }
 

@@ -15,6 +15,7 @@ mod reader;
 mod rules;
 mod settings;
 mod suggest;
+mod tag;
 mod targets;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ use crate::cloudsql::InstanceConfig;
 use crate::federation::{GoogleEndpoints, OwnIdentityConfig};
 use crate::identity::IssuerConfig;
 use crate::policy::Policy;
+use crate::relay::tag::Template;
 pub use crate::session::Deadlines;
 use std::fmt;
 use std::net::SocketAddr;
@@ -51,6 +53,8 @@ pub struct Config {
     pub instances: Vec<InstanceConfig>,
     /// Databases and rules.
     pub policy: Policy,
+    /// What the tag says.
+    pub tag: Template,
     /// Counts.
     pub limits: Limits,
     /// Times.

@@ -143,8 +143,8 @@ impl ClientSide {
         match frame.header.kind {
             b'Q' => return self.query(frame, tracker, recorder, output),
             b'P' => return self.parse(frame, tracker, recorder, output),
-            b'B' => bind(frame, tracker, recorder)?,
-            b'E' => execute(frame, tracker, recorder)?,
+            b'B' => self.bind(frame, tracker, recorder)?,
+            b'E' => self.execute(frame, tracker, recorder)?,
             b'F' => function_call(frame, tracker, recorder)?,
             b'D' => tracker.describe(),
             b'C' => close(frame, tracker),
@@ -201,6 +201,25 @@ impl ClientSide {
         output.insert(self.tag.bytes());
         output.pass(text_at..frame.seen());
         Ok(())
+    }
+
+    fn bind(&self, frame: &Frame<'_>, tracker: &mut Tracker, recorder: &mut Recorder) -> Result<(), Refusal> {
+        let mut reader = Reader::new(frame.known);
+        let (portal, statement) = match (reader.cstr(), reader.cstr()) {
+            (Ok(portal), Ok(statement)) => (portal, statement),
+            _ if frame.known.len() == frame.header.body => (b"".as_slice(), b"".as_slice()),
+            _ => return Err(Refusal::EndlessName),
+        };
+        let place = tracker.bind(portal, statement, frame.bytes, frame.now);
+        let tagged = self.tag.is_set();
+        Ok(recorder.begin(&Begin { tagged, ..begin_again(&place, Stage::Bind, portal) })?)
+    }
+
+    fn execute(&self, frame: &Frame<'_>, tracker: &mut Tracker, recorder: &mut Recorder) -> Result<(), Refusal> {
+        let portal = Reader::new(frame.known).cstr().unwrap_or_default();
+        let place = tracker.execute(portal, frame.bytes, frame.now);
+        let tagged = self.tag.is_set();
+        Ok(recorder.begin(&Begin { tagged, ..begin_again(&place, Stage::Execute, portal) })?)
     }
 
     /// The header of the same message with the tag in it.
@@ -279,23 +298,6 @@ fn begin_again<'a>(place: &'a Place, stage: Stage, portal: &'a [u8]) -> Begin<'a
         portal: effective_name(portal),
         ..begin(place.event, stage)
     }
-}
-
-fn bind(frame: &Frame<'_>, tracker: &mut Tracker, recorder: &mut Recorder) -> Result<(), Refusal> {
-    let mut reader = Reader::new(frame.known);
-    let (portal, statement) = match (reader.cstr(), reader.cstr()) {
-        (Ok(portal), Ok(statement)) => (portal, statement),
-        _ if frame.known.len() == frame.header.body => (b"".as_slice(), b"".as_slice()),
-        _ => return Err(Refusal::EndlessName),
-    };
-    let place = tracker.bind(portal, statement, frame.bytes, frame.now);
-    Ok(recorder.begin(&begin_again(&place, Stage::Bind, portal))?)
-}
-
-fn execute(frame: &Frame<'_>, tracker: &mut Tracker, recorder: &mut Recorder) -> Result<(), Refusal> {
-    let portal = Reader::new(frame.known).cstr().unwrap_or_default();
-    let place = tracker.execute(portal, frame.bytes, frame.now);
-    Ok(recorder.begin(&begin_again(&place, Stage::Execute, portal))?)
 }
 
 fn function_call(frame: &Frame<'_>, tracker: &mut Tracker, recorder: &mut Recorder) -> Result<(), Refusal> {

@@ -19,10 +19,10 @@ use crate::backend::{self, Backend};
 use crate::cloudsql::{self, Connector, ServerStream};
 use crate::federation::{self, Exchanger};
 use crate::frontend::{self, Incoming, Login, Negotiated, Permit, Refused};
-use crate::identity::{self, VerifiedIdentity, Verifier};
+use crate::identity::{self, IdentityFacts, VerifiedIdentity, Verifier};
 use crate::names::SessionId;
 use crate::policy::{self, Grant, How, Policy};
-use crate::relay::tag::Tag;
+use crate::relay::tag::{self, Tag, Template};
 use crate::relay::{Ending, Refusal, Relay, Summary, Wish};
 use crate::telemetry::{self, Direction, Hop, Metrics};
 use crate::time::Clock;
@@ -44,6 +44,8 @@ pub struct Services {
     pub verifier: Verifier,
     /// Decides.
     pub policy: Policy,
+    /// What the tag says.
+    pub tag: Template,
     /// Buys database logins.
     pub exchanger: Exchanger,
     /// Dials instances.
@@ -182,7 +184,7 @@ impl Connection<'_> {
         let facts = identity.facts();
         let seat = callers.enter(facts).map_err(Error::TooMany)?;
         let recorder = self.open_record(&identity, &grant)?;
-        let tag = if grant.target().tag { Tag::of(facts) } else { Tag::none() };
+        let tag = self.tag(facts, &grant);
         match self.reach(&identity, &grant, login).await {
             Ok(backend) => Ok(Opened { backend, recorder, tag, grant, _seat: seat }),
             Err(error) => {
@@ -190,6 +192,14 @@ impl Connection<'_> {
                 Err(error)
             }
         }
+    }
+
+    fn tag(&self, caller: &IdentityFacts, grant: &Grant) -> Tag {
+        let target = grant.target();
+        if !target.tag {
+            return Tag::none();
+        }
+        Tag::of(&self.services.tag, tag::Subject { caller, rule: grant.rule(), database: &target.alias })
     }
 
     /// Exchange, dial, log in.

@@ -1,6 +1,6 @@
 //! Transcripts of client messages: what leaves, and what was recorded before it did.
 
-use super::super::tag::testing::analyst;
+use super::super::tag::testing::{analyst, tag};
 use super::*;
 use crate::audit::event::{Caller, Claimed, SessionStart};
 use crate::audit::testing::MemoryLog;
@@ -77,12 +77,12 @@ fn frame(kind: u8, body: &[u8]) -> Vec<u8> {
 }
 
 fn tagged(text: &str) -> Vec<u8> {
-    [Tag::of(&analyst()).bytes(), text.as_bytes(), b"\0"].concat()
+    [tag(&analyst()).bytes(), text.as_bytes(), b"\0"].concat()
 }
 
 #[test]
 fn query_and_parse_carry_the_tag_at_byte_0_and_nothing_else_changes() {
-    let mut client = Client::new(Tag::of(&analyst()));
+    let mut client = Client::new(tag(&analyst()));
     let parse = |text: &[u8]| [b"s1\0".as_slice(), text, b"\0\0\x01\0\0\0\x17"].concat();
     let input = [
         frame(b'Q', b"SELECT 1\0"),
@@ -92,7 +92,7 @@ fn query_and_parse_carry_the_tag_at_byte_0_and_nothing_else_changes() {
         frame(b'S', b""),
     ]
     .concat();
-    let tag = Tag::of(&analyst());
+    let tag = tag(&analyst());
     let expected = [
         frame(b'Q', &tagged("SELECT 1")),
         frame(b'P', &parse(&[tag.bytes(), b"SELECT $1"].concat())),
@@ -191,8 +191,8 @@ proptest::proptest! {
             frame(b'F', b"\0\0\0\x09\0\0\0\0\0\0"),
             frame(b'S', b""),
         ].concat();
-        let whole = Client::new(Tag::of(&analyst())).send(&input).0;
-        let mut client = Client::new(Tag::of(&analyst()));
+        let whole = Client::new(tag(&analyst())).send(&input).0;
+        let mut client = Client::new(tag(&analyst()));
         let (mut start, mut end, mut sent) = (0, 0, Vec::new());
         for cut in cuts.iter().cycle() {
             end = (end + cut).min(input.len());
@@ -208,7 +208,7 @@ proptest::proptest! {
 
     #[test]
     fn arbitrary_bytes_never_panic(input in proptest::collection::vec(proptest::num::u8::ANY, 0..300)) {
-        Client::new(Tag::of(&analyst())).send(&input);
+        Client::new(tag(&analyst())).send(&input);
     }
 }
 

@@ -48,7 +48,7 @@ impl Tracker {
         if self.skipping {
             return Place { event: self.skipped(Stage::Bind, bytes, now), text, statement, doubtful: !certain };
         }
-        let claimed = guess.meaning.filter(|_| certain).and_then(|known| known.event.take());
+        let claimed = guess.meaning.filter(|_| certain && guess.together).and_then(|known| known.event.take());
         let event = self.continue_or_open(claimed, Stage::Bind, bytes, now);
         let said = said(text.as_ref(), certain);
         let portal = self.portals.intern(effective_name(portal));
@@ -79,7 +79,7 @@ impl Tracker {
             return place(self.skipped(Stage::Execute, bytes, now), text);
         }
         // A portal that is certain goes on with its Bind's event, whatever text that turns out to run.
-        let claimed = guess.meaning.filter(|_| same_portal).and_then(|known| known.event.take());
+        let claimed = guess.meaning.filter(|_| same_portal && guess.together).and_then(|known| known.event.take());
         let event = self.continue_or_open(claimed, Stage::Execute, bytes, now);
         let said = said(text.as_ref(), certain);
         let names = text.as_ref().is_none_or(|text| !certain || text.changes_names());

@@ -110,10 +110,7 @@ pub struct Tracker {
     skipping: bool,
     /// The server reads COPY data and the client has not ended it yet.
     copy_in: bool,
-    /// Syncs at the queue's front that a failed COPY may have read, so that they may have no answer.
-    unsure_syncs: usize,
-    /// And so that what follows may be skipped.
-    unsure_skip: bool,
+    unsure: copy::Unsure,
     /// Which answer belongs to what can no longer be told.
     lost: bool,
     status: Option<u8>,

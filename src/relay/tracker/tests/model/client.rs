@@ -53,7 +53,8 @@ fn query(dice: &mut Dice<'_>) -> Vec<Message> {
     text.retain(|sql| *sql != Sql::Unreadable || !several);
     let copies = dice.roll(8).saturating_sub(5);
     for _ in 0..copies {
-        text.insert(dice.roll(text.len() as u32 + 1) as usize, copy_sql(dice));
+        let at = dice.roll(5) as usize;
+        text.insert(at.min(text.len()), copy_sql(dice));
     }
     if text.contains(&Sql::Unreadable) {
         text.truncate(1);

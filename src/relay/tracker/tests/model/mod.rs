@@ -4,6 +4,7 @@
 //! The seed is fixed; `PROPTEST_CASES=1000000 PROPTEST_RNG_SEED=7` looks further.
 
 mod client;
+mod run;
 mod server;
 mod sql;
 
@@ -121,8 +122,8 @@ impl Session {
                         self.send(message);
                     }
                 }
-                3 | 4 => drop(self.server.step()),
-                5 | 6 => drop(self.answer()),
+                3 | 4 => _ = self.server.step(),
+                5 | 6 => _ = self.answer(),
                 _ => self.tracker.server(b"NSA"[dice.roll(3) as usize], b"", 5, self.now).unwrap(),
             }
         }
@@ -159,7 +160,9 @@ impl Session {
             assert_eq!(finals.iter().filter(|last| **last).count(), 1, "event {event}: {ends:?}");
             assert_eq!(finals.last(), Some(&true));
             self.check_ends(&messages, ends);
-            messages.iter().for_each(|number| self.check_text(*number, &messages, ends));
+            for number in &messages {
+                self.check_text(*number, &messages, ends);
+            }
         }
         assert_eq!(self.ends.len(), self.events().len(), "ends without a begin");
     }

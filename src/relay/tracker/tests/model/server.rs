@@ -6,11 +6,11 @@ use std::collections::{BTreeMap, VecDeque};
 /// SQLSTATEs that it gives.
 const SYNTAX: &str = "42601";
 const FAILED_TRANSACTION: &str = "25P02";
-const NO_STATEMENT: &str = "26000";
-const NO_PORTAL: &str = "34000";
-const SAME_STATEMENT: &str = "42P05";
-const SAME_PORTAL: &str = "42P03";
-const NO_TRANSACTION: &str = "25P01";
+pub(super) const NO_STATEMENT: &str = "26000";
+pub(super) const NO_PORTAL: &str = "34000";
+pub(super) const SAME_STATEMENT: &str = "42P05";
+pub(super) const SAME_PORTAL: &str = "42P03";
+pub(super) const NO_TRANSACTION: &str = "25P01";
 const SPENT: &str = "55000";
 const UNREADABLE: &str = "22021";
 pub const COPY_FAILED: &str = "57014";
@@ -73,21 +73,21 @@ pub struct Truth {
 }
 
 #[derive(Debug, Clone)]
-struct Statement {
-    text: usize,
-    sql: Sql,
+pub(super) struct Statement {
+    pub(super) text: usize,
+    pub(super) sql: Sql,
 }
 
 #[derive(Debug, Clone)]
-struct Portal {
-    text: usize,
-    sql: Sql,
-    left: u32,
-    spent: bool,
+pub(super) struct Portal {
+    pub(super) text: usize,
+    pub(super) sql: Sql,
+    pub(super) left: u32,
+    pub(super) spent: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+pub(super) enum State {
     Idle,
     Block,
     Failed,
@@ -95,26 +95,26 @@ enum State {
 
 /// What is being run, across COPY.
 #[derive(Debug)]
-struct Running {
-    message: usize,
+pub(super) struct Running {
+    pub(super) message: usize,
     /// A Query's statements that are left, or none of an Execute.
-    left: VecDeque<Sql>,
-    query: bool,
-    part: Part,
-    fails_after: Option<usize>,
-    read: usize,
-    rows: u32,
+    pub(super) left: VecDeque<Sql>,
+    pub(super) query: bool,
+    pub(super) part: Part,
+    pub(super) fails_after: Option<usize>,
+    pub(super) read: usize,
+    pub(super) rows: u32,
 }
 
 #[derive(Debug)]
 pub struct Server {
-    statements: BTreeMap<Name, Statement>,
-    portals: BTreeMap<Name, Portal>,
-    state: State,
+    pub(super) statements: BTreeMap<Name, Statement>,
+    pub(super) portals: BTreeMap<Name, Portal>,
+    pub(super) state: State,
     skipping: bool,
     /// A constraint that is checked at the end.
-    deferred: bool,
-    copying: Option<Running>,
+    pub(super) deferred: bool,
+    pub(super) copying: Option<Running>,
     input: VecDeque<(usize, Message)>,
     pub answers: VecDeque<Answer>,
     pub truth: BTreeMap<usize, Truth>,
@@ -124,9 +124,9 @@ pub struct Server {
     pub muddied: bool,
 }
 
-type Outcome = Result<(), String>;
+pub(super) type Outcome = Result<(), String>;
 
-fn fail<T>(sqlstate: &str) -> Result<T, String> {
+pub(super) fn fail<T>(sqlstate: &str) -> Result<T, String> {
     Err(sqlstate.to_owned())
 }
 
@@ -193,9 +193,9 @@ impl Server {
             Message::Describe { statement, name } => self.describe(statement, name),
             Message::Close { statement, name } => {
                 if statement {
-                    drop(self.statements.remove(name))
+                    self.statements.remove(name);
                 } else {
-                    drop(self.portals.remove(name))
+                    self.portals.remove(name);
                 }
                 self.say(b'3', "");
                 return;
@@ -303,7 +303,7 @@ impl Server {
         self.run(running, known.text, &known.sql, true);
     }
 
-    fn execute_failed(&mut self, number: usize, part: Part, sqlstate: &str) {
+    pub(super) fn execute_failed(&mut self, number: usize, part: Part, sqlstate: &str) {
         let part = Part { done: Done::Error(sqlstate.to_owned()), ..part };
         let truth = self.truth.entry(number).or_default();
         truth.done = part.done.clone();
@@ -338,7 +338,7 @@ impl Server {
         self.query_goes_on(running);
     }
 
-    fn query_goes_on(&mut self, mut running: Running) {
+    pub(super) fn query_goes_on(&mut self, mut running: Running) {
         let first = self.truth.entry(running.message).or_default().parts.is_empty();
         let Some(sql) = running.left.pop_front() else { return self.query_ended() };
         if sql == Sql::Empty {
@@ -352,7 +352,7 @@ impl Server {
         self.run(running, text, &sql, first);
     }
 
-    fn query_failed(&mut self, running: Running, sqlstate: &str) {
+    pub(super) fn query_failed(&mut self, running: Running, sqlstate: &str) {
         let part = Part { done: Done::Error(sqlstate.to_owned()), ..running.part };
         self.truth.entry(running.message).or_default().parts.push(part);
         self.say(b'E', sqlstate);
@@ -365,172 +365,6 @@ impl Server {
             self.commit();
         }
         self.ready();
-    }
-
-    /// Runs one statement other than a portal's SELECT.
-    fn run(&mut self, mut running: Running, text: usize, sql: &Sql, first: bool) {
-        let part = &mut running.part;
-        let ran = match *sql {
-            Sql::CopyIn { rows, fails_after } => {
-                self.say_counted(part, b'G', "");
-                running.fails_after = fails_after;
-                running.rows = rows;
-                self.copying = Some(running);
-                return self.copy_may_fail();
-            }
-            _ => self.plain(part, text, sql, first),
-        };
-        match ran {
-            Ok(()) => self.ran(running),
-            Err(sqlstate) if running.query => self.query_failed(running, &sqlstate),
-            Err(sqlstate) => self.execute_failed(running.message, running.part, &sqlstate),
-        }
-    }
-
-    fn ran(&mut self, mut running: Running) {
-        let part = std::mem::take(&mut running.part);
-        self.truth.entry(running.message).or_default().parts.push(part);
-        if running.query {
-            self.query_goes_on(running);
-        }
-    }
-
-    fn plain(&mut self, part: &mut Part, text: usize, sql: &Sql, first: bool) -> Outcome {
-        match *sql {
-            Sql::Select(rows) => {
-                self.say_counted(part, b'T', "");
-                self.rows(part, rows);
-                self.complete(part, &format!("SELECT {rows}"));
-            }
-            Sql::Insert(rows) => {
-                self.complete(part, &format!("INSERT 0 {rows}"));
-                part.rows = u64::from(rows);
-            }
-            Sql::Deferred => {
-                self.deferred = true;
-                self.complete(part, "INSERT 0 1");
-                part.rows = 1;
-            }
-            Sql::Fail { rows, sqlstate } => {
-                self.rows(part, rows);
-                return fail(sqlstate);
-            }
-            Sql::Empty => self.say_counted(part, b'I', ""),
-            Sql::Begin => {
-                self.state = State::Block;
-                self.complete(part, "BEGIN");
-            }
-            Sql::Commit | Sql::Rollback => self.end_block(part, sql)?,
-            Sql::CopyOut(rows) => {
-                self.say_counted(part, b'H', "");
-                (0..rows).for_each(|_| self.say_counted(part, b'd', ""));
-                self.say_counted(part, b'c', "");
-                self.complete(part, &format!("COPY {rows}"));
-                part.rows = u64::from(rows);
-            }
-            Sql::Bad | Sql::Unreadable | Sql::CopyIn { .. } => unreachable!("not run"),
-            _ => self.naming(part, text, sql, first)?,
-        }
-        Ok(())
-    }
-
-    fn end_block(&mut self, part: &mut Part, sql: &Sql) -> Outcome {
-        let failed = self.state == State::Failed || *sql == Sql::Rollback;
-        if !failed && std::mem::take(&mut self.deferred) {
-            self.state = State::Idle;
-            self.commit();
-            return fail("23503");
-        }
-        self.state = State::Idle;
-        self.commit();
-        self.complete(part, if failed { "ROLLBACK" } else { "COMMIT" });
-        Ok(())
-    }
-
-    /// SQL that gives, uses or takes names.
-    fn naming(&mut self, part: &mut Part, text: usize, sql: &Sql, first: bool) -> Outcome {
-        if !first && !matches!(sql, Sql::Execute(_)) {
-            self.muddied = true;
-        }
-        match *sql {
-            Sql::Prepare(name, rows) => {
-                if self.statements.contains_key(name) {
-                    return fail(SAME_STATEMENT);
-                }
-                self.statements.insert(name, Statement { text, sql: Sql::Select(rows) });
-                self.complete(part, "PREPARE");
-            }
-            Sql::Execute(name) => {
-                let Some(Statement { text, sql: Sql::Select(rows) }) = self.statements.get(name).cloned() else {
-                    return fail(NO_STATEMENT);
-                };
-                part.executes = Some(text).filter(|_| first);
-                self.rows(part, rows);
-                self.complete(part, &format!("SELECT {rows}"));
-            }
-            Sql::Deallocate(name) => {
-                self.statements.remove(name).map(drop).ok_or(NO_STATEMENT)?;
-                self.complete(part, "DEALLOCATE");
-            }
-            Sql::DeallocateAll => {
-                self.statements.retain(|name, _| name.is_empty());
-                self.complete(part, "DEALLOCATE ALL");
-            }
-            Sql::Declare(name, left) => {
-                if self.state != State::Block {
-                    return fail(NO_TRANSACTION);
-                }
-                if self.portals.contains_key(name) {
-                    return fail(SAME_PORTAL);
-                }
-                self.portals.insert(name, Portal { text, sql: Sql::Select(left), left, spent: false });
-                self.complete(part, "DECLARE CURSOR");
-            }
-            Sql::CloseCursor(name) => {
-                self.portals.remove(name).map(drop).ok_or(NO_PORTAL)?;
-                self.complete(part, "CLOSE CURSOR");
-            }
-            _ => unreachable!("gives no names"),
-        }
-        Ok(())
-    }
-
-    fn copy_message(&mut self, number: usize, message: &Message) {
-        let Some(running) = &mut self.copying else { return };
-        running.read += 1;
-        let message_of = running.message;
-        match message {
-            Message::Sync => {}
-            Message::CopyData => self.truth.entry(message_of).or_default().copied += 1,
-            Message::CopyDone | Message::CopyFail => {
-                let Some(mut running) = self.copying.take() else { return };
-                if matches!(message, Message::CopyFail) {
-                    return self.copy_failed(running, COPY_FAILED);
-                }
-                running.part.rows = u64::from(running.rows);
-                let tag = format!("COPY {}", running.rows);
-                self.complete(&mut running.part, &tag);
-                return self.ran(running);
-            }
-            _ => unreachable!("message {number} inside COPY: the client is not lawful"),
-        }
-        self.copy_may_fail();
-    }
-
-    fn copy_may_fail(&mut self) {
-        if self.copying.as_ref().is_some_and(|running| running.fails_after == Some(running.read))
-            && let Some(running) = self.copying.take()
-        {
-            self.copy_failed(running, "22P02");
-        }
-    }
-
-    fn copy_failed(&mut self, running: Running, sqlstate: &str) {
-        if running.query {
-            self.query_failed(running, sqlstate);
-        } else {
-            self.execute_failed(running.message, running.part, sqlstate);
-        }
     }
 
     fn function_call(&mut self, number: usize, fails: bool) {
@@ -574,7 +408,7 @@ impl Server {
     }
 
     /// Every portal ends with its transaction.
-    fn commit(&mut self) {
+    pub(super) fn commit(&mut self) {
         self.deferred = false;
         self.portals.clear();
     }
@@ -584,12 +418,14 @@ impl Server {
         if allowed { Ok(()) } else { fail(FAILED_TRANSACTION) }
     }
 
-    fn rows(&mut self, part: &mut Part, rows: u32) {
-        (0..rows).for_each(|_| self.say_counted(part, b'D', ""));
+    pub(super) fn rows(&mut self, part: &mut Part, rows: u32) {
+        for _ in 0..rows {
+            self.say_counted(part, b'D', "");
+        }
         part.rows = u64::from(rows);
     }
 
-    fn complete(&mut self, part: &mut Part, tag: &str) {
+    pub(super) fn complete(&mut self, part: &mut Part, tag: &str) {
         self.say_counted(part, b'C', tag);
         part.command = Some(tag.trim_end_matches(|c: char| c.is_ascii_digit() || c == ' ').to_owned());
     }
@@ -605,7 +441,7 @@ impl Server {
         );
     }
 
-    fn say_counted(&mut self, part: &mut Part, kind: u8, body: &str) {
+    pub(super) fn say_counted(&mut self, part: &mut Part, kind: u8, body: &str) {
         part.bytes_out += self.say(kind, body);
     }
 
