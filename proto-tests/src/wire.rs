@@ -21,7 +21,7 @@ const SSL_REQUEST: u32 = 80_877_103;
 const PROTOCOL_3_0: u32 = 196_608;
 
 /// One message of the server.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
     /// Type byte.
     pub tag: u8,

@@ -252,7 +252,8 @@ pub struct Begin<'a> {
     /// `FunctionCall`: the function's OID.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub function_oid: Option<u32>,
-    /// Whether the statement left with the caller's tag.
+    /// Whether the statement carries the caller's tag: a Query or Parse left with it, a Bind or Execute is of texts that
+    /// did. False for all of a database with `tag = false`, and for a `FunctionCall`, which has no text.
     pub tagged: bool,
 }
 
@@ -295,10 +296,14 @@ pub struct End<'a> {
     /// Only with an error.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sqlstate: Option<&'a str>,
-    /// The event whose begin line has the text that ran: where this one's begin line was doubtful and the answers to
-    /// what was sent ahead have told since, and for SQL-level EXECUTE.
+    /// The event whose begin line has this one's text: where the begin line was doubtful, and the answers to what was
+    /// sent ahead have told since.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text_of: Option<String>,
+    /// SQL-level EXECUTE as a text's first statement: the event whose text gave the name its meaning, by Parse or by
+    /// PREPARE, where that is certain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub executes: Option<String>,
     /// The server's command tag, without its numbers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command: Option<&'a str>,

@@ -47,6 +47,8 @@ pub struct End {
     pub sqlstate: Option<String>,
     /// The event whose text ran, where the begin line could not say.
     pub text_of: Option<u64>,
+    /// SQL-level EXECUTE: the event whose text gave the name.
+    pub executes: Option<u64>,
     /// Command tag without numbers.
     pub command: Option<String>,
     /// Rows returned or changed.
@@ -176,6 +178,7 @@ impl Recorder {
             outcome: end.outcome,
             sqlstate: end.sqlstate.as_deref(),
             text_of: end.text_of.map(|event| self.id(event)),
+            executes: end.executes.map(|event| self.id(event)),
             command: end.command.as_deref(),
             rows: end.rows,
             bytes_in: end.bytes_in,

@@ -15,6 +15,7 @@ mod reader;
 mod rules;
 mod settings;
 mod suggest;
+mod tag;
 mod targets;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ use crate::federation::{GoogleEndpoints, OwnIdentityConfig};
 pub use crate::frontend::ProxyProtocol;
 use crate::identity::IssuerConfig;
 use crate::policy::Policy;
+use crate::relay::tag::Template;
 pub use crate::session::Deadlines;
 use ipnet::IpNet;
 use std::fmt;
@@ -53,6 +55,8 @@ pub struct Config {
     pub instances: Vec<InstanceConfig>,
     /// Databases and rules.
     pub policy: Policy,
+    /// What the tag says.
+    pub tag: Template,
     /// Counts.
     pub limits: Limits,
     /// Times.

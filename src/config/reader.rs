@@ -229,6 +229,11 @@ impl<'a> Section<'a> {
         parse(name).map_err(|error| self.report.problem(self.at, &self.key, &format!("the name {error}"))).ok()
     }
 
+    /// Every key with its value, whatever it is called.
+    pub(super) fn every_field(&self) -> Vec<(&'a str, Field<'a>)> {
+        self.table.iter().map(|(name, value)| (name.get_ref().as_ref(), self.entry(name, value))).collect()
+    }
+
     /// Calls the table by a better name than its index.
     pub(super) fn rename(&mut self, outer: &str, name: &str) {
         self.key = join(outer, name);

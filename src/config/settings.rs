@@ -3,7 +3,7 @@
 use super::durations::{DEADLINES, DRAIN};
 use super::reader::{Placed, Section};
 use super::{
-    AuditConfig, Config, Deadlines, Limits, files, issuers, lints, network, pools, rules, targets, trust, values,
+    AuditConfig, Config, Deadlines, Limits, files, issuers, lints, network, pools, rules, tag, targets, trust, values,
 };
 use crate::policy::Policy;
 use std::ops::RangeInclusive;
@@ -25,6 +25,8 @@ pub(super) fn settings(root: Section<'_>, file: &Path) -> Option<Config> {
     let instances = targets::instances(&root);
     let databases = targets::databases(&root, &instances);
     let rules = rules::rules(&root, &issuers, &databases);
+    let names = tag::Names { issuers: &issuers, rules: &rules, databases: &databases };
+    let tag = tag::template(root.section("tag"), &names);
     let limits = root.section("limits").map_or_else(Limits::default, limits);
     let deadlines = root.section("deadlines").map_or_else(Deadlines::default, deadlines);
     if let (Some(listen), Some(admin)) = (&listen, admin) {
@@ -45,6 +47,7 @@ pub(super) fn settings(root: Section<'_>, file: &Path) -> Option<Config> {
         own_identity: own_identity?,
         instances: Placed::values(instances.entries),
         policy: Policy::new(Placed::values(databases.entries), Placed::values(rules)),
+        tag: tag?,
         limits,
         deadlines,
     })

@@ -273,7 +273,8 @@ impl ClientSide {
         };
         let place = tracker.place();
         let bound = tracker.bind(portal, statement, frame.bytes, frame.now);
-        recorder.begin(&begin_again(&bound, Stage::Bind, portal));
+        let tagged = self.tag.is_set();
+        recorder.begin(&Begin { tagged, ..begin_again(&bound, Stage::Bind, portal) });
         let rolls_back = bound.rolls_back && frame.is_whole() && overfull.is_ok();
         let own = Recorded { place, unnamed: false, rolls_back };
         self.recorded.push(own);
@@ -287,7 +288,8 @@ impl ClientSide {
         let portal = Reader::new(frame.known).cstr().unwrap_or_default();
         let place = tracker.place();
         let executed = tracker.execute(portal, frame.bytes, frame.now);
-        recorder.begin(&begin_again(&executed, Stage::Execute, portal));
+        let tagged = self.tag.is_set();
+        recorder.begin(&Begin { tagged, ..begin_again(&executed, Stage::Execute, portal) });
         self.recorded.push(Recorded { place, unnamed: false, rolls_back: executed.rolls_back });
     }
 

@@ -196,14 +196,14 @@ fn looked_at(header: Header) -> Result<usize, Misbehaved> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tag::testing::analyst;
+    use super::super::tag::testing::{analyst, tag};
     use super::*;
     use crate::wire::append;
 
     fn setup() -> (ServerSide, Tracker, Output) {
         let mut tracker = Tracker::new();
         tracker.query(b"select 1", 8, 10, Instant::now());
-        (ServerSide::new(Tag::of(&analyst())), tracker, Output::default())
+        (ServerSide::new(tag(&analyst())), tracker, Output::default())
     }
 
     fn words(refusal: Refusal) -> ErrorFields {
@@ -220,7 +220,7 @@ mod tests {
     #[test]
     fn positions_move_back_and_everything_else_passes_byte_for_byte() {
         let (mut side, mut tracker, _) = setup();
-        let at = Tag::of(&analyst()).bytes().len() + 8;
+        let at = tag(&analyst()).bytes().len() + 8;
         let mut input = Vec::new();
         append(&mut input, b'N', format!("SNOTICE\0C00000\0Mm\0P{at}\0\0").as_bytes());
         append(&mut input, b'E', format!("SERROR\0VERROR\0C42601\0Mm\0P{at}\0\0").as_bytes());

@@ -111,7 +111,7 @@ pub fn rolls_back(text: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tag::testing::analyst;
+    use super::super::tag::testing::{analyst, tag};
     use super::*;
     use crate::wire::{HEADER_BYTES, Header, Reader};
 
@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn each_message_has_its_own_substitute() {
-        let tag = Tag::of(&analyst());
+        let tag = tag(&analyst());
         let tagged = [tag.bytes(), format!("\"{NAME}\"\0").as_bytes()].concat();
         for (kind, unnamed, sent, body) in [
             (b'Q', false, b'Q', tagged.clone()),

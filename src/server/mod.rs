@@ -123,6 +123,7 @@ fn services(config: Config, metrics: Arc<Metrics>, clock: Clock) -> Result<Servi
         own_identity,
         instances,
         policy,
+        tag,
         limits,
         deadlines,
         ..
@@ -144,6 +145,7 @@ fn services(config: Config, metrics: Arc<Metrics>, clock: Clock) -> Result<Servi
         tls,
         verifier,
         policy,
+        tag,
         exchanger: Exchanger::new(google_calls),
         connector,
         auditor,

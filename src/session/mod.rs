@@ -20,10 +20,10 @@ use crate::backend::{self, Backend};
 use crate::cloudsql::{self, Connector, ServerStream};
 use crate::federation::{self, Exchanger};
 use crate::frontend::{self, Arrival, Login, Negotiated, Peer, Place, Refused};
-use crate::identity::{self, VerifiedIdentity, Verifier};
+use crate::identity::{self, IdentityFacts, VerifiedIdentity, Verifier};
 use crate::names::SessionId;
 use crate::policy::{self, Grant, How, Policy};
-use crate::relay::tag::Tag;
+use crate::relay::tag::{self, Tag, Template};
 use crate::relay::{Ending, Relay, Summary, Wish};
 use crate::telemetry::{self, Direction, Hop, Metrics};
 use crate::time::Clock;
@@ -45,6 +45,8 @@ pub struct Services {
     pub verifier: Verifier,
     /// Decides.
     pub policy: Policy,
+    /// What the tag says.
+    pub tag: Template,
     /// Buys database logins.
     pub exchanger: Exchanger,
     /// Dials instances.
@@ -194,7 +196,7 @@ impl Connection<'_> {
         let facts = identity.facts();
         let seat = callers.enter(facts)?;
         let mut recorder = self.open_record(&identity, &grant, login.purpose())?;
-        let tag = if grant.target().tag { Tag::of(facts) } else { Tag::none() };
+        let tag = self.tag(facts, &grant);
         let reached = tokio::select! {
             biased;
             Ok(_) = wish.wait_for(|wish| *wish != Wish::Run) => Err(Error::ShuttingDown),
@@ -208,6 +210,14 @@ impl Connection<'_> {
                 Err(error)
             }
         }
+    }
+
+    fn tag(&self, caller: &IdentityFacts, grant: &Grant) -> Tag {
+        let target = grant.target();
+        if !target.tag {
+            return Tag::none();
+        }
+        Tag::of(&self.services.tag, tag::Subject { caller, rule: grant.rule(), database: &target.alias })
     }
 
     /// Exchange, dial, log in.

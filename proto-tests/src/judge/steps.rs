@@ -127,7 +127,10 @@ impl<'a> Events<'a> {
 
     fn step(&self, begin: &Value) -> Step {
         let begins = self.begins.get(text_of(begin, "id")).map(Vec::as_slice).unwrap_or_default();
-        let text = begins.iter().find_map(|begin| text(begin));
+        // Where the begin line was in doubt, the end line says whose text it was.
+        let ends = self.ends.get(text_of(begin, "id")).map(Vec::as_slice).unwrap_or_default();
+        let other = ends.iter().find_map(|end| self.begins.get(end["text_of"].as_str()?));
+        let text = other.unwrap_or(&begins.to_vec()).iter().find_map(|begin| text(begin));
         let named = |field: &str| begins.iter().find_map(|begin| begin[field].as_str()).unwrap_or_default().to_owned();
         let (statement, portal) = (named("statement"), named("portal"));
         let stage = text_of(begin, "stage").to_owned();
@@ -215,7 +218,7 @@ fn text(begin: &Value) -> Option<Text> {
     Some(Text { head, bytes })
 }
 
-/// The comment that a consumer of PostgreSQL's log expects of this caller (README, "What the tag means").
+/// The comment that a consumer of PostgreSQL's log expects of this caller (README, "Reading the logs").
 pub fn tag(caller: &Value) -> String {
     let value = |field: &str| encoded(text_of(caller, field));
     let (app, label) = (value("app"), value("label"));

@@ -3,6 +3,7 @@
 mod issuers;
 mod mistakes;
 mod pools;
+mod tag;
 
 use super::*;
 use crate::cloudsql::{IpType, LoginMethod, Route};
@@ -102,6 +103,7 @@ fn the_minimal_file_gets_every_default() {
     let config = loaded.config;
     assert_eq!(config.admin, Some("127.0.0.1:9090".parse().unwrap()));
     assert_eq!(config.limits, Limits::default());
+    assert_eq!(config.tag, Template::default());
     assert_eq!(config.deadlines, Deadlines::default());
     assert_eq!(config.audit.unverified_refusals_per_minute, 60);
     assert_eq!(config.google.sts, "https://sts.googleapis.com");

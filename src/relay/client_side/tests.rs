@@ -1,6 +1,6 @@
 //! Transcripts of client messages: what leaves, and what was recorded before it did.
 
-use super::super::tag::testing::analyst;
+use super::super::tag::testing::{analyst, tag};
 use super::*;
 use crate::audit::event::{Caller, Claimed, SessionStart};
 use crate::audit::testing::MemoryLog;
@@ -81,12 +81,12 @@ fn frame(kind: u8, body: &[u8]) -> Vec<u8> {
 }
 
 fn tagged(text: &str) -> Vec<u8> {
-    [Tag::of(&analyst()).bytes(), text.as_bytes(), b"\0"].concat()
+    [tag(&analyst()).bytes(), text.as_bytes(), b"\0"].concat()
 }
 
 #[test]
 fn query_and_parse_carry_the_tag_at_byte_0_and_nothing_else_changes() {
-    let mut client = Client::new(Tag::of(&analyst()));
+    let mut client = Client::new(tag(&analyst()));
     let parse = |text: &[u8]| [b"s1\0".as_slice(), text, b"\0\0\x01\0\0\0\x17"].concat();
     let input = [
         frame(b'Q', b"SELECT 1\0"),
@@ -96,7 +96,7 @@ fn query_and_parse_carry_the_tag_at_byte_0_and_nothing_else_changes() {
         frame(b'S', b""),
     ]
     .concat();
-    let tag = Tag::of(&analyst());
+    let tag = tag(&analyst());
     let expected = [
         frame(b'Q', &tagged("SELECT 1")),
         frame(b'P', &parse(&[tag.bytes(), b"SELECT $1"].concat())),
@@ -125,15 +125,15 @@ fn without_a_tag_every_byte_is_the_clients() {
 fn walsender_commands_go_untagged_in_a_replication_session_and_nowhere_else() {
     let command = frame(b'Q', b"\n IDENTIFY_SYSTEM\0");
     let sql = frame(b'Q', b"identify_system\0");
-    let mut walsender = Client::new(Tag::of(&analyst()));
-    walsender.side = ClientSide::new(Tag::of(&analyst())).serving(Purpose::Replication);
+    let mut walsender = Client::new(tag(&analyst()));
+    walsender.side = ClientSide::new(tag(&analyst())).serving(Purpose::Replication);
     let both = [command.clone(), sql].concat();
     let expected = [command.clone(), frame(b'Q', &tagged("identify_system"))].concat();
     assert_eq!(walsender.send(&both), (expected, both.len(), None));
     let recorded: Vec<bool> = walsender.log.lines().iter().filter_map(|line| line["tagged"].as_bool()).collect();
     assert_eq!(recorded, [false, true]);
     assert_eq!(walsender.begins()[0], ("query".to_owned(), "\n IDENTIFY_SYSTEM".to_owned()));
-    let mut other = Client::new(Tag::of(&analyst()));
+    let mut other = Client::new(tag(&analyst()));
     assert_eq!(other.send(&command).0, frame(b'Q', &tagged("\n IDENTIFY_SYSTEM")));
 }
 
@@ -253,17 +253,17 @@ fn what_the_log_cannot_take_leaves_as_what_must_fail() {
 
 #[test]
 fn where_the_log_takes_nothing_a_rollback_passes_and_nothing_that_looks_like_one() {
-    let mut client = Client::new(Tag::of(&analyst()));
+    let mut client = Client::new(tag(&analyst()));
     client.send(&frame(b'P', b"named\0ROLLBACK\0\0\0"));
     client.log.fail(true);
     let pass = [frame(b'P', b"\0abort;\0\0\0"), frame(b'B', &[0; 8]), frame(b'E', &[0; 5]), frame(b'S', b"")];
     let (out, ..) = client.send(&pass.concat());
     let kinds: Vec<String> = frames(&out).into_iter().map(|(_, body)| body).collect();
-    let tag = String::from_utf8(Tag::of(&analyst()).bytes().to_vec()).unwrap();
-    assert_eq!(kinds, [format!("\0{tag}abort;\0\0\0"), "\0".repeat(8), "\0".repeat(5), String::new()]);
+    let prefix = String::from_utf8(tag(&analyst()).bytes().to_vec()).unwrap();
+    assert_eq!(kinds, [format!("\0{prefix}abort;\0\0\0"), "\0".repeat(8), "\0".repeat(5), String::new()]);
     assert_eq!(client.side.take_missed().passed, 3);
     let (out, ..) = client.send(&frame(b'Q', b" Rollback ;\0"));
-    assert_eq!(frames(&out), [('Q', format!("{tag} Rollback ;\0"))]);
+    assert_eq!(frames(&out), [('Q', format!("{prefix} Rollback ;\0"))]);
     assert_eq!(client.side.take_missed().passed, 1);
     for message in [
         frame(b'Q', b"COMMIT\0"),
@@ -320,7 +320,7 @@ fn a_long_message_whose_start_has_left_goes_on() {
 
 #[test]
 fn limits_refuse_with_a_begin_line_and_the_session_lives() {
-    let mut client = Client::new(Tag::of(&analyst()));
+    let mut client = Client::new(tag(&analyst()));
     let body = LARGE_MESSAGE - 4;
     let start = [&Header { kind: b'Q', body }.encode(), vec![b'x'; 70_000].as_slice()].concat();
     let (out, taken, _) = client.send(&start);
@@ -370,8 +370,8 @@ proptest::proptest! {
             frame(b'F', b"\0\0\0\x09\0\0\0\0\0\0"),
             frame(b'S', b""),
         ].concat();
-        let whole = Client::new(Tag::of(&analyst())).send(&input).0;
-        let mut client = Client::new(Tag::of(&analyst()));
+        let whole = Client::new(tag(&analyst())).send(&input).0;
+        let mut client = Client::new(tag(&analyst()));
         let (mut start, mut end, mut sent) = (0, 0, Vec::new());
         for cut in cuts.iter().cycle() {
             end = (end + cut).min(input.len());
@@ -387,7 +387,7 @@ proptest::proptest! {
 
     #[test]
     fn arbitrary_bytes_never_panic(input in proptest::collection::vec(proptest::num::u8::ANY, 0..300)) {
-        Client::new(Tag::of(&analyst())).send(&input);
+        Client::new(tag(&analyst())).send(&input);
     }
 }
 

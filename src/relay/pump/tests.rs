@@ -4,7 +4,7 @@ use super::*;
 use crate::audit::testing::MemoryLog;
 use crate::relay::client_side::tests::recorder;
 use crate::relay::substitute::Refusal;
-use crate::relay::tag::testing::analyst;
+use crate::relay::tag::testing::{analyst, tag};
 use crate::wire::{ErrorFields, HEADER_BYTES, Header, append};
 use std::sync::atomic::AtomicUsize;
 use tokio::io::{DuplexStream, duplex};
@@ -89,10 +89,10 @@ fn story(log: &MemoryLog) -> Vec<String> {
 
 #[tokio::test]
 async fn a_statement_is_in_the_log_before_the_server_has_it() {
-    let mut setup = start(Tag::of(&analyst()));
+    let mut setup = start(tag(&analyst()));
     setup.client.write_all(&frame(b'Q', b"SELECT 1\0")).await.unwrap();
     let (kind, body) = receive(&mut setup.server).await;
-    assert_eq!((kind, body), (b'Q', [Tag::of(&analyst()).bytes(), b"SELECT 1\0"].concat()));
+    assert_eq!((kind, body), (b'Q', [tag(&analyst()).bytes(), b"SELECT 1\0"].concat()));
     assert_eq!(story(&setup.log), ["session_start", "begin"]);
     setup.server.write_all(&[frame(b'C', b"SELECT 1\0"), frame(b'Z', b"I")].concat()).await.unwrap();
     assert_eq!(receive(&mut setup.client).await, (b'C', b"SELECT 1\0".to_vec()));

@@ -23,6 +23,15 @@ struct Open {
     text_of: Option<u64>,
 }
 
+/// What the server says of a statement that completed, and what follows from it.
+#[derive(Debug, Default)]
+pub(super) struct Done {
+    /// Its command tag without numbers.
+    pub command: Option<String>,
+    /// SQL-level EXECUTE: the event whose text gave the name.
+    pub executes: Option<u64>,
+}
+
 impl Book {
     /// Number of the event that opens next.
     pub fn next(&self) -> u64 {
@@ -84,9 +93,9 @@ impl Book {
     }
 
     /// Ends an event with the server's command tag.
-    pub fn complete(&mut self, event: u64, progress: &Progress, command: Option<String>, now: Instant) {
+    pub fn complete(&mut self, event: u64, progress: &Progress, done: Done, now: Instant) {
         let Some(open) = self.open.remove(&event) else { return };
-        self.ends.push(End { command, ..open.end(event, progress, now) });
+        self.ends.push(End { executes: done.executes, command: done.command, ..open.end(event, progress, now) });
     }
 
     /// An end line of a Query that stays open: another statement of it may follow.
@@ -135,6 +144,7 @@ impl Open {
             outcome: Outcome::Ok,
             sqlstate: None,
             text_of: self.text_of,
+            executes: None,
             command: None,
             rows: progress.rows,
             bytes_in: self.bytes_in,

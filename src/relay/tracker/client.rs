@@ -48,7 +48,8 @@ impl Tracker {
         let text = guess.meaning.as_ref().map(|known| Arc::clone(&known.text));
         let unnamed = portal.is_empty() && statement.is_empty();
         let rolls_back = unnamed && certain && text.as_ref().is_some_and(|text| text.rolls_back);
-        let claimed = guess.meaning.filter(|_| certain && !self.skipping).and_then(|known| known.event.take());
+        let claimed =
+            guess.meaning.filter(|_| certain && guess.together && !self.skipping).and_then(|known| known.event.take());
         let claimed = claimed.filter(|event| self.book.is_open(*event));
         if self.skipping {
             let event = self.skipped(Stage::Bind, bytes, now);
@@ -83,7 +84,10 @@ impl Tracker {
         let rolls_back = unnamed && certain && text.as_ref().is_some_and(|text| text.rolls_back);
         let place = |event, text| Place { event, text, statement, doubtful: !certain, rolls_back };
         // A portal that is certain goes on with its Bind's event, whatever text that turns out to run.
-        let claimed = guess.meaning.filter(|_| same_portal && !self.skipping).and_then(|known| known.event.take());
+        let claimed = guess
+            .meaning
+            .filter(|_| same_portal && guess.together && !self.skipping)
+            .and_then(|known| known.event.take());
         let claimed = claimed.filter(|event| self.book.is_open(*event));
         if self.skipping {
             return place(self.skipped(Stage::Execute, bytes, now), text);

@@ -13,6 +13,15 @@ pub(super) const MAX_COPY_ENDS: usize = 64;
 /// Data, ends and Syncs in a row behind which no more data is counted: it belongs to no COPY.
 const MAX_COPY_RUN: usize = 2 * MAX_COPY_ENDS + MAX_COPY_SYNCS;
 
+/// What a COPY that failed leaves open, until the server is ready for the next query.
+#[derive(Debug, Default)]
+pub(super) struct Unsure {
+    /// Syncs at the queue's front that it may have read, so that they may have no answer.
+    syncs: usize,
+    /// And so that what follows may be skipped.
+    skip: bool,
+}
+
 impl Tracker {
     /// `CopyDone` or `CopyFail`; with nothing outstanding the server ignores it.
     pub fn copy_end(&mut self) {
@@ -57,6 +66,7 @@ impl Tracker {
             return;
         }
         let event = *event;
+        let extended = matches!(front.kind, Kind::Execute { .. });
         self.copy_in = false;
         let (mut data, mut syncs, mut length) = (0_u64, 0_usize, 0_usize);
         for entry in &self.queue {
@@ -74,19 +84,25 @@ impl Tracker {
         self.book.add_input(event, data);
         if failed {
             // Nobody can tell how many of them it had read by then, in their order.
-            self.unsure_syncs = syncs;
+            self.unsure = Unsure { syncs, skip: extended && syncs > 0 };
+            self.lost |= self.queue.iter().any(Entry::is_more_than_sync) && self.may_be_skipped();
         } else {
             self.queue.drain(..length);
         }
     }
 
+    /// If the failed COPY has read every Sync that might have ended the skipping, what follows is skipped; else it runs.
+    /// A client that sends no further Sync before it makes the two look alike, and its records would be guesses.
+    pub(super) fn may_be_skipped(&self) -> bool {
+        let syncs = self.queue.iter().take_while(|entry| !entry.is_more_than_sync());
+        self.unsure.skip && syncs.filter(|entry| matches!(entry.kind, Kind::Sync)).count() <= self.unsure.syncs
+    }
+
     /// A `ReadyForQuery` came first after a COPY failed: as many Syncs as it may have read can be without an answer,
     /// and which ones cannot be told apart.
     pub(super) fn spread_doubt(&mut self, answered: &Kind) {
-        let mut unsure = match answered {
-            Kind::MaybeSync => 1,
-            _ => std::mem::take(&mut self.unsure_syncs),
-        };
+        let before = std::mem::take(&mut self.unsure);
+        let mut unsure = if matches!(answered, Kind::MaybeSync) { 1 } else { before.syncs };
         for entry in &mut self.queue {
             match entry.kind {
                 Kind::Sync if unsure > 0 => {
@@ -117,6 +133,6 @@ impl Tracker {
 
     /// The queue's end as far as COPY may read it, from the back.
     fn run_back(&self) -> impl Iterator<Item = &Entry> {
-        self.queue.iter().rev().take_while(|entry| entry.is_stray() || matches!(entry.kind, Kind::Sync))
+        self.queue.iter().rev().take_while(|entry| !entry.is_more_than_sync())
     }
 }

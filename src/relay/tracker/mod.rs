@@ -118,10 +118,11 @@ pub struct Tracker {
     skipping: bool,
     /// The server reads COPY data and the client has not ended it yet.
     copy_in: bool,
-    /// Syncs at the queue's front that a failed COPY may have read, so that they may have no answer.
-    unsure_syncs: usize,
     /// Each CopyFail that left in place of COPY data, while something waits for an answer.
     refused_copies: Vec<Refused>,
+    unsure: copy::Unsure,
+    /// Which answer belongs to what can no longer be told.
+    lost: bool,
     status: Option<u8>,
     /// `ReadyForQuery` messages so far.
     rounds: u64,
@@ -287,7 +288,9 @@ impl Tracker {
     fn push(&mut self, kind: Kind) -> u64 {
         let order = self.next_order;
         self.next_order = order.saturating_add(1);
-        self.queue.push_back(Entry { order, refused: None, kind });
+        let entry = Entry { order, refused: None, kind };
+        self.lost |= entry.is_more_than_sync() && self.may_be_skipped();
+        self.queue.push_back(entry);
         order
     }
 
@@ -298,6 +301,11 @@ impl Tracker {
 }
 
 impl Entry {
+    /// What cannot stand inside COPY, nor be taken for a Sync that has no answer.
+    fn is_more_than_sync(&self) -> bool {
+        !self.is_stray() && !matches!(self.kind, Kind::Sync)
+    }
+
     /// What the server may leave without an answer.
     fn is_stray(&self) -> bool {
         matches!(self.kind, Kind::CopyData { .. } | Kind::CopyEnd | Kind::MaybeSync)

@@ -35,6 +35,8 @@ pub(super) struct Guess<'a, T> {
     pub meaning: Option<&'a mut T>,
     /// No other meaning is possible.
     pub certain: bool,
+    /// What gives it that meaning has succeeded, or fails together with the message that asks.
+    pub together: bool,
 }
 
 /// Which message changes a name.
@@ -72,17 +74,18 @@ impl<T> Names<T> {
     pub fn guess(&mut self, name: &[u8], segment: u64) -> Guess<'_, T> {
         let confirmed = self.confirmed.get_mut(name);
         let Some(pending) = self.pending.get_mut(name).filter(|pending| !pending.is_empty()) else {
-            return Guess { meaning: confirmed, certain: true };
+            return Guess { meaning: confirmed, certain: true, together: true };
         };
         if pending.back().is_some_and(|last| last.segment == segment) {
-            return Guess { meaning: pending.back_mut().and_then(|last| last.to.as_mut()), certain: true };
+            let meaning = pending.back_mut().and_then(|last| last.to.as_mut());
+            return Guess { meaning, certain: true, together: true };
         }
         let all_seen = pending.len() <= MAX_LOOKED_AT;
         let recent = pending.iter_mut().rev().take(MAX_LOOKED_AT).filter_map(|change| change.to.as_mut());
         let mut meanings = recent.chain(confirmed);
         let meaning = meanings.next();
         let certain = all_seen && meanings.next().is_none();
-        Guess { meaning, certain }
+        Guess { meaning, certain, together: false }
     }
 
     /// A message that is about to leave will change the name if it succeeds.
@@ -166,7 +169,7 @@ mod tests {
     }
 
     fn seen(names: &mut Names<char>, segment: u64) -> (Option<char>, bool) {
-        let Guess { meaning, certain } = names.guess(b"s", segment);
+        let Guess { meaning, certain, .. } = names.guess(b"s", segment);
         (meaning.copied(), certain)
     }
 

@@ -79,7 +79,7 @@ impl Tracker {
 
     /// A substitute can do nothing but fail: any other answer to it is a server that cannot be followed.
     pub(super) fn must_fail(&mut self, answer: u8) -> Result<(), Desync> {
-        if matches!(answer, b'S' | b'A') {
+        if matches!(answer, b'N' | b'S' | b'A') {
             return Ok(());
         }
         self.drop_strays(answer);

@@ -1,5 +1,6 @@
 //! What the server answers: each reply settles the queue's front.
 
+use super::book::Done;
 use super::{Desync, Entry, Kind, Progress, Tracker};
 use crate::audit::End;
 use crate::audit::event::Outcome;
@@ -17,6 +18,7 @@ impl Tracker {
     pub fn server(&mut self, kind: u8, body: &[u8], bytes: u64, now: Instant) -> Result<(), Desync> {
         self.must_fail(kind)?;
         match kind {
+            _ if self.lost => Err(Desync(kind)),
             // Notices, parameters and notifications answer nothing.
             b'N' | b'S' | b'A' => Ok(()),
             b'D' | b'd' | b'c' | b'H' | b'V' => self.progress(kind, |progress| {
@@ -158,21 +160,18 @@ impl Tracker {
             Kind::Execute { portal, .. } => (self.text_of_portal(portal), true),
             _ => (None, false),
         };
-        let text_of = self.names_changed(command.as_deref(), text.filter(|_| first), now);
+        let executes = self.names_changed(command.as_deref(), text.filter(|_| first), now);
         if let Kind::Query { progress, .. } | Kind::Execute { progress, .. } = &mut front.kind {
             progress.rows = rows.unwrap_or(progress.rows);
             progress.bytes_out = progress.bytes_out.saturating_add(bytes);
         }
         match &front.kind {
             Kind::Query { event, progress, .. } => {
-                let end = self.book.part(*event, progress, now).map(|end| End { text_of, command, ..end });
+                let end = self.book.part(*event, progress, now).map(|end| End { executes, command, ..end });
                 self.hold(front, end);
             }
             Kind::Execute { event, progress, .. } => {
-                if let Some(text_of) = text_of {
-                    self.book.ran(*event, text_of);
-                }
-                self.book.complete(*event, progress, command, now);
+                self.book.complete(*event, progress, Done { command, executes }, now);
             }
             _ => {}
         }

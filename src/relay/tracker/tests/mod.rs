@@ -2,6 +2,7 @@
 
 use super::*;
 
+mod model;
 mod names;
 
 /// A session under test: `C:` calls on one side, `S:` on the other, end lines as short text.
@@ -342,23 +343,33 @@ proptest::proptest! {
     }
 }
 
-/// COPY … (FREEZE) fails after `CopyInResponse` and before the server reads anything: the Sync behind it is answered
-/// and what follows runs.
+/// A COPY that fails may have read the Sync behind it: whether what follows without another Sync was skipped or ran
+/// cannot be told, and nothing is claimed of it.
 #[test]
-fn what_runs_after_a_failed_copy_is_not_recorded_as_skipped() {
-    let mut s = Session::new();
-    s.parse("", "COPY t FROM STDIN (FREEZE)");
-    s.bind("", "");
-    s.execute("");
-    s.tracker.sync();
-    s.parse("", "DELETE FROM orders");
-    s.bind("", "");
-    s.execute("");
-    s.tracker.sync();
-    s.server("1 2 G E(55000)");
-    let ends = s.ends();
-    assert!(!ends.iter().any(|end| end.contains("skipped")), "{ends:?}");
-    s.server("Z(I) 1 2 C(DELETE_5) Z(I)");
+fn what_may_or_may_not_be_skipped_after_a_failed_copy_ends_the_session() {
+    for sent_ahead in [true, false] {
+        let mut s = Session::new();
+        s.parse("", "COPY t FROM STDIN (FREEZE)");
+        s.bind("", "");
+        s.execute("");
+        s.tracker.sync();
+        let rest = |s: &mut Session| {
+            s.parse("", "DELETE FROM orders");
+            s.bind("", "");
+            s.execute("");
+            s.tracker.sync();
+        };
+        if sent_ahead {
+            rest(&mut s);
+        }
+        s.server("1 2 G E(55000)");
+        if !sent_ahead {
+            rest(&mut s);
+        }
+        assert_eq!(s.tracker.server(b'Z', b"I", 6, s.now), Err(Desync(b'Z')));
+        s.tracker.finish(s.now);
+        assert_eq!(s.ends(), ["0.0:error/55000", "1.0:unknown"]);
+    }
 }
 
 #[test]

@@ -44,7 +44,7 @@ fn sql_level_prepare_and_execute_are_followed_where_their_names_can_be_read() {
     let query = |s: &mut Session, text: &str, answers: &str| {
         let event = s.tracker.query(text.as_bytes(), text.len() as u64, 20, now);
         s.server(answers);
-        (event, s.tracker.take_ends().last().unwrap().text_of)
+        (event, s.tracker.take_ends().last().unwrap().executes)
     };
     s.parse("kept", "SELECT 7");
     s.tracker.sync();
