@@ -99,6 +99,8 @@ struct Shared {
     /// Set when the session is being ended: no further byte of the client leaves.
     closed: bool,
     client_mid_frame: bool,
+    /// A message's start has gone to the client and its rest has not come.
+    server_mid_frame: bool,
     bytes_in: u64,
     bytes_out: u64,
 }
@@ -111,6 +113,7 @@ impl Relay {
             recorder,
             closed: false,
             client_mid_frame: false,
+            server_mid_frame: false,
             bytes_in: 0,
             bytes_out: 0,
         };
@@ -151,7 +154,9 @@ impl Relay {
                 }
             }
         };
-        if let Some(frame) = farewell(&ending).filter(|_| speaks_last(&ending)) {
+        // Within a message our words would be taken for the message's.
+        let at_edge = !self.lock().server_mid_frame;
+        if let Some(frame) = farewell(&ending).filter(|_| at_edge && speaks_last(&ending)) {
             let _ = timeout(FAREWELL, client_write.write_all(&frame)).await;
         }
         self.goodbye((&mut client_read, &mut client_write), &mut server_write).await;
@@ -262,7 +267,14 @@ impl Relay {
             }
             let taken = match self.take_server(&mut side, &buffer, &mut output) {
                 Ok(taken) => taken,
-                Err(ending) => return ending,
+                Err(ending) => {
+                    // What came before the server's wrong message is the client's: our last word must not stand
+                    // within a message.
+                    if matches!(ending, Ending::Misbehaved(_)) {
+                        let _ = deliver(&mut output, &buffer, client, [&mut wish, &mut inner]).await;
+                    }
+                    return ending;
+                }
             };
             let wishes = [&mut wish, &mut inner];
             match deliver(&mut output, &buffer, client, wishes).await {
@@ -277,12 +289,13 @@ impl Relay {
     fn take_server(&self, side: &mut ServerSide, input: &[u8], output: &mut Output) -> Result<usize, Ending> {
         let mut guard = self.lock();
         let shared = &mut *guard;
-        let taken = side.process(input, &mut shared.tracker, output).map_err(Ending::Misbehaved)?;
+        let taken = side.process(input, &mut shared.tracker, output);
         self.gate.settle(shared.tracker.outstanding());
         shared.bytes_out = shared.bytes_out.saturating_add(output.len() as u64);
         shared.record().map_err(Ending::Unrecorded)?;
+        shared.server_mid_frame = side.is_mid_frame();
         self.progress.notify_one();
-        Ok(taken)
+        taken.map_err(Ending::Misbehaved)
     }
 
     /// Whether a wish can be fulfilled now; from then on no byte of the client leaves.
