@@ -3,6 +3,8 @@
 //! Reads are exact, so that plaintext sent behind an `SSLRequest` reaches the TLS handshake and fails there
 //! (CVE-2021-23214). No token is asked for outside TLS. What the client claims is decoded here and judged elsewhere.
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod listener;
 mod login;
 mod negotiate;

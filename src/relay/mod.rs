@@ -5,11 +5,15 @@
 //! whole unless it must be looked at whole.
 
 mod client_side;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod gate;
 mod output;
 mod pump;
 mod server_side;
 pub mod tag;
+#[cfg(any(test, fuzzing))]
+mod testing;
 mod tracker;
 
 pub use client_side::Refusal;

@@ -74,9 +74,11 @@ fn encode(value: &str) -> String {
     out
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) mod testing {
     //! A caller for tests.
+
+    #![allow(clippy::unwrap_used, reason = "a test's own names are names")]
 
     use crate::identity::{CallerKind, IdentityFacts};
     use crate::names::{IssuerName, TenantId};

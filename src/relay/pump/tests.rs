@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::audit::testing::MemoryLog;
-use crate::relay::client_side::tests::recorder;
 use crate::relay::tag::testing::analyst;
+use crate::relay::testing::recorder;
 use crate::wire::{HEADER_BYTES, Header, append};
 use tokio::io::{DuplexStream, duplex};
 use tokio::task::JoinHandle;
