@@ -4,6 +4,8 @@
 //! `ARCHITECTURE.md` tells the path of a connection and of a statement through them.
 
 // L0: vocabulary, without I/O.
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod names;
 pub mod secret;
 pub mod time;

@@ -16,6 +16,8 @@ pub mod psql;
 pub mod raw;
 pub mod records;
 pub mod refusal;
+pub mod script;
+pub mod stand_in;
 pub mod stranger;
 pub mod suites;
 pub mod wire;

@@ -136,6 +136,14 @@ impl Proxy {
         matches!(self.child.try_wait(), Ok(None))
     }
 
+    /// The most memory that the process has held so far (`VmHWM`, proc(5)), in bytes.
+    pub fn peak_memory(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(path).expect("the process runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux counts it");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+    }
+
     /// Sends SIGTERM.
     pub fn terminate(&self) {
         signal(&self.child, "TERM");

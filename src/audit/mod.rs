@@ -143,9 +143,11 @@ impl Shared {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) mod testing {
     //! A log file in memory that can be told to fail.
+
+    #![allow(clippy::unwrap_used, reason = "for tests and fuzz targets only")]
 
     use super::{Auditor, LogFile};
     use crate::time::Clock;
@@ -163,6 +165,7 @@ pub(crate) mod testing {
         }
 
         /// From now on every write fails, or succeeds again.
+        #[cfg(test)]
         pub fn fail(&self, failing: bool) {
             self.0.lock().unwrap().1 = failing;
         }

@@ -31,10 +31,10 @@ pub async fn login(mut server: ServerStream, request: LoginRequest<'_>) -> Resul
 
 /// What a server said up to its first `ReadyForQuery`.
 #[derive(Debug)]
-struct Greeting {
-    frames: Vec<u8>,
-    key: ServerKey,
-    status: u8,
+pub(super) struct Greeting {
+    pub(super) frames: Vec<u8>,
+    pub(super) key: ServerKey,
+    pub(super) status: u8,
 }
 
 /// One message, whole.
@@ -54,7 +54,11 @@ enum Proof {
 }
 
 /// The conversation on any stream.
-async fn converse<S>(stream: &mut S, method: LoginMethod, request: &LoginRequest<'_>) -> Result<Greeting, Error>
+pub(super) async fn converse<S>(
+    stream: &mut S,
+    method: LoginMethod,
+    request: &LoginRequest<'_>,
+) -> Result<Greeting, Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {

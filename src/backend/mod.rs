@@ -5,6 +5,8 @@
 //! is an error.
 
 mod cancel;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod login;
 
 pub use cancel::cancel;

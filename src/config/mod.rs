@@ -7,6 +7,8 @@ pub mod client;
 mod document;
 mod durations;
 mod files;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod issuers;
 mod lints;
 mod network;

@@ -4,6 +4,8 @@
 //! (CVE-2021-23214). No token is asked for outside TLS. What the client claims is decoded here and judged elsewhere.
 
 mod door;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod gate;
 mod login;
 mod negotiate;

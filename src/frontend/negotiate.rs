@@ -204,7 +204,7 @@ async fn encryption(mut socket: TcpStream, refused: &mut Option<ClientStream>) -
 }
 
 /// One packet without a type: exactly its bytes are read.
-async fn packet(stream: &mut (impl AsyncReadExt + Unpin)) -> Result<Initial, Error> {
+pub(super) async fn packet(stream: &mut (impl AsyncReadExt + Unpin)) -> Result<Initial, Error> {
     let length = stream.read_u32().await.map_err(Error::Gone)?;
     if matches!(length.to_be_bytes(), [b'\r', b'\n', b'\r', b'\n'] | [b'P', b'R', b'O', b'X']) {
         return Err(Error::Malformed(UNASKED_HEADER));
@@ -222,15 +222,15 @@ fn wrong_version(version: u32) -> Error {
 }
 
 /// What the start-up packet claims, in shapes that PostgreSQL would not change.
-struct Claims {
-    user: String,
-    database: String,
-    purpose: Purpose,
-    parameters: Parameters,
+pub(super) struct Claims {
+    pub(super) user: String,
+    pub(super) database: String,
+    pub(super) purpose: Purpose,
+    pub(super) parameters: Parameters,
 }
 
 impl Claims {
-    fn check(startup: &StartupPacket) -> Result<Self, Error> {
+    pub(super) fn check(startup: &StartupPacket) -> Result<Self, Error> {
         let text = |parameter: &str, value: &[u8]| {
             let refuse = |reason| Error::Name { parameter: parameter.to_owned(), reason };
             String::from_utf8(value.to_vec()).map_err(|_| refuse(NameError::NotUtf8))
@@ -311,7 +311,7 @@ async fn ask_for_token(stream: &mut ClientStream, startup: &StartupPacket) -> Re
 }
 
 /// The password message: exactly its bytes, at most [`MAX_TOKEN`], ended by its one NUL.
-async fn token(stream: &mut ClientStream) -> Result<Secret<String>, Error> {
+pub(super) async fn token(stream: &mut (impl AsyncReadExt + Unpin)) -> Result<Secret<String>, Error> {
     let mut header = [0; HEADER_BYTES];
     stream.read_exact(&mut header).await.map_err(Error::Gone)?;
     let header = match Header::decode(&header) {

@@ -53,7 +53,7 @@ impl KeySet {
     }
 
     /// Reads a key set; keys of other kinds and uses are left out, and a set without any usable key is none.
-    fn parse(body: &[u8], issuer: &IssuerConfig) -> Option<Self> {
+    pub(super) fn parse(body: &[u8], issuer: &IssuerConfig) -> Option<Self> {
         let document = json::object(body)?;
         let entries = document.get("keys")?.as_array()?;
         if entries.len() > MAX_KEYS {
@@ -119,7 +119,7 @@ pub(super) async fn fetch(issuer: &IssuerConfig, http: &Client, deadline: Durati
     set.ok_or_else(|| malformed(&keys_url, &keys, "a key set"))
 }
 
-fn keys_url(document: &Response, issuer: &IssuerConfig) -> Option<String> {
+pub(super) fn keys_url(document: &Response, issuer: &IssuerConfig) -> Option<String> {
     if document.status != 200 {
         return None;
     }

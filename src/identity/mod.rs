@@ -16,6 +16,8 @@ mod checklist;
 mod claims;
 mod clouds;
 mod directory;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod issuer;
 mod json;
 mod jwks;

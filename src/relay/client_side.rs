@@ -210,6 +210,7 @@ impl ClientSide {
             b'D' => tracker.describe(),
             b'C' => close(frame, tracker),
             b'S' => tracker.sync(),
+            b'H' if frame.header.body > 0 => tracker.malformed_flush(),
             b'c' | b'f' => tracker.copy_end(),
             b'd' => tracker.copy_data(frame.bytes),
             b'X' => self.terminated = true,
@@ -418,4 +419,4 @@ fn close(frame: &Frame<'_>, tracker: &mut Tracker) {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+mod tests;

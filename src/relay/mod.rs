@@ -6,12 +6,16 @@
 
 mod client_side;
 mod ending;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod gate;
 mod output;
 mod pump;
 mod server_side;
 mod substitute;
 pub mod tag;
+#[cfg(any(test, fuzzing))]
+mod testing;
 mod tracker;
 mod walsender;
 

@@ -65,7 +65,7 @@ impl Output {
     }
 
     /// Everything in one piece.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub fn to_vec(&self, input: &[u8]) -> Vec<u8> {
         self.slices(input).iter().flat_map(|slice| slice.iter().copied()).collect()
     }

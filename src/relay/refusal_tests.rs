@@ -1,12 +1,12 @@
 //! Refusals against a model of PostgreSQL: random messages, cut into reads anywhere, a log that takes lines now and
 //! then, and answers that come late. Whatever happens, each error reaches the client as its own or as ours.
 
-use super::client_side::tests::recorder;
 use super::client_side::{ClientSide, Stop};
 use super::output::Output;
 use super::server_side::ServerSide;
 use super::substitute::Refusal;
 use super::tag::Tag;
+use super::testing::recorder;
 use super::tracker::Tracker;
 use crate::audit::Recorder;
 use crate::audit::testing::MemoryLog;

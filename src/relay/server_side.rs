@@ -188,7 +188,8 @@ fn looked_at(header: Header) -> Result<usize, Misbehaved> {
     let limit = match header.kind {
         b'E' | b'N' => MAX_ERROR_BYTES,
         b'C' => MAX_COMMAND_BYTES,
-        b'Z' => 1,
+        b'Z' if header.body == 1 => 1,
+        b'Z' => return Err(Misbehaved::Length),
         _ => return Ok(0),
     };
     if header.body > limit { Err(Misbehaved::Length) } else { Ok(header.body) }
@@ -255,6 +256,7 @@ mod tests {
             (b"D\0\0\0\x03", Misbehaved::Length),
             (b"C\x7f\0\0\0", Misbehaved::Length),
             (b"Z\0\0\0\x06II", Misbehaved::Length),
+            (b"Z\0\0\0\x04", Misbehaved::Length),
             (b"1\0\0\0\x04", Misbehaved::Desync(Desync(b'1'))),
             (b"?\0\0\0\x04", Misbehaved::Desync(Desync(b'?'))),
         ] {

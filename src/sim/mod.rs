@@ -224,6 +224,15 @@ impl Cloud {
     pub fn postgres_log(&self) -> &Path {
         self.postgres.log()
     }
+    /// PostgreSQL's Unix socket, for a look that goes past the instance: every database user is let in.
+    pub fn postgres_socket(&self) -> &Path {
+        self.postgres.socket()
+    }
+    /// From now on whoever reaches the instance and gets through its TLS speaks with a program at this address, in
+    /// clear text, in place of the login and PostgreSQL; `None` ends it.
+    pub fn stand_in(&self, address: Option<SocketAddr>) {
+        self.instance.set_stand_in(address);
+    }
     /// A folder (0700) for the files of a test or demo, removed with the cloud.
     pub fn state_dir(&self) -> &Path {
         self.state.path()

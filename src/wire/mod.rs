@@ -5,6 +5,8 @@
 
 mod error_fields;
 mod frame;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod reader;
 mod startup;
 

@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::audit::testing::MemoryLog;
-use crate::relay::client_side::tests::recorder;
 use crate::relay::substitute::Refusal;
 use crate::relay::tag::testing::{analyst, tag};
+use crate::relay::testing::recorder;
 use crate::wire::{ErrorFields, HEADER_BYTES, Header, append};
 use std::sync::atomic::AtomicUsize;
 use tokio::io::{DuplexStream, duplex};

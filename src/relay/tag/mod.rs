@@ -121,9 +121,11 @@ fn encode(value: &str, limit: usize) -> String {
     out
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) mod testing {
     //! A caller and a tag for tests.
+
+    #![allow(clippy::unwrap_used, reason = "a test's own names are names")]
 
     use super::{Subject, Tag, Template};
     use crate::identity::{CallerKind, IdentityFacts};

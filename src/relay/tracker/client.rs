@@ -111,6 +111,13 @@ impl Tracker {
         event
     }
 
+    /// `Flush` with a body. During COPY FROM STDIN the server ignores what is in it.
+    pub fn malformed_flush(&mut self) {
+        if !self.skipping && !self.copy_in {
+            self.push(Kind::MalformedFlush);
+        }
+    }
+
     /// `Describe`.
     pub fn describe(&mut self) {
         if !self.skipping {

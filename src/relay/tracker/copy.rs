@@ -73,6 +73,7 @@ impl Tracker {
             match entry.kind {
                 Kind::CopyData { bytes } => data = data.saturating_add(bytes),
                 Kind::Sync => syncs = syncs.saturating_add(1),
+                Kind::MalformedFlush => {}
                 Kind::CopyEnd => {
                     length = length.saturating_add(1);
                     break;

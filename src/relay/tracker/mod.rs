@@ -166,6 +166,8 @@ enum Kind {
         progress: Progress,
     },
     Describe,
+    /// A Flush with something in it, which the server refuses; a right one is answered by nothing.
+    MalformedFlush,
     CloseStatement {
         name: Arc<[u8]>,
     },

@@ -81,7 +81,7 @@ impl Tracker {
                 self.book.close(event, outcome, &progress, now);
             }
             // It has no event, but what ran before it in the same implicit transaction does not commit.
-            Kind::Describe | Kind::CloseStatement { .. } | Kind::ClosePortal { .. } => {
+            Kind::Describe | Kind::MalformedFlush | Kind::CloseStatement { .. } | Kind::ClosePortal { .. } => {
                 self.sync_errors.push(sqlstate.to_owned());
             }
             Kind::MaybeSync | Kind::CopyData { .. } | Kind::CopyEnd => {}

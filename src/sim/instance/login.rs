@@ -6,6 +6,7 @@ use crate::sim::calls::{Calls, Endpoint};
 use crate::sim::google::Google;
 use crate::wire::{ErrorFields, HEADER_BYTES, Header, Initial, MAX_STARTUP_PACKET, append};
 use std::io;
+use std::net::SocketAddr;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 /// Encryption requests that a client may send before its start-up packet.
@@ -22,6 +23,8 @@ pub(super) enum Admitted {
     Session(Vec<u8>),
     /// A cancel: the packet as it came, length word included.
     Cancel(Vec<u8>),
+    /// Somebody else answers, from the start-up packet on.
+    StandIn(SocketAddr),
 }
 
 /// Whoever asks: the instance's state and the serial number of the client's certificate.

@@ -41,6 +41,8 @@ pub(super) struct Instance {
     patch: RwLock<Map<String, Value>>,
     /// Login tokens by the serial number of the client certificate that carries them.
     embedded: Mutex<HashMap<Vec<u8>, String>>,
+    /// Who speaks in PostgreSQL's place.
+    stand_in: RwLock<Option<SocketAddr>>,
 }
 
 impl Instance {
@@ -59,6 +61,7 @@ impl Instance {
             presented: RwLock::new(presented),
             patch: RwLock::default(),
             embedded: Mutex::default(),
+            stand_in: RwLock::default(),
         })
     }
 
@@ -75,6 +78,11 @@ impl Instance {
     /// Changes the server certificate for new connections.
     pub(super) fn present(&self, certificate: ServerCertificate) {
         *super::write(&self.presented) = certificate;
+    }
+
+    /// Puts a program in PostgreSQL's place for new connections.
+    pub(super) fn set_stand_in(&self, address: Option<SocketAddr>) {
+        *super::write(&self.stand_in) = address;
     }
 
     /// Chain and key (PEM) of what new connections are shown.

@@ -238,6 +238,24 @@ fn a_function_call_ends_at_ready_for_query() {
 }
 
 #[test]
+fn a_flush_with_a_body_is_an_error_that_skips_to_sync() {
+    let mut s = Session::new();
+    s.tracker.malformed_flush();
+    s.query();
+    s.tracker.sync();
+    s.server("E(08P01) Z(I)");
+    assert_eq!(s.ends(), ["0.0:skipped"]);
+    assert_eq!(s.tracker.take_sync_errors(), ["08P01"]);
+    s.tracker.malformed_flush();
+    s.server("E(08P01)");
+    s.parse("", "SELECT 1");
+    s.tracker.sync();
+    s.server("Z(I)");
+    assert_eq!(s.ends(), ["1.0:skipped"]);
+    assert!(s.tracker.is_idle());
+}
+
+#[test]
 fn an_error_at_sync_is_no_statements_error() {
     let mut s = Session::new();
     s.tracker.sync();

@@ -1,0 +1,40 @@
+//! A recorder for tests and fuzz targets.
+
+#![allow(clippy::unwrap_used, reason = "a test's own names are names")]
+
+use super::tag::testing::analyst;
+use crate::audit::Recorder;
+use crate::audit::event::{Caller, Claimed, SessionStart};
+use crate::audit::testing::MemoryLog;
+use crate::names::{DatabaseAlias, DatabaseName, InstanceName, IssuerName, RoleName, RuleName, SessionId};
+use crate::time::Timestamp;
+
+/// A recorder over a log in memory.
+pub(crate) fn recorder(log: &MemoryLog) -> Recorder {
+    let facts = analyst();
+    let caller = Caller {
+        label: facts.label,
+        issuer: IssuerName::parse("contoso").unwrap(),
+        tenant: facts.tenant,
+        object_id: facts.object_id,
+        kind: "user",
+        app: facts.app,
+        token_id: None,
+    };
+    let start = SessionStart {
+        caller: &caller,
+        claimed: &Claimed::default(),
+        rule: &RuleName::parse("orders-people").unwrap(),
+        grant: "workforce",
+        database: &DatabaseAlias::parse("orders").unwrap(),
+        database_name: &DatabaseName::parse("orders").unwrap(),
+        instance: &InstanceName::parse("demo-project:europe-west1:orders").unwrap(),
+        database_user: &RoleName::parse("analyst@contoso.example").unwrap(),
+        client: "127.0.0.1:5000".parse().unwrap(),
+        via: None,
+        tag: true,
+        replication: false,
+        token_expires: Timestamp::MAX,
+    };
+    Recorder::open(log.auditor(10), SessionId::generate(), start).unwrap()
+}
