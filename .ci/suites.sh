@@ -13,7 +13,7 @@ step 'PostgreSQL 18' bash .ci/drivers.sh
 step "sources of $suites" bash .ci/postgres-sources.sh
 # One after the other: each has a server of its own, and loads the machine.
 tests "$suites" cargo test --locked --workspace --test suites --no-fail-fast -- --ignored --nocapture --test-threads=1
-grep -aoE '(pg_regress|libpq_pipeline|pgbench|pg_dump|psql|the judge)[ ,].*: .*' "$(steps_log "$suites")" | sed 's/^/      | /'
+grep -aoE '(pg_regress|pg_isolation_regress|libpq_pipeline|pgbench|pg_dump|psql|the judge)[ ,].*: .*' "$(steps_log "$suites")" | sed 's/^/      | /'
 step 'release image: build steps in a bare Debian' bash .ci/dockerfile-steps.sh docker/Dockerfile
 step 'demo image: build steps in a bare Debian' bash .ci/dockerfile-steps.sh docker/demo.Dockerfile
 # `make test` there, as root and as a user, is `make fresh`: by hand, for its length.

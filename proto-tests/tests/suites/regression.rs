@@ -24,7 +24,8 @@ async fn the_regression_suite() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "slow: make suites"]
 async fn the_isolation_suite() {
-    three_ways(ISOLATION, 19_000).await;
+    // How often it asks whether a session waits depends on the machine: 19,000 lines and more on a busy one.
+    three_ways(ISOLATION, 10_000).await;
 }
 
 /// What passes directly passes through, with the same output; and with tags once they are taken out. Then the server's
