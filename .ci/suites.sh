@@ -11,9 +11,11 @@ suites="PostgreSQL's own suites"
 step 'build' cargo build --locked --workspace --all-targets
 step 'PostgreSQL 18' bash .ci/drivers.sh
 step "sources of $suites" bash .ci/postgres-sources.sh
-# One after the other: each has a server of its own, and loads the machine.
-tests "$suites" cargo test --locked --workspace --test suites --no-fail-fast -- --ignored --nocapture --test-threads=1
-grep -aoE '(pg_regress|pg_isolation_regress|libpq_pipeline|pgbench|pg_dump|psql|the judge)[ ,].*: .*' "$(steps_log "$suites")" | sed 's/^/      | /'
+# One after the other: each has a server of its own, and loads the machine. Without the isolation tests, whose outcome
+# hangs on timing: on a busy machine one of them fails against PostgreSQL directly. By hand: the same without --skip.
+tests "$suites" cargo test --locked --workspace --test suites --no-fail-fast -- --ignored --nocapture --test-threads=1 \
+  --skip the_isolation_suite
+grep -aoE '(pg_regress|libpq_pipeline|pgbench|pg_dump|psql|the judge)[ ,].*: .*' "$(steps_log "$suites")" | sed 's/^/      | /'
 step 'release image: build steps in a bare Debian' bash .ci/dockerfile-steps.sh docker/Dockerfile
 step 'demo image: build steps in a bare Debian' bash .ci/dockerfile-steps.sh docker/demo.Dockerfile
 # `make test` there, as root and as a user, is `make fresh`: by hand, for its length.

@@ -167,8 +167,14 @@ async fn cancels_take_the_same_path_under_the_same_checks() {
         assert_eq!(count(Endpoint::InstanceTlsRequest), if way.direct { 2 } else { 0 });
         // Whoever answers at the instance's address with another's certificate does not get the cancel.
         chain.cloud.present(ServerCertificate::ForeignCa);
-        let stream = chain.tls().await.expect("TLS");
-        session.client.cancel_token().cancel_query_raw(stream, tokio_postgres::NoTls).await.expect("sent");
+        let token = session.client.cancel_token();
+        let cancel = async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            let stream = chain.tls().await.expect("TLS");
+            token.cancel_query_raw(stream, tokio_postgres::NoTls).await.expect("sent");
+        };
+        let (slept, ()) = tokio::join!(session.client.batch_execute("select pg_sleep(2)"), cancel);
+        assert_eq!(slept.ok(), Some(()), "what the cancel meant goes on");
         chain.records_when("the failed cancel", |all| all.of("cancel").with("outcome", "failed").len() == 1).await;
         assert_eq!(count(Endpoint::InstanceCancel), 1);
         assert_eq!(session.client.batch_execute("select 1").await.ok(), Some(()), "the session goes on");
