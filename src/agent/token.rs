@@ -3,7 +3,7 @@
 //! Nothing here is verified and nothing is decided by it: the expiry is for scripts, the name saves typing `user`.
 
 use super::Error;
-use crate::identity::MAX_TOKEN_BYTES;
+use crate::identity::{MAX_TOKEN_BYTES, managed_identity};
 use crate::secret::Secret;
 use crate::time::{Timestamp, from_unix};
 use base64::Engine as _;
@@ -48,8 +48,13 @@ impl Token {
     pub fn user(&self) -> Option<String> {
         let claims = self.claims()?;
         let is_app = claims.get("idtyp").and_then(Value::as_str) == Some("app") || claims.get("scp").is_none();
-        let names = if is_app { ["app_displayname", "azp"].as_slice() } else { &["upn", "preferred_username", "oid"] };
-        let found = names.iter().find_map(|name| claims.get(*name)?.as_str());
+        let claim = |name: &&str| claims.get(*name)?.as_str();
+        let found = if is_app {
+            let identity = || managed_identity(claim(&"xms_mirid")?);
+            claim(&"app_displayname").or_else(identity).or_else(|| ["azp", "appid"].iter().find_map(claim))
+        } else {
+            ["upn", "preferred_username", "unique_name", "oid"].iter().find_map(claim)
+        };
         let fits = |name: &&str| !name.is_empty() && name.len() <= MAX_USER_BYTES && !name.contains(char::is_control);
         found.filter(fits).map(str::to_owned)
     }
@@ -78,6 +83,9 @@ mod tests {
             (json!({"scp": "x", "oid": "o"}), Some("o")),
             (json!({"idtyp": "app", "azp": "a", "upn": "not@this.example"}), Some("a")),
             (json!({"azp": "a", "app_displayname": "orders"}), Some("orders")),
+            (json!({"azp": "a", "xms_mirid": "/subscriptions/s/providers/p/t/orders-job"}), Some("orders-job")),
+            (json!({"azp": "a", "xms_mirid": "odd"}), Some("a")),
+            (json!({"ver": "1.0", "appid": "a"}), Some("a")),
             (json!({"scp": "x", "upn": "a\nb"}), None),
             (json!({"scp": "x", "upn": "a".repeat(64)}), None),
             (json!({}), None),

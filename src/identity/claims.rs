@@ -6,6 +6,8 @@
 mod entra;
 mod oidc;
 
+pub use entra::managed_identity;
+
 use super::jws::Claims;
 use super::{CallerKind, Dialect, Error, IdentityFacts, IssuerConfig};
 use crate::time::{Timestamp, from_unix, later};

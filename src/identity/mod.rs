@@ -27,7 +27,7 @@ mod signatures;
 #[cfg(test)]
 mod testing;
 
-pub use claims::{MAX_CLAIM_BYTES, MAX_CLAIMS, MAX_LIST_ENTRIES, NO_SUBJECTS};
+pub use claims::{MAX_CLAIM_BYTES, MAX_CLAIMS, MAX_LIST_ENTRIES, NO_SUBJECTS, managed_identity};
 pub use clouds::{Cloud, alias, cloud};
 pub use directory::{Directory, DirectoryError, DirectoryToken, MAX_MEMBERS, MEMBERSHIP_LIFE};
 pub use issuer::{CallerKind, Dialect, Entra, IssuerConfig, KindRule, LEEWAY, MAX_LEEWAY, Oidc, Overage, Version};

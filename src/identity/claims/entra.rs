@@ -134,18 +134,19 @@ fn label(claims: &Claims, kind: CallerKind, object_id: &str, app: &str) -> Strin
             name.unwrap_or_else(|| object_id.to_owned())
         }
         CallerKind::App => {
-            claim("app_displayname").or_else(|| managed_identity(claims)).unwrap_or_else(|| app.to_owned())
+            let identity = || usable(claims.get("xms_mirid")).and_then(managed_identity).map(str::to_owned);
+            claim("app_displayname").or_else(identity).unwrap_or_else(|| app.to_owned())
         }
     }
 }
 
-/// `/subscriptions/…/providers/PROVIDER/TYPE/NAME`: NAME.
-fn managed_identity(claims: &Claims) -> Option<String> {
-    let resource = usable(claims.get("xms_mirid"))?;
+/// The name in a managed identity's resource id (`xms_mirid`): the last part of
+/// `/subscriptions/…/providers/PROVIDER/TYPE/NAME`.
+pub fn managed_identity(resource: &str) -> Option<&str> {
     let (_, path) = resource.split_once("/providers/")?;
     let mut parts = path.split('/');
     let (_provider, _kind, name) = (parts.next()?, parts.next()?, parts.next_back()?);
-    (!name.is_empty()).then(|| name.to_owned())
+    (!name.is_empty()).then_some(name)
 }
 
 #[cfg(test)]
