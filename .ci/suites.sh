@@ -21,7 +21,4 @@ step 'demo image: build steps in a bare Debian' bash .ci/dockerfile-steps.sh doc
 # `make test` there, as root and as a user, is `make fresh`: by hand, for its length.
 step 'the demo for an ordinary user on a machine that has never seen the project' \
   env FRESH_AS=user FRESH_TARGETS=demo-check bash .ci/fresh.sh
-# In debug and short: only whether the tool still works, no bound on any figure.
-step 'benches/compare through each kind of cell' \
-  env BENCH_PROFILE=dev bash benches/compare.sh --quick --peers pgbouncer,fwd-ct-8k,pgpassport
 report
