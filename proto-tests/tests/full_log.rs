@@ -127,7 +127,7 @@ async fn each_kind_of_message_that_is_refused_aborts_its_transaction_and_the_ses
         assert_eq!(ask(&mut session, &refused).await, ["E 53100", "Z E"], "{what}");
         nothing_commits(&chain, &mut session, what).await;
     }
-    assert!(!chain.database_log().contains("9001"), "a refused text reached the database");
+    assert!(!chain.database_log().contains("values (9001"), "a refused text reached the database");
     let records = chain.records();
     assert_eq!(records.began(INSERT).with("stage", "query").len(), 7, "one for each session, none that was refused");
     assert_eq!(records.of("gap").iter().map(|gap| gap["refused"].as_u64().unwrap()).sum::<u64>(), 7 + 2 + 1 + 7);
