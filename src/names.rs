@@ -2,6 +2,9 @@
 //!
 //! Every type here is made by its `parse` (or `FromStr`), which says why it refuses.
 
+mod network;
+
+pub use network::Network;
 use std::fmt;
 use std::str::FromStr;
 use uuid::Uuid;

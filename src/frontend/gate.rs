@@ -7,8 +7,9 @@
 //! Invariant: an address is in a table only while a place counts for it, so that a table is never longer than its
 //! pool.
 
+use crate::names::Network;
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -20,8 +21,6 @@ const MAX_OVER_PER_ADDRESS: usize = 256;
 const MAX_CANCELS: usize = 512;
 /// … and those of one address among them.
 const MAX_CANCELS_PER_ADDRESS: usize = 256;
-/// Leading bits of an IPv6 address that one customer has to herself (RFC 6177 §2: at least a /64).
-const IPV6_PREFIX_BITS: u32 = 64;
 
 /// The limits at the door. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -99,7 +98,7 @@ impl Place {
 #[derive(Debug, Clone)]
 struct Pool {
     places: Arc<Semaphore>,
-    addresses: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    addresses: Arc<Mutex<HashMap<Network, usize>>>,
     per_address: usize,
 }
 
@@ -112,8 +111,8 @@ struct Seat {
 /// One connection of an address, or of its network.
 #[derive(Debug)]
 struct Counted {
-    addresses: Arc<Mutex<HashMap<IpAddr, usize>>>,
-    network: IpAddr,
+    addresses: Arc<Mutex<HashMap<Network, usize>>>,
+    network: Network,
 }
 
 impl Pool {
@@ -124,11 +123,11 @@ impl Pool {
 
     fn sit(&self, client: Option<IpAddr>) -> Result<Seat, Full> {
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Full::Logins)?;
-        let counted = client.map(|client| self.count(network(client))).transpose()?;
+        let counted = client.map(|client| self.count(client.into())).transpose()?;
         Ok(Seat { _place: place, _counted: counted })
     }
 
-    fn count(&self, network: IpAddr) -> Result<Counted, Full> {
+    fn count(&self, network: Network) -> Result<Counted, Full> {
         let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
         let count = addresses.get(&network).copied().unwrap_or_default();
         if count >= self.per_address {
@@ -147,17 +146,6 @@ impl Drop for Counted {
             if *count == 0 {
                 addresses.remove(&self.network);
             }
-        }
-    }
-}
-
-/// What is limited as one address: an IPv4 address itself, of IPv6 the /64, all of whose addresses one customer can use.
-pub fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => {
-            let mask = u128::MAX << (u128::BITS - IPV6_PREFIX_BITS);
-            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & mask))
         }
     }
 }
@@ -207,20 +195,6 @@ mod tests {
         .collect();
         assert_eq!(of_one.len() + of_others.len(), MAX_OVER);
         assert!(gate.over.addresses.lock().unwrap().len() <= MAX_OVER, "the table ends with the pool");
-    }
-
-    #[test]
-    fn a_network_counts_as_one_and_a_mapped_address_as_what_it_means() {
-        for (left, right, same) in [
-            ("2001:db8:1:2::1", "2001:db8:1:2:ffff:ffff:ffff:ffff", true),
-            ("2001:db8:1:2::1", "2001:db8:1:3::1", false),
-            ("::ffff:192.0.2.1", "192.0.2.1", true),
-            ("::ffff:192.0.2.1", "::ffff:192.0.2.2", false),
-            ("192.0.2.1", "192.0.2.2", false),
-        ] {
-            let (left_network, right_network) = (network(left.parse().unwrap()), network(right.parse().unwrap()));
-            assert_eq!(left_network == right_network, same, "{left} and {right}");
-        }
     }
 
     #[test]

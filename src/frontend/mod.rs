@@ -14,7 +14,7 @@ mod stream;
 mod tls;
 
 pub use door::{Arrival, Door, DoorConfig, Incoming, Peer, ProxyProtocol};
-pub use gate::{Full, Place, network};
+pub use gate::{Full, Place};
 pub use login::{Login, Session};
 pub use negotiate::{CancelRequest, Negotiated, Refused, negotiate};
 pub use stream::ClientStream;

@@ -8,9 +8,10 @@
 
 use super::jws::{Digest, Jws, Proven, PublicKey};
 use super::{Error, IdentityFacts};
+use crate::names::Network;
 use crate::time::{Timestamp, later};
 use std::collections::{BTreeSet, HashMap};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -39,7 +40,7 @@ struct State {
     good: Verdicts,
     /// Tokens that did not; apart, so that strangers cannot push out the good ones.
     failed: Verdicts,
-    addresses: HashMap<IpAddr, Failures>,
+    addresses: HashMap<Network, Failures>,
     /// Signatures that were checked.
     checks: u64,
 }
@@ -136,7 +137,7 @@ impl State {
 
     /// Whether this address may have one more unknown token checked.
     fn may_try(&mut self, seen: Seen, most: u32) -> bool {
-        let failures = seen.from.and_then(|from| self.addresses.get(&network(from)));
+        let failures = seen.from.and_then(|from| self.addresses.get(&from.into()));
         let tried = failures.is_none_or(|failures| failures.over(seen.at) || failures.count < most);
         self.checks = self.checks.saturating_add(u64::from(tried));
         tried
@@ -159,7 +160,7 @@ impl State {
     }
 
     fn count(&mut self, seen: Seen) {
-        let Some(network) = seen.from.map(network) else { return };
+        let Some(network) = seen.from.map(Network::from) else { return };
         if self.addresses.len() >= MAX_ADDRESSES && !self.addresses.contains_key(&network) {
             self.addresses.retain(|_, failures| !failures.over(seen.at));
         }
@@ -209,14 +210,6 @@ impl Verdicts {
         if let Some(verdict) = self.known.remove(digest) {
             self.by_end.remove(&(verdict.until, *digest));
         }
-    }
-}
-
-/// What one party has many of: an IPv6 /64 counts as one address.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
-        v4 @ IpAddr::V4(_) => v4,
     }
 }
 

@@ -1,9 +1,10 @@
 //! Other proxies' and servers' published bugs, each as a test named after its CVE or issue: what broke them must not
 //! break this one. The table is the list; a family of tests shares a chain and runs its tests one after the other.
 //!
-//! `startup`: before a session. `session`: sessions at PostgreSQL, most of them compared byte for byte with the same
-//! bytes sent directly. `server`: a program in PostgreSQL's place.
+//! `startup`: before a session. `session` and `copy`: sessions at PostgreSQL, most of them compared byte for byte with
+//! the same bytes sent directly. `server`: a program in PostgreSQL's place.
 
+mod copy;
 mod server;
 mod session;
 mod startup;
@@ -50,13 +51,13 @@ const TABLE: [(&str, &str, Answer); 62] = [
     ("PgBouncer #874", "an Entra user's token is too long", Test("startup::pgbouncer_874")),
     ("PgBouncer #879", "SET DateStyle of its own", Test("session::cve_2025_12819")),
     ("PgBouncer #999", "an empty application_name", Test("session::pgbouncer_999")),
-    ("PgBouncer #1023", "Sync before the data of a COPY", Test("session::pgbouncer_1023")),
+    ("PgBouncer #1023", "Sync before the data of a COPY", Test("copy::pgbouncer_1023")),
     ("PgBouncer #1058", "a greeting in several TLS records", Test("startup::pgbouncer_1058")),
     ("PgBouncer #1064", "options as --name=value", Test("session::pgbouncer_1064")),
     ("PgBouncer #1215", "passwords of 1,024 bytes and more", Test("startup::pgbouncer_1215")),
     ("PgBouncer #1507", "an end without close_notify", Test("session::pgbouncer_1507")),
     ("PgDog #854", "memory, long rows", Test("session::pgdog_854")),
-    ("PgDog #886", "COPY with two Syncs", Test("session::pgdog_886")),
+    ("PgDog #886", "COPY with two Syncs", Test("copy::pgdog_886")),
     ("PgDog #1261", "memory, many rows", Test("session::pgdog_854")),
     ("PgDog #1512", "LISTEN in a pipeline", Test("session::pgdog_1512")),
     ("pg_doorman 3.2.4", "Flush in place of Sync", Test("session::pg_doorman_3_2_4")),
@@ -76,10 +77,10 @@ const TABLE: [(&str, &str, Answer); 62] = [
     ("hoop #649", "the extended protocol leaves no record", Test("session::teleport_6453")),
     ("Kviklet #267", "statements leave no record", Test("session::teleport_6453")),
     ("Teleport #6453", "the extended protocol leaves no record", Test("session::teleport_6453")),
-    ("pgpool #79", "Flush within COPY", Test("session::pgpool_79")),
-    ("GatewayD #533", "COPY stalls", Test("session::gatewayd_533")),
+    ("pgpool #79", "Flush within COPY", Test("copy::pgpool_79")),
+    ("GatewayD #533", "COPY stalls", Test("copy::gatewayd_533")),
     ("Duckgres #718", "what follows an error is not skipped", Test("session::duckgres_718")),
-    ("XTDB #6079", "CopyFail outside COPY", Test("session::xtdb_6079")),
+    ("XTDB #6079", "CopyFail outside COPY", Test("copy::xtdb_6079")),
     ("Multigres #1274", "errors wait for Sync", Test("session::multigres_1274")),
     ("pgwire P2", "tokens over 10,000 bytes", Test("startup::pgbouncer_1215")),
     ("pgwire P3", "p with a length of 0 to 3 panics", Test("startup::cve_2026_6664")),
@@ -127,9 +128,10 @@ fn words(panic: &(dyn Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default()
 }
 
-const SOURCES: [(&str, &str); 3] = [
+const SOURCES: [(&str, &str); 4] = [
     ("startup", include_str!("startup.rs")),
     ("session", include_str!("session.rs")),
+    ("copy", include_str!("copy.rs")),
     ("server", include_str!("server.rs")),
 ];
 

@@ -24,11 +24,9 @@ async fn published_bugs_of_sessions() {
         pgbouncer_717,
         pgbouncer_759,
         pgbouncer_999,
-        pgbouncer_1023,
         pgbouncer_1064,
         pgbouncer_1507,
         pgdog_854,
-        pgdog_886,
         pgdog_1512,
         pg_doorman_3_2_4,
         pg_doorman_3_3_3,
@@ -41,10 +39,7 @@ async fn published_bugs_of_sessions() {
         supavisor_1148,
         supavisor_1176,
         teleport_6453,
-        pgpool_79,
-        gatewayd_533,
         duckgres_718,
-        xtdb_6079,
         multigres_1274,
         pgwire_p4,
         pgwire_p5,
@@ -156,15 +151,6 @@ async fn pgbouncer_999(chain: &Chain) {
     assert_eq!(answer, "");
 }
 
-/// Sync behind the Execute of a COPY, before its data: the server reads it as part of the COPY.
-async fn pgbouncer_1023(chain: &Chain) {
-    let begin =
-        [query("create temp table t (a int)"), parse("", "copy t from stdin"), bind("", ""), execute(""), sync()];
-    let data = [message(b'd', b"1\n2\n"), message(b'c', &[]), sync(), query("select count(*) from t")];
-    let script = [send(&begin), Step::Until(b'G'), send(&data)];
-    assert_eq!(types(&same(chain, &script).await), "CZ12GCZTDCZ");
-}
-
 /// `options` in each spelling that PostgreSQL takes.
 async fn pgbouncer_1064(chain: &Chain) {
     for (options, name, value) in [
@@ -217,15 +203,6 @@ async fn pgdog_854(chain: &Chain) {
         assert!(total > bytes, "{total} bytes");
     }
     grown(chain, before);
-}
-
-/// A COPY that fails before its data, with a Sync in front of the data and one behind.
-async fn pgdog_886(chain: &Chain) {
-    let begin = [parse("", "copy nowhere from stdin"), bind("", ""), execute(""), sync()];
-    let data = [message(b'd', b"1\n"), message(b'c', &[]), sync(), query("select 1")];
-    let script = [send(&begin), Step::Until(b'Z'), send(&data)];
-    let answers = types(&same(chain, &script).await);
-    assert!(answers.ends_with("ZZTDCZ"), "{answers}");
 }
 
 /// LISTEN and a statement in one pipeline: one `ReadyForQuery`, at the Sync.
@@ -363,37 +340,6 @@ async fn teleport_6453(chain: &Chain) {
     }
 }
 
-/// Flush and Sync within COPY FROM STDIN, each way to run it.
-async fn pgpool_79(chain: &Chain) {
-    let begin = [query("create temp table t (a int)"), query("copy t from stdin")];
-    let data = [message(b'd', b"1\n"), flush(), message(b'd', b"2\n"), sync(), flush(), message(b'c', &[])];
-    let script =
-        [send(&begin), Step::Until(b'G'), send(&data), Step::Until(b'Z'), send(&[query("select sum(a) from t")])];
-    assert_eq!(types(&same(chain, &script).await), "CZGCZTDCZ");
-}
-
-/// COPY of some megabytes, in and out again, in pieces that fit nothing.
-async fn gatewayd_533(chain: &Chain) {
-    let row = format!("{}\n", "r".repeat(997));
-    let data: Vec<Vec<u8>> = row
-        .repeat(5_000)
-        .as_bytes()
-        .chunks(7_001)
-        .map(|piece| message(b'd', piece))
-        .chain([message(b'c', &[])])
-        .collect();
-    let script = [
-        send(&[query("create temp table t (a text)"), query("copy t from stdin")]),
-        Step::Until(b'G'),
-        send(&data),
-        Step::Until(b'Z'),
-        send(&[query("copy t to stdout")]),
-    ];
-    let answers = same(chain, &script).await;
-    let rows = answers.iter().filter(|answer| answer.tag == b'd').count();
-    assert_eq!(rows, 5_000);
-}
-
 /// What stands between an error and the next Sync does not run.
 async fn duckgres_718(chain: &Chain) {
     let run = |statement: &str| [parse("", statement), bind("", ""), execute("")].concat();
@@ -412,13 +358,6 @@ async fn duckgres_718(chain: &Chain) {
     assert_eq!(types(&answers), "CZ12C1EZTDCZ");
     let row = answers.iter().find(|answer| answer.tag == b'D').expect("a row");
     assert!(row.body.ends_with(b"0"), "nothing was committed: {row:?}");
-}
-
-/// COPY's messages outside COPY are read and answered by nothing.
-async fn xtdb_6079(chain: &Chain) {
-    let stray = [message(b'f', &text("no")), message(b'c', &[]), message(b'd', b"1\n"), message(b'f', &[])];
-    let script = [send(&stray), send(&[query("select 1")]), send(&stray), send(&[sync()])];
-    assert_eq!(types(&same(chain, &script).await), "TDCZZ");
 }
 
 /// An error in the extended protocol arrives at once, without Flush or Sync.

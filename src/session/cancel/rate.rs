@@ -1,6 +1,6 @@
 //! How many cancels there may be: of one address, which may be guessing keys, and for one session.
 
-use crate::frontend::network;
+use crate::names::Network;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -31,7 +31,7 @@ pub struct Allowance {
 /// The allowances of all addresses.
 #[derive(Debug, Default)]
 pub struct Addresses {
-    known: HashMap<IpAddr, Allowance>,
+    known: HashMap<Network, Allowance>,
     others: Allowance,
     /// When it is worth while to look for addresses that were quiet.
     sweep_at: Option<Instant>,
@@ -57,7 +57,7 @@ impl Allowance {
 impl Addresses {
     /// Whether this address may ask for one more cancel at `now`; it counts if so.
     pub fn take(&mut self, address: IpAddr, now: Instant) -> bool {
-        let network = network(address);
+        let network = Network::from(address);
         if !self.known.contains_key(&network) && self.known.len() >= MAX_ADDRESSES {
             self.sweep(now);
             if self.known.len() >= MAX_ADDRESSES {
