@@ -130,6 +130,12 @@ pub struct SessionStart<'a> {
     pub instance: &'a InstanceName,
     /// What the instance sees as the user.
     pub database_user: &'a RoleName,
+    /// What `role` starts with, where the client's start-up or the rule says one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role: Option<&'a str>,
+    /// What `session_authorization` starts with, where the client's start-up or the rule says one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_authorization: Option<&'a str>,
     /// Client address.
     pub client: SocketAddr,
     /// The trusted balancer that told the client's address.

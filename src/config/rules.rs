@@ -4,7 +4,7 @@ use super::reader::{Declared, Field, Placed, Section};
 use super::{trust, values};
 use crate::identity::{CallerKind, IssuerConfig};
 use crate::names::{DatabaseAlias, IssuerName, RuleName, ServiceAccount};
-use crate::policy::{How, Rule, Target, Who, refused_subject_claim};
+use crate::policy::{How, Powers, Rule, Target, Who, refused_subject_claim};
 use toml::de::DeValue;
 
 /// As rules and issuers name them.
@@ -63,7 +63,9 @@ fn rule(
     let replication = section.optional("replication", values::boolean).unwrap_or(false);
     let (key, at) = (section.key.clone(), section.at);
     section.finish();
-    Some(Placed { key, at, value: Rule { name: name?, issuer: issuer?, databases, who: who?, how: how?, replication } })
+    let startup = Powers::default();
+    let (name, issuer, who, how) = (name?, issuer?, who?, how?);
+    Some(Placed { key, at, value: Rule { name, issuer, databases, who, how, replication, startup } })
 }
 
 /// An issuer that could not be read was reported; its rules may say anything.
@@ -79,6 +81,8 @@ fn who(section: &Section<'_>, entra: bool) -> Option<Who> {
     let ids = |key| condition(section, key, |value| if entra { values::guid(value) } else { text(value) });
     let who = Who {
         kind: section.optional("kind", values::one_of(KINDS)),
+        guest: None,
+        networks: Vec::new(),
         object_ids: ids("object_ids"),
         groups: ids("groups"),
         roles: condition(section, "roles", text),

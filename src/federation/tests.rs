@@ -87,6 +87,7 @@ fn grant(how: How) -> Grant {
         rule: RuleName::parse("orders").unwrap(),
         target,
         how,
+        startup: crate::policy::Startup::default(),
         role: RoleName::parse("analyst").unwrap(),
         expires_at: Timestamp::now(),
     }

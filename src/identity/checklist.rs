@@ -148,7 +148,7 @@ mod tests {
         include_str!("claims/entra_tests.rs"),
         include_str!("../config/tests/issuers.rs"),
         include_str!("../policy/matching.rs"),
-        include_str!("../policy/matrix.rs"),
+        include_str!("../policy/tests/mod.rs"),
         include_str!("../../proto-tests/tests/refusals.rs"),
         include_str!("../../proto-tests/tests/secrets.rs"),
     ];

@@ -5,11 +5,18 @@
 use super::{Rule, Who};
 use crate::identity::IdentityFacts;
 use crate::names::DatabaseAlias;
+use ipnet::IpNet;
+use std::net::IpAddr;
 
 impl Rule {
-    /// Whether this rule decides for this caller and database.
-    pub(super) fn matches(&self, caller: &IdentityFacts, database: &DatabaseAlias) -> bool {
-        self.issuer == caller.issuer && self.databases.contains(database) && self.who.matches(caller)
+    /// Whether this rule speaks of this caller and database.
+    pub(super) fn matches(&self, caller: &IdentityFacts, database: &DatabaseAlias, address: Option<IpAddr>) -> bool {
+        self.matches_elsewhere(caller, database) && self.who.is_at(address)
+    }
+
+    /// Whether it would, wherever the client is.
+    pub(super) fn matches_elsewhere(&self, caller: &IdentityFacts, database: &DatabaseAlias) -> bool {
+        self.issuer == caller.issuer && self.databases.contains(database) && self.who.is_met_by(caller)
     }
 
     /// Whether every caller of `later` is this rule's caller too, whatever the database.
@@ -19,26 +26,34 @@ impl Rule {
 }
 
 impl Who {
-    /// Whether nothing at all is asked of the caller.
-    pub fn is_empty(&self) -> bool {
-        self.kind.is_none() && self.lists().iter().all(|list| list.is_empty())
-    }
-
-    fn matches(&self, caller: &IdentityFacts) -> bool {
+    fn is_met_by(&self, caller: &IdentityFacts) -> bool {
         self.kind.is_none_or(|kind| kind == caller.kind)
+            && self.guest.is_none_or(|guest| guest == caller.guest)
             && names(&self.object_ids, &caller.object_id)
             && names(&self.apps, &caller.app)
             && shares(&self.groups, caller.groups.as_deref())
             && shares(&self.roles, caller.roles.as_deref())
     }
 
+    /// An address that is not known is in no network.
+    fn is_at(&self, address: Option<IpAddr>) -> bool {
+        let contains = |address: IpAddr| self.networks.iter().any(|network| network.contains(&address));
+        self.networks.is_empty() || address.is_some_and(|address| contains(address.to_canonical()))
+    }
+
     /// Whether whoever meets `narrower` meets this as well: each list that is given here is given there, with no
     /// entry that is missing here.
     fn is_implied_by(&self, narrower: &Who) -> bool {
         let kind = self.kind.is_none() || self.kind == narrower.kind;
-        kind && self.lists().iter().zip(narrower.lists()).all(|(wide, narrow)| {
-            wide.is_empty() || (!narrow.is_empty() && narrow.iter().all(|entry| wide.contains(entry)))
-        })
+        let guest = self.guest.is_none() || self.guest == narrower.guest;
+        let within = |network: &IpNet| self.networks.iter().any(|wide| wide.contains(network));
+        let networks =
+            self.networks.is_empty() || (!narrower.networks.is_empty() && narrower.networks.iter().all(within));
+        kind && guest
+            && networks
+            && self.lists().iter().zip(narrower.lists()).all(|(wide, narrow)| {
+                wide.is_empty() || (!narrow.is_empty() && narrow.iter().all(|entry| wide.contains(entry)))
+            })
     }
 
     fn lists(&self) -> [&[String]; 4] {

@@ -4,18 +4,23 @@
 //! A rule that asks for a claim which the token does not carry does not match. Pure: no I/O, no clock.
 
 mod matching;
-#[cfg(test)]
-mod matrix;
+mod options;
+mod powers;
 mod role;
+#[cfg(test)]
+mod tests;
 
-use crate::identity::{CallerKind, VerifiedIdentity};
+use crate::identity::{CallerKind, IdentityFacts, VerifiedIdentity};
 use crate::names::{
     DatabaseAlias, DatabaseName, InstanceName, IssuerName, Provider, RoleName, RuleName, ServiceAccount,
 };
 use crate::time::Timestamp;
-use crate::wire::Purpose;
+use crate::wire::{Parameters, Purpose};
+use ipnet::IpNet;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
+pub use powers::{Overreach, Power, Powers, Startup};
 pub use role::{MAX_SUBJECT_BYTES, refused_subject_claim};
 
 /// One `[database.NAME]`.
@@ -46,6 +51,8 @@ pub struct Rule {
     pub how: How,
     /// Whether they may have replication sessions.
     pub replication: bool,
+    /// What they may set as they start.
+    pub startup: Powers,
 }
 
 /// Conditions on the caller. An empty list asks nothing; within a list any entry suffices.
@@ -53,6 +60,8 @@ pub struct Rule {
 pub struct Who {
     /// Person or software; `None` asks nothing.
     pub kind: Option<CallerKind>,
+    /// Guests of the tenant only, or everybody else only; `None` asks nothing.
+    pub guest: Option<bool>,
     /// Object ids.
     pub object_ids: Vec<String>,
     /// Group object ids (`groups`).
@@ -61,6 +70,21 @@ pub struct Who {
     pub roles: Vec<String>,
     /// Client apps (`azp`).
     pub apps: Vec<String>,
+    /// Networks that the client's own address is in.
+    pub networks: Vec<IpNet>,
+}
+
+/// What a caller asks for. Only the address is known for certain; the rest is the client's own word.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// `database` of the start-up packet.
+    pub database: &'a str,
+    /// What the session is for.
+    pub purpose: Purpose,
+    /// The client's own address; `None` where only a balancer's is known, which is in no network of a rule.
+    pub address: Option<IpAddr>,
+    /// The other start-up parameters.
+    pub parameters: &'a [(Vec<u8>, Vec<u8>)],
 }
 
 /// How a grant arrives in the database.
@@ -102,6 +126,7 @@ pub struct Grant {
     pub(crate) target: Target,
     pub(crate) how: How,
     pub(crate) role: RoleName,
+    pub(crate) startup: Startup,
     pub(crate) expires_at: Timestamp,
 }
 
@@ -121,6 +146,14 @@ impl Grant {
     /// The database user the instance will see.
     pub fn role(&self) -> &RoleName {
         &self.role
+    }
+    /// What the instance is told beside user and database.
+    pub fn parameters(&self) -> &Parameters {
+        &self.startup.parameters
+    }
+    /// What the session starts with, as far as the rule bears on it.
+    pub fn startup(&self) -> &Startup {
+        &self.startup
     }
     /// When the token that it rests on ends.
     pub fn expires_at(&self) -> Timestamp {
@@ -144,6 +177,16 @@ pub enum Denied {
         /// Whether the caller's groups are unknown because they are too many for the token.
         overage: bool,
     },
+    /// A rule would give the database to this caller at another address.
+    #[error("rule {rule} gives the database {database} at other addresses only{}", found(*.address))]
+    Address {
+        /// The first such rule.
+        rule: RuleName,
+        /// The database asked for.
+        database: DatabaseAlias,
+        /// The client's own address, where it is known.
+        address: Option<IpAddr>,
+    },
     /// The rule gives the database, but no replication session.
     #[error("rule {rule} does not allow replication sessions")]
     Replication {
@@ -161,6 +204,21 @@ pub enum Denied {
         /// A clause.
         reason: String,
     },
+    /// The client sets something at its start that the rule does not let it set.
+    #[error("rule {rule} does not let a client {overreach}")]
+    Startup {
+        /// The rule that decided.
+        rule: RuleName,
+        /// What it asked for.
+        overreach: Overreach,
+    },
+}
+
+fn found(address: Option<IpAddr>) -> String {
+    match address {
+        Some(address) => format!(", and yours is {address}"),
+        None => ", and the balancer in front does not tell yours".to_owned(),
+    }
 }
 
 /// The policy: databases and rules, in order.
@@ -180,19 +238,19 @@ impl Policy {
     /// Decides. `database` is looked up exactly: no folding of case, no trimming, no default.
     ///
     /// The first rule that matches decides alone: a guest (whom a workforce rule does not name by object id), an
-    /// unusable subject or a purpose that it does not allow is a denial, and no later rule is asked, so that a denial
-    /// never turns into another way in.
-    pub fn authorize(&self, identity: &VerifiedIdentity, database: &str, purpose: Purpose) -> Result<Grant, Denied> {
-        let caller = identity.facts();
+    /// unusable subject, a purpose or a start-up that it does not allow is a denial, and no later rule is asked, so that
+    /// a denial never turns into another way in.
+    pub fn authorize(&self, identity: &VerifiedIdentity, request: &Request<'_>) -> Result<Grant, Denied> {
+        self.decide(identity.facts(), request)
+    }
+
+    fn decide(&self, caller: &IdentityFacts, request: &Request<'_>) -> Result<Grant, Denied> {
+        let database = request.database;
         let target = self.target(database).ok_or_else(|| Denied::UnknownDatabase(database.to_owned()))?;
-        let Some(rule) = self.rules.iter().find(|rule| rule.matches(caller, &target.alias)) else {
-            return Err(Denied::NoRule {
-                caller: caller.label.clone(),
-                database: target.alias.clone(),
-                overage: caller.overage && self.asks_groups(identity, database),
-            });
+        let Some(rule) = self.rules.iter().find(|rule| rule.matches(caller, &target.alias, request.address)) else {
+            return Err(self.unmatched(caller, target, request.address));
         };
-        if purpose == Purpose::Replication && !rule.replication {
+        if request.purpose == Purpose::Replication && !rule.replication {
             return Err(Denied::Replication { rule: rule.name.clone() });
         }
         let named = rule.who.object_ids.contains(&caller.object_id);
@@ -200,22 +258,33 @@ impl Policy {
             return Err(Denied::Guest);
         }
         let user = rule.how.role(caller)?;
-        Ok(Grant {
-            rule: rule.name.clone(),
-            target: target.clone(),
-            how: rule.how.clone(),
-            role: user,
-            expires_at: caller.expires_at,
-        })
+        let startup = rule.startup.apply(request.parameters);
+        let startup = startup.map_err(|overreach| Denied::Startup { rule: rule.name.clone(), overreach })?;
+        let (rule, target, how) = (rule.name.clone(), target.clone(), rule.how.clone());
+        Ok(Grant { rule, target, how, role: user, startup, expires_at: caller.expires_at })
+    }
+
+    /// Why no rule matched.
+    fn unmatched(&self, caller: &IdentityFacts, target: &Target, address: Option<IpAddr>) -> Denied {
+        let elsewhere = self.rules.iter().find(|rule| rule.matches_elsewhere(caller, &target.alias));
+        if let Some(rule) = elsewhere {
+            return Denied::Address { rule: rule.name.clone(), database: target.alias.clone(), address };
+        }
+        Denied::NoRule {
+            caller: caller.label.clone(),
+            database: target.alias.clone(),
+            overage: caller.overage && self.asks_groups_of(&caller.issuer, target),
+        }
     }
 
     /// Whether some rule for this caller's issuer and this database asks for groups.
     pub fn asks_groups(&self, identity: &VerifiedIdentity, database: &str) -> bool {
-        let issuer = &identity.facts().issuer;
-        self.target(database).is_some_and(|target| {
-            let asks = |rule: &&Rule| rule.issuer == *issuer && rule.databases.contains(&target.alias);
-            self.rules.iter().filter(asks).any(|rule| !rule.who.groups.is_empty())
-        })
+        self.target(database).is_some_and(|target| self.asks_groups_of(&identity.facts().issuer, target))
+    }
+
+    fn asks_groups_of(&self, issuer: &IssuerName, target: &Target) -> bool {
+        let asks = |rule: &&Rule| rule.issuer == *issuer && rule.databases.contains(&target.alias);
+        self.rules.iter().filter(asks).any(|rule| !rule.who.groups.is_empty())
     }
 
     /// Every group that rules for an issuer name.

@@ -30,6 +30,8 @@ pub(crate) fn recorder(log: &MemoryLog) -> Recorder {
         database_name: &DatabaseName::parse("orders").unwrap(),
         instance: &InstanceName::parse("demo-project:europe-west1:orders").unwrap(),
         database_user: &RoleName::parse("analyst@contoso.example").unwrap(),
+        role: None,
+        session_authorization: None,
         client: "127.0.0.1:5000".parse().unwrap(),
         via: None,
         tag: true,

@@ -191,7 +191,13 @@ impl Connection<'_> {
         self.caller = Some(caller(&identity));
         let asks = policy.asks_groups(&identity, login.database());
         let identity = if asks { verifier.resolve_groups(identity).await? } else { identity };
-        let grant = policy.authorize(&identity, login.database(), login.purpose())?;
+        let request = policy::Request {
+            database: login.database(),
+            purpose: login.purpose(),
+            address: self.peer.limited(),
+            parameters: login.parameters(),
+        };
+        let grant = policy.authorize(&identity, &request)?;
         check_user(login.user(), &identity, &grant)?;
         let facts = identity.facts();
         let seat = callers.enter(facts)?;
@@ -200,7 +206,7 @@ impl Connection<'_> {
         let reached = tokio::select! {
             biased;
             Ok(_) = wish.wait_for(|wish| *wish != Wish::Run) => Err(Error::ShuttingDown),
-            reached = self.reach(&identity, &grant, login) => reached,
+            reached = self.reach(&identity, &grant) => reached,
         };
         match reached {
             Ok(backend) => Ok(Opened { backend, recorder, tag, grant, _seat: seat }),
@@ -221,7 +227,7 @@ impl Connection<'_> {
     }
 
     /// Exchange, dial, log in.
-    async fn reach(&self, identity: &VerifiedIdentity, grant: &Grant, login: &Login) -> Result<Backend, Error> {
+    async fn reach(&self, identity: &VerifiedIdentity, grant: &Grant) -> Result<Backend, Error> {
         let Services { exchanger, connector, deadlines, .. } = self.services;
         let started = Instant::now();
         let token = exchanger.exchange(grant, identity).await;
@@ -234,7 +240,7 @@ impl Connection<'_> {
         let request = backend::LoginRequest {
             role: grant.role(),
             database: &grant.target().database,
-            parameters: login.parameters(),
+            parameters: grant.parameters(),
             password: &token.token,
         };
         let started = Instant::now();
@@ -333,6 +339,8 @@ impl Connection<'_> {
             database_name: &target.database,
             instance: &target.instance,
             database_user: grant.role(),
+            role: grant.startup().role.as_deref(),
+            session_authorization: grant.startup().session_authorization.as_deref(),
             client: self.peer.address,
             via: self.peer.via,
             tag: target.tag,

@@ -9,7 +9,7 @@ use crate::federation::{self, Hop};
 use crate::frontend::{self, Full};
 use crate::identity::{self, DirectoryError};
 use crate::names::SessionId;
-use crate::policy::Denied;
+use crate::policy::{Denied, Overreach};
 use crate::relay::{Ending, Refusal};
 use crate::telemetry::Blame;
 use crate::wire::ErrorFields;
@@ -257,6 +257,11 @@ fn denied_by_policy(denied: &Denied) -> Rejection {
             INSUFFICIENT_PRIVILEGE,
             "Ask the operator which group, role or app gives this database; after a change get a new token.",
         ),
+        Denied::Address { .. } => client(
+            INVALID_AUTHORIZATION,
+            "Connect from a network that the rule names (VPN, jump host), or ask the operator to add yours to networks.",
+        ),
+        Denied::Startup { overreach, .. } => client(INSUFFICIENT_PRIVILEGE, &start_otherwise(overreach)),
         Denied::Replication { .. } => client(
             INSUFFICIENT_PRIVILEGE,
             "Connect without replication=, or ask the operator for replication = true in that rule.",
@@ -266,6 +271,18 @@ fn denied_by_policy(denied: &Denied) -> Rejection {
             "Use an account of the tenant itself, or ask the operator for a grant through a service account.",
         ),
         Denied::Subject { .. } => client(INVALID_AUTHORIZATION, ASK_OPERATOR),
+    }
+}
+
+/// Where a client says what it starts with: connection strings, PGOPTIONS, drivers' own settings.
+fn start_otherwise(overreach: &Overreach) -> String {
+    let ask = "or ask the operator for [rule.startup] of that rule.";
+    match (overreach.setting.as_str(), overreach.allowed.join(", ")) {
+        ("" | "options", _) => format!("Connect without options= and PGOPTIONS, {ask}"),
+        (setting, allowed) if allowed.is_empty() => {
+            format!("Connect without {setting}, in options= and PGOPTIONS too, {ask}")
+        }
+        (setting, allowed) => format!("Connect without {setting} or with one of: {allowed}; {ask}"),
     }
 }
 
