@@ -215,7 +215,7 @@ impl fmt::Display for TenantId {
 }
 
 /// One client session, from accept to close. Time-ordered (UUID version 7).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 #[serde(transparent)]
 pub struct SessionId(Uuid);
 

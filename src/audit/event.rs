@@ -164,8 +164,8 @@ pub struct SessionOpen {
 /// [`Event::SessionEnd`].
 #[derive(Debug, Serialize)]
 pub struct SessionEnd<'a> {
-    /// Why: `client`, `server`, `drain`, `refused`, `server_misbehaved`, `unrecorded`,
-    /// `cancel_unanswered`.
+    /// Why: `client`, `server`, `drain` (the proxy is leaving), `grant_expired`, `session_length`, `policy`, `operator`,
+    /// `refused`, `server_misbehaved`, `unrecorded`, `cancel_unanswered`.
     pub reason: &'a str,
     /// SQLSTATE of the last word to the client, if the proxy had one.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -8,6 +8,8 @@ mod options;
 mod powers;
 mod role;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 
 use crate::identity::{CallerKind, IdentityFacts, VerifiedIdentity};

@@ -4,18 +4,76 @@ use super::client_side::Violation;
 use super::server_side::Misbehaved;
 use super::substitute::Refusal;
 use crate::audit::Recorder;
+use crate::time::Timestamp;
 use crate::wire::ErrorFields;
+use std::time::Duration;
 
 /// What the process wants of a session.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Wish {
     /// Go on.
     #[default]
     Run,
-    /// End when nothing is outstanding and no transaction is open, with this error frame.
-    WhenIdle(Vec<u8>),
-    /// End now: cancel what runs, then say this error frame at a frame's edge.
-    Now(Vec<u8>),
+    /// End when nothing is outstanding and no transaction is open.
+    WhenIdle(Cause),
+    /// End now: cancel what runs, then say why at a frame's edge.
+    Now(Cause),
+}
+
+/// Why the process ends a session; [`Host::farewell`] has the words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// The process is leaving.
+    Shutdown,
+    /// What the session rests on has expired, at this time.
+    GrantExpired(Timestamp),
+    /// The session has lasted as long as its rule allows.
+    SessionLength(Duration),
+    /// The policy that was loaded since does not give the caller this session.
+    Policy,
+    /// An operator ended it.
+    Operator,
+}
+
+impl Wish {
+    /// Takes over `other` if that is more urgent: who is to end at once is not told to wait, and of two like wishes
+    /// the first stays. Whether it did.
+    pub fn hasten(&mut self, other: Self) -> bool {
+        let hastened = other.urgency() > self.urgency();
+        if hastened {
+            *self = other;
+        }
+        hastened
+    }
+
+    /// Why the session is to end, if it is.
+    pub fn cause(self) -> Option<Cause> {
+        match self {
+            Self::Run => None,
+            Self::WhenIdle(cause) | Self::Now(cause) => Some(cause),
+        }
+    }
+
+    fn urgency(self) -> u8 {
+        match self {
+            Self::Run => 0,
+            Self::WhenIdle(_) => 1,
+            Self::Now(_) => 2,
+        }
+    }
+}
+
+impl Cause {
+    /// As records have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Shutdown => "drain",
+            Self::GrantExpired(_) => "grant_expired",
+            Self::SessionLength(_) => "session_length",
+            Self::Policy => "policy",
+            Self::Operator => "operator",
+        }
+    }
 }
 
 /// Why a relay ended.
@@ -29,7 +87,7 @@ pub enum Ending {
         fatal: Option<String>,
     },
     /// The process wanted it.
-    Wished,
+    Wished(Cause),
     /// The client broke the protocol.
     Violated(Violation),
     /// The server's bytes could not go further.

@@ -20,7 +20,7 @@ mod tracker;
 mod walsender;
 
 pub use client_side::Violation;
-pub use ending::{Ending, Host, Summary, Wish};
+pub use ending::{Cause, Ending, Host, Summary, Wish};
 pub use gate::{CancelGate, Hold};
 pub use pump::Relay;
 pub use server_side::Misbehaved;

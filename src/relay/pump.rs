@@ -122,7 +122,7 @@ impl Relay {
             }
         };
         self.wind_down(&ending, &mut down, &mut server_write, host).await;
-        if let Some(frame) = last_word(&ending, &wish, host) {
+        if let Some(frame) = host.farewell(&ending) {
             down.say(&frame).await;
         }
         self.goodbye(&mut client_read, &mut server_write, &mut down).await;
@@ -306,14 +306,6 @@ impl Shared {
             self.recorder.prepare(&Event::SyncError { sqlstate });
         }
         if self.recorder.owe().is_ok() { Log::Owed } else { Log::Overdue }
-    }
-}
-
-/// What a client is told at the end, unless it left by itself or its server has told it.
-fn last_word(ending: &Ending, wish: &watch::Receiver<Wish>, host: &impl Host) -> Option<Vec<u8>> {
-    match (ending, &*wish.borrow()) {
-        (Ending::Wished, Wish::WhenIdle(frame) | Wish::Now(frame)) => Some(frame.clone()),
-        _ => host.farewell(ending),
     }
 }
 

@@ -13,8 +13,8 @@ use crate::frontend::{self, Door, DoorConfig};
 use crate::identity::{self, Directory, IssuerConfig, Overage, Verifier};
 use crate::names::SessionId;
 use crate::policy::Policy;
-use crate::relay::Wish;
-use crate::session::{self, Callers, CancelKeys, Services};
+use crate::relay::{Cause, Wish};
+use crate::session::{self, Callers, CancelKeys, Services, Sessions};
 use crate::telemetry::Metrics;
 use crate::time::Clock;
 use socket2::{SockRef, TcpKeepalive};
@@ -104,10 +104,10 @@ pub async fn run(config: Config) -> Result<(), Error> {
     }
     tracing::info!(address = %listener.local_addr().unwrap_or(address), "ready");
     readiness.send_replace(Readiness::Ready);
-    let (wish, sessions) = accept(&listener, &door, &services, &mut stop).await;
+    let connections = accept(&listener, &door, &services, &mut stop).await;
     drop(listener);
     readiness.send_replace(Readiness::Draining);
-    drain_sessions(wish, sessions, drain, &mut stop).await;
+    drain_sessions(&services.sessions, connections, drain, &mut stop).await;
     let _ = services.auditor.record_suppressed(SessionId::generate());
     tracing::info!("stopped");
     Ok(())
@@ -149,6 +149,7 @@ fn services(config: Config, metrics: Arc<Metrics>, clock: Clock) -> Result<Servi
         exchanger: Exchanger::new(google_calls),
         connector,
         auditor,
+        sessions: Sessions::default(),
         cancel_keys: CancelKeys::default(),
         callers: Callers::new(limits.sessions, limits.sessions_per_caller),
         metrics,
@@ -193,29 +194,23 @@ fn door_config(config: &Config) -> DoorConfig {
     }
 }
 
-/// Accepts until told to stop. Sessions run in the returned set; the door and `limits.sessions` bound how many.
-async fn accept(
-    listener: &TcpListener,
-    door: &Door,
-    services: &Arc<Services>,
-    stop: &mut Stop,
-) -> (watch::Sender<Wish>, JoinSet<()>) {
-    let (wish, wished) = watch::channel(Wish::Run);
-    let mut sessions = JoinSet::new();
+/// Accepts until told to stop. Connections are served in the returned set; the door and `limits.sessions` bound how many.
+async fn accept(listener: &TcpListener, door: &Door, services: &Arc<Services>, stop: &mut Stop) -> JoinSet<()> {
+    let mut connections = JoinSet::new();
     let mut minute = interval(HOUSEKEEPING_EVERY);
     loop {
         tokio::select! {
-            () = stop.wait() => return (wish, sessions),
+            () = stop.wait() => return connections,
             _ = minute.tick() => {
                 let _ = services.auditor.record_suppressed(SessionId::generate());
                 services.verifier.refresh_ahead();
             }
-            Some(result) = sessions.join_next(), if !sessions.is_empty() => report(result),
+            Some(result) = connections.join_next(), if !connections.is_empty() => report(result),
             accepted = listener.accept() => match accepted {
                 Ok((socket, address)) => {
                     settle(&socket);
                     if let Some(arrival) = door.admit(socket, address) {
-                        sessions.spawn(session::serve(arrival, Arc::clone(services), wished.clone()));
+                        connections.spawn(session::serve(arrival, Arc::clone(services)));
                     } else {
                         tracing::warn!(%address, "dropped: too many connections to tell it why");
                     }
@@ -240,22 +235,21 @@ fn settle(socket: &TcpStream) {
 }
 
 /// Lets sessions end when idle; past the deadline, or at a second signal, ends them.
-async fn drain_sessions(wish: watch::Sender<Wish>, mut sessions: JoinSet<()>, deadline: Duration, stop: &mut Stop) {
-    tracing::info!(sessions = sessions.len(), ?deadline, "draining");
-    let last_word = session::shutdown().frame(b'E');
-    wish.send_replace(Wish::WhenIdle(last_word.clone()));
+async fn drain_sessions(sessions: &Sessions, mut connections: JoinSet<()>, deadline: Duration, stop: &mut Stop) {
+    tracing::info!(connections = connections.len(), ?deadline, "draining");
+    sessions.wish_everybody(Wish::WhenIdle(Cause::Shutdown));
     tokio::select! {
-        () = join(&mut sessions) => return,
-        () = sleep(deadline) => tracing::warn!(sessions = sessions.len(), "drain deadline; ending what is left"),
-        () = stop.wait() => tracing::warn!(sessions = sessions.len(), "second signal; ending what is left"),
+        () = join(&mut connections) => return,
+        () = sleep(deadline) => tracing::warn!(connections = connections.len(), "drain deadline; ending what is left"),
+        () = stop.wait() => tracing::warn!(connections = connections.len(), "second signal; ending what is left"),
     }
-    wish.send_replace(Wish::Now(last_word));
-    let _ = timeout(LAST_WORDS, join(&mut sessions)).await;
-    sessions.shutdown().await;
+    sessions.wish_everybody(Wish::Now(Cause::Shutdown));
+    let _ = timeout(LAST_WORDS, join(&mut connections)).await;
+    connections.shutdown().await;
 }
 
-async fn join(sessions: &mut JoinSet<()>) {
-    while let Some(result) = sessions.join_next().await {
+async fn join(connections: &mut JoinSet<()>) {
+    while let Some(result) = connections.join_next().await {
         report(result);
     }
 }

@@ -19,7 +19,7 @@ impl relay::Host for Host<'_> {
     }
 
     fn farewell(&self, ending: &Ending) -> Option<Vec<u8>> {
-        rejection::farewell(ending).map(|last| last.fields(self.session).frame(b'E'))
+        rejection::farewell(ending).map(|last| last.last_word(self.session).frame(b'E'))
     }
 
     async fn cancel(&self) {

@@ -7,34 +7,31 @@ mod callers;
 mod cancel;
 mod deadlines;
 mod host;
+mod live;
+mod records;
 mod rejection;
 
 pub use callers::{Callers, TooMany};
 pub use cancel::{CancelKeys, NoKey};
 pub use deadlines::Deadlines;
-pub use rejection::shutdown;
+pub use live::{Live, Presence, Sessions};
 
-use crate::audit::event::{Caller, Claimed, Event, SessionEnd, SessionOpen, SessionStart};
-use crate::audit::{Auditor, Closed, Recorder};
+use crate::audit::event::{Caller, Claimed, Event, SessionOpen};
+use crate::audit::{Auditor, Recorder};
 use crate::backend::{self, Backend};
 use crate::cloudsql::{self, Connector, ServerStream};
 use crate::federation::{self, Exchanger};
 use crate::frontend::{self, Arrival, Login, Negotiated, Peer, Place, Refused};
 use crate::identity::{self, IdentityFacts, VerifiedIdentity, Verifier};
 use crate::names::SessionId;
-use crate::policy::{self, Grant, How, Policy};
+use crate::policy::{self, Grant, Policy};
 use crate::relay::tag::{self, Tag, Template};
-use crate::relay::{Ending, Relay, Summary, Wish};
-use crate::telemetry::{self, Direction, Hop, Metrics};
+use crate::relay::{Cause, Relay};
+use crate::telemetry::{Hop, Metrics};
 use crate::time::Clock;
-use crate::wire::Purpose;
-use rejection::Rejection;
+use records::{caller, claim, micros};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
-
-/// The most of what a client says of itself that is recorded, in characters.
-const MAX_CLAIM_CHARS: usize = 256;
 
 /// What every session needs; made once.
 #[derive(Debug)]
@@ -53,6 +50,8 @@ pub struct Services {
     pub connector: Connector,
     /// The log.
     pub auditor: Auditor,
+    /// Who is there, and how each is told to end.
+    pub sessions: Sessions,
     /// Keys that sessions were given for cancels.
     pub cancel_keys: CancelKeys,
     /// How many sessions each caller has.
@@ -108,9 +107,9 @@ pub enum Error {
     /// The instance did not answer the login in time.
     #[error("the instance did not answer the login within {0:?}")]
     LoginDeadline(Duration),
-    /// The process is leaving, and this session has not begun.
-    #[error("the proxy is shutting down")]
-    ShuttingDown,
+    /// The session was to end before it had begun.
+    #[error("the session was ended before it began ({})", .0.as_str())]
+    Ended(Cause),
 }
 
 /// One connection, and what is known of it.
@@ -119,19 +118,22 @@ struct Connection<'a> {
     id: SessionId,
     peer: Peer,
     accepted: Instant,
+    presence: Presence,
     claimed: Option<Claimed>,
     caller: Option<Caller>,
 }
 
 /// Serves one connection until it is over. Never fails: what goes wrong is told, recorded and counted here.
-pub async fn serve(arrival: Arrival, services: Arc<Services>, mut wish: watch::Receiver<Wish>) {
+pub async fn serve(arrival: Arrival, services: Arc<Services>) {
     services.metrics.connection_accepted();
     let _gauge = services.metrics.session_started();
+    let id = SessionId::generate();
     let mut connection = Connection {
         services: &services,
-        id: SessionId::generate(),
+        id,
         peer: arrival.peer(),
         accepted: arrival.accepted(),
+        presence: services.sessions.arrive(id),
         claimed: None,
         caller: None,
     };
@@ -144,11 +146,11 @@ pub async fn serve(arrival: Arrival, services: Arc<Services>, mut wish: watch::R
     let negotiated = tokio::select! {
         negotiated = negotiating => negotiated,
         // The process is leaving, and this client has no session yet.
-        Ok(_) = wish.wait_for(|wish| *wish != Wish::Run) => return,
+        _ = connection.presence.to_end() => return,
     };
     connection.hop(Hop::Startup, connection.accepted);
     match negotiated {
-        Ok(Negotiated::Login(login, place)) => connection.log_in(*login, place, wish).await,
+        Ok(Negotiated::Login(login, place)) => connection.log_in(*login, place).await,
         Ok(Negotiated::Cancel(request)) => cancel::serve(request, connection.peer, &services).await,
         Err(Refused { error: frontend::Error::Gone(error), .. }) => {
             tracing::debug!(session = %connection.id, client = %connection.peer.address, %error, "left during start-up");
@@ -162,16 +164,16 @@ pub async fn serve(arrival: Arrival, services: Arc<Services>, mut wish: watch::R
 
 impl Connection<'_> {
     /// From the token to the greeting, then the relay.
-    async fn log_in(&mut self, mut login: Login, place: Place, mut wish: watch::Receiver<Wish>) {
+    async fn log_in(&mut self, mut login: Login, place: Place) {
         self.claimed = Some(Claimed {
             user: Some(claim(login.user())),
             database: Some(claim(login.database())),
             application_name: login.application_name().as_deref().map(claim),
         });
-        match self.open(&mut login, &mut wish).await {
+        match self.open(&mut login).await {
             Ok(opened) => {
                 drop(place);
-                self.relay(login, opened, wish).await;
+                self.relay(login, opened).await;
             }
             Err(error) => {
                 let rejection = self.refuse(&error);
@@ -182,7 +184,7 @@ impl Connection<'_> {
     }
 
     /// Verify, authorize, open the record, exchange, dial, log in.
-    async fn open(&mut self, login: &mut Login, wish: &mut watch::Receiver<Wish>) -> Result<Opened, Error> {
+    async fn open(&mut self, login: &mut Login) -> Result<Opened, Error> {
         let Services { verifier, policy, clock, callers, .. } = self.services;
         let started = Instant::now();
         let identity = verifier.verify(login.take_token(), self.peer.limited(), clock.now()).await;
@@ -203,15 +205,24 @@ impl Connection<'_> {
         let seat = callers.enter(facts)?;
         let mut recorder = self.open_record(&identity, &grant, login.purpose())?;
         let tag = self.tag(facts, &grant);
+        let grant = Arc::new(grant);
+        self.presence.given(Live {
+            session: self.id,
+            caller: facts.clone(),
+            grant: Arc::clone(&grant),
+            purpose: login.purpose(),
+            client: self.peer,
+            since: clock.now(),
+        });
         let reached = tokio::select! {
             biased;
-            Ok(_) = wish.wait_for(|wish| *wish != Wish::Run) => Err(Error::ShuttingDown),
+            cause = self.presence.to_end() => Err(Error::Ended(cause)),
             reached = self.reach(&identity, &grant) => reached,
         };
         match reached {
             Ok(backend) => Ok(Opened { backend, recorder, tag, grant, _seat: seat }),
             Err(error) => {
-                let reason = if matches!(error, Error::ShuttingDown) { "drain" } else { "refused" };
+                let reason = if let Error::Ended(cause) = error { cause.as_str() } else { "refused" };
                 self.close_record(&mut recorder, reason, None);
                 Err(error)
             }
@@ -258,7 +269,7 @@ impl Connection<'_> {
     }
 
     /// Greets the client, relays, closes the record.
-    async fn relay(&self, login: Login, opened: Opened, wish: watch::Receiver<Wish>) {
+    async fn relay(&self, login: Login, opened: Opened) {
         let Opened { backend, mut recorder, tag, grant, _seat } = opened;
         let purpose = login.purpose();
         let Backend { server: ServerStream { stream: server, address, .. }, greeting, key, status } = backend;
@@ -287,122 +298,8 @@ impl Connection<'_> {
         self.services.metrics.login_accepted();
         let host = host::Host { services: self.services, session: self.id, cancels: &registered };
         let relay = Relay::new(tag, recorder, gate).serving(purpose);
-        let summary = relay.run(client.stream, server, wish, &host).await;
+        let summary = relay.run(client.stream, server, self.presence.wish(), &host).await;
         self.finish(summary);
-    }
-
-    fn finish(&self, mut summary: Summary) {
-        let metrics = &self.services.metrics;
-        metrics.statements(summary.recorder.statements());
-        metrics.bytes(Direction::ToServer, summary.bytes_in);
-        metrics.bytes(Direction::ToClient, summary.bytes_out);
-        let last = rejection::farewell(&summary.ending);
-        let (reason, sqlstate) = match &summary.ending {
-            Ending::Client => ("client", None),
-            Ending::Server { fatal } => ("server", fatal.clone()),
-            Ending::Wished => ("drain", Some(rejection::ADMIN_SHUTDOWN.to_owned())),
-            Ending::Violated(_) => ("refused", None),
-            Ending::Misbehaved(_) => ("server_misbehaved", None),
-            Ending::Unrecorded => ("unrecorded", None),
-            Ending::CancelUnanswered => ("cancel_unanswered", None),
-        };
-        if summary.busy {
-            tracing::warn!(session = %self.id, "the instance may still work for a session that has ended");
-        }
-        let sqlstate = sqlstate.or_else(|| last.map(|last| last.sqlstate));
-        if let Some(state) = &sqlstate {
-            tracing::warn!(session = %self.id, reason, sqlstate = %state, "the session was ended");
-        }
-        let end = SessionEnd {
-            reason,
-            sqlstate: sqlstate.as_deref(),
-            duration_us: micros(self.accepted.elapsed()),
-            statements: summary.recorder.statements(),
-            bytes_in: summary.bytes_in,
-            bytes_out: summary.bytes_out,
-        };
-        self.write_end(&mut summary.recorder, end);
-    }
-
-    fn open_record(&self, identity: &VerifiedIdentity, grant: &Grant, purpose: Purpose) -> Result<Recorder, Error> {
-        let target = grant.target();
-        let caller = self.caller.clone().unwrap_or_else(|| caller(identity));
-        let start = SessionStart {
-            caller: &caller,
-            claimed: &self.claimed.clone().unwrap_or_default(),
-            rule: grant.rule(),
-            grant: match grant.how() {
-                How::Workforce { .. } => "workforce",
-                How::ServiceAccount { .. } => "service_account",
-            },
-            database: &target.alias,
-            database_name: &target.database,
-            instance: &target.instance,
-            database_user: grant.role(),
-            role: grant.startup().role.as_deref(),
-            session_authorization: grant.startup().session_authorization.as_deref(),
-            client: self.peer.address,
-            via: self.peer.via,
-            tag: target.tag,
-            replication: purpose == Purpose::Replication,
-            token_expires: grant.expires_at(),
-        };
-        Ok(Recorder::open(self.services.auditor.clone(), self.id, start)?)
-    }
-
-    /// Ends the record of a session in which nothing ran.
-    fn close_record(&self, recorder: &mut Recorder, reason: &str, sqlstate: Option<&str>) {
-        let duration_us = micros(self.accepted.elapsed());
-        let end = SessionEnd { reason, sqlstate, duration_us, statements: 0, bytes_in: 0, bytes_out: 0 };
-        self.write_end(recorder, end);
-    }
-
-    fn write_end(&self, recorder: &mut Recorder, end: SessionEnd<'_>) {
-        let closed = recorder.close(&Event::SessionEnd(end));
-        if closed != Closed::Written {
-            self.services.metrics.audit_failed();
-            tracing::error!(session = %self.id, lines = ?closed, "the audit log could not take the session's end");
-        }
-    }
-
-    /// One rejection, one record, one counter, one log line.
-    fn refuse(&self, error: &Error) -> Rejection {
-        let mut rejection = Rejection::of(error);
-        if let Err(unrecorded) = self.record_refusal(error, &rejection) {
-            self.services.metrics.audit_failed();
-            tracing::error!(session = %self.id, error = %chain(&unrecorded), "a refusal could not be recorded");
-            rejection = Rejection::of(&Error::Unrecorded(unrecorded));
-        }
-        self.services.metrics.login_refused(rejection.metric(), rejection.blame);
-        tracing::info!(
-            session = %self.id,
-            client = %self.peer.address,
-            via = self.peer.via.map(tracing::field::display),
-            sqlstate = %rejection.sqlstate,
-            blame = rejection.blame.as_str(),
-            reason = %chain(error),
-            "refused"
-        );
-        rejection
-    }
-
-    fn record_refusal(&self, error: &Error, rejection: &Rejection) -> Result<(), crate::audit::Unrecorded> {
-        let reason = chain(error);
-        let event = Event::Refused(Box::new(crate::audit::event::Refused {
-            correlation: self.id.to_string(),
-            sqlstate: &rejection.sqlstate,
-            message: &rejection.message,
-            reason: &reason,
-            blame: rejection.blame.as_str(),
-            caller: self.caller.as_ref(),
-            claimed: self.claimed.as_ref(),
-            client: Some(self.peer.address),
-            via: self.peer.via,
-        }));
-        match self.caller {
-            Some(_) => self.services.auditor.record(self.id, &event),
-            None => self.services.auditor.record_stranger(self.id, &event),
-        }
     }
 
     fn hop(&self, hop: Hop, started: Instant) {
@@ -415,7 +312,7 @@ struct Opened {
     backend: Backend,
     recorder: Recorder,
     tag: Tag,
-    grant: Grant,
+    grant: Arc<Grant>,
     _seat: callers::Seat,
 }
 
@@ -429,25 +326,6 @@ fn check_user(claimed: &str, identity: &VerifiedIdentity, grant: &Grant) -> Resu
     Err(Error::User { claimed, label, role })
 }
 
-/// What a client says of itself, as it may stand in a record: cut, and without what looks like a credential that
-/// was put into the wrong field.
-fn claim(text: &str) -> String {
-    telemetry::redact(text).chars().take(MAX_CLAIM_CHARS).collect()
-}
-
-fn caller(identity: &VerifiedIdentity) -> Caller {
-    let facts = identity.facts();
-    Caller {
-        label: facts.label.clone(),
-        issuer: facts.issuer.clone(),
-        tenant: facts.tenant.clone(),
-        object_id: facts.object_id.clone(),
-        kind: facts.kind.as_str(),
-        app: facts.app.clone(),
-        token_id: facts.token_id.clone(),
-    }
-}
-
 /// An error with its causes, in one line.
 fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
@@ -458,8 +336,4 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
         next = cause.source();
     }
     text
-}
-
-fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

@@ -2,6 +2,10 @@
 //!
 //! SQLSTATEs: PostgreSQL documentation, appendix A (`src/backend/utils/errcodes.txt`). No text holds a token.
 
+mod in_session;
+
+pub(super) use in_session::{farewell, refusal};
+
 use super::{Error, TooMany};
 use crate::backend;
 use crate::cloudsql;
@@ -10,12 +14,11 @@ use crate::frontend::{self, Full};
 use crate::identity::{self, DirectoryError};
 use crate::names::SessionId;
 use crate::policy::{Denied, Overreach};
-use crate::relay::{Ending, Refusal};
 use crate::telemetry::Blame;
 use crate::wire::ErrorFields;
 
-/// `admin_shutdown`.
-pub(super) const ADMIN_SHUTDOWN: &str = "57P01";
+/// `admin_shutdown`: what drivers and pools take for "this connection is over, open another".
+const ADMIN_SHUTDOWN: &str = "57P01";
 const INVALID_AUTHORIZATION: &str = "28000";
 const INVALID_PASSWORD: &str = "28P01";
 const INVALID_NAME: &str = "42602";
@@ -34,9 +37,6 @@ const NEW_TOKEN: &str = "Get a new access token for the proxy's own app registra
                          --scope api://PROXY-APP-ID/.default) and connect with it as the password.";
 const ASK_OPERATOR: &str = "Tell the operator of pgpassport the correlation id; the proxy's log has the cause.";
 const LATER: &str = "Try again in a moment; if it lasts, tell the operator of pgpassport the correlation id.";
-
-const SHUTTING_DOWN: &str = "terminating connection: pgpassport is shutting down";
-const ELSEWHERE: &str = "Connect again; another pgpassport may serve you.";
 
 /// What a refused client is told, and whose side it is on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +60,13 @@ impl Rejection {
     pub fn fields(&self, correlation: SessionId) -> ErrorFields {
         ErrorFields::new("FATAL", &self.sqlstate, &self.message)
             .detail(&format!("pgpassport refused the connection; correlation id {correlation}"))
+            .hint(&self.hint)
+    }
+
+    /// The FATAL error a client gets at the end of its session.
+    pub fn last_word(&self, correlation: SessionId) -> ErrorFields {
+        ErrorFields::new("FATAL", &self.sqlstate, &self.message)
+            .detail(&format!("pgpassport ended the session; correlation id {correlation}"))
             .hint(&self.hint)
     }
 
@@ -113,7 +120,7 @@ impl Rejection {
             Error::LoginDeadline(_) => {
                 Self::new(Blame::Database, CANNOT_CONNECT_NOW, "the instance did not answer the login in time", LATER)
             }
-            Error::ShuttingDown => Self::new(Blame::Proxy, ADMIN_SHUTDOWN, SHUTTING_DOWN, ELSEWHERE),
+            Error::Ended(cause) => in_session::ended(*cause),
         }
     }
 }
@@ -423,55 +430,4 @@ fn login(error: &backend::Error) -> Rejection {
             Rejection::new(Blame::Database, CONNECTION_FAILURE, "the instance broke off the login", LATER)
         }
     }
-}
-
-/// The last word to a client whose session the proxy ends; `None` where the client or its server ended it.
-pub(super) fn farewell(ending: &Ending) -> Option<Rejection> {
-    let client = |sqlstate, message: String, hint: &str| Some(Rejection::new(Blame::Client, sqlstate, message, hint));
-    match ending {
-        Ending::Client | Ending::Wished | Ending::Server { fatal: Some(_) } => None,
-        Ending::Server { fatal: None } => {
-            Some(Rejection::new(Blame::Database, CONNECTION_FAILURE, "the instance closed the connection", LATER))
-        }
-        Ending::CancelUnanswered => Some(Rejection::new(
-            Blame::Database,
-            CONNECTION_FAILURE,
-            "the instance did not finish a cancel in time; the session was ended",
-            LATER,
-        )),
-        Ending::Misbehaved(_) => Some(Rejection::new(
-            Blame::Database,
-            CONNECTION_FAILURE,
-            "the instance answered out of order; the session was ended",
-            ASK_OPERATOR,
-        )),
-        Ending::Unrecorded => Some(unrecorded()),
-        Ending::Violated(violation) => client(
-            PROTOCOL_VIOLATION,
-            violation.to_string(),
-            "The client does not speak PostgreSQL's protocol as documented; check what connects here.",
-        ),
-    }
-}
-
-/// What a client is told of a message that was refused, in a session that lives on.
-pub(super) fn refusal(refusal: Refusal) -> Rejection {
-    let client = |hint: &str| Rejection::new(Blame::Client, PROGRAM_LIMIT, refusal.to_string(), hint);
-    match refusal {
-        Refusal::Unrecorded => Rejection::new(
-            Blame::Proxy,
-            DISK_FULL,
-            "the audit log cannot take the record, so the message was refused",
-            "Ask the operator to make room for the audit log. ROLLBACK passes meanwhile; a transaction with a refused \
-             message cannot be committed.",
-        ),
-        Refusal::TooLong => client("Send less in one statement."),
-        Refusal::Overfull => client("Close prepared statements and portals that are not needed any more."),
-        Refusal::EndlessName => client("Use names of at most 63 bytes: PostgreSQL compares no more."),
-    }
-}
-
-/// What a session is told when the process shuts down.
-pub fn shutdown() -> ErrorFields {
-    ErrorFields::new("FATAL", ADMIN_SHUTDOWN, SHUTTING_DOWN).hint(ELSEWHERE)
 }

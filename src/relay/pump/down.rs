@@ -1,7 +1,7 @@
 //! The server's direction: answers as they come, until there is a reason to stop.
 
 use super::{FAREWELL, FIRST_BUFFER, Log, OFFER_AGAIN, Relay, Shared, read};
-use crate::relay::ending::{Ending, Host, Wish};
+use crate::relay::ending::{Cause, Ending, Host, Wish};
 use crate::relay::output::Output;
 use crate::relay::server_side::{MAX_ERROR_BYTES, ServerSide};
 use crate::relay::tag::Tag;
@@ -124,8 +124,8 @@ impl Relay {
             }
             let owing = {
                 let mut shared = self.lock();
-                if shared.grants(&wish.borrow_and_update(), down.side.is_mid_frame()) {
-                    return Some(Ending::Wished);
+                if let Some(cause) = shared.granted(*wish.borrow_and_update(), down.side.is_mid_frame()) {
+                    return Some(Ending::Wished(cause));
                 }
                 shared.recorder.is_owing()
             };
@@ -209,14 +209,17 @@ impl Relay {
 }
 
 impl Shared {
-    /// Whether a wish can be fulfilled now; from then on no byte of the client leaves.
-    fn grants(&mut self, wish: &Wish, server_mid_frame: bool) -> bool {
+    /// The cause of a wish that can be fulfilled now; from then on no byte of the client leaves.
+    fn granted(&mut self, wish: Wish, server_mid_frame: bool) -> Option<Cause> {
         let granted = match wish {
-            Wish::Run => false,
-            Wish::WhenIdle(_) => self.tracker.is_idle() && !self.mid_frame.client && !server_mid_frame,
-            Wish::Now(_) => true,
+            Wish::Run => None,
+            Wish::WhenIdle(cause) => {
+                let idle = self.tracker.is_idle() && !self.mid_frame.client && !server_mid_frame;
+                idle.then_some(cause)
+            }
+            Wish::Now(cause) => Some(cause),
         };
-        self.closed |= granted;
+        self.closed |= granted.is_some();
         granted
     }
 }

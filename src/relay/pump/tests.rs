@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::audit::testing::MemoryLog;
+use crate::relay::Cause;
 use crate::relay::substitute::Refusal;
 use crate::relay::tag::testing::{analyst, tag};
 use crate::relay::testing::recorder;
@@ -47,7 +48,8 @@ impl Host for FakeHost {
 
     fn farewell(&self, ending: &Ending) -> Option<Vec<u8>> {
         match ending {
-            Ending::Client | Ending::Wished | Ending::Server { fatal: Some(_) } => None,
+            Ending::Client | Ending::Server { fatal: Some(_) } => None,
+            Ending::Wished(cause) => Some(frame(b'E', cause.as_str().as_bytes())),
             other => Some(frame(b'E', format!("{other:?}").as_bytes())),
         }
     }
@@ -182,7 +184,7 @@ async fn draining_waits_for_the_statement_and_then_says_goodbye_to_both() {
     let mut setup = start(Tag::none());
     setup.client.write_all(&frame(b'Q', b"SELECT 1\0")).await.unwrap();
     receive(&mut setup.server).await;
-    setup.wish.send_replace(Wish::WhenIdle(frame(b'E', b"bye")));
+    setup.wish.send_replace(Wish::WhenIdle(Cause::Shutdown));
     setup.server.write_all(&[frame(b'C', b"BEGIN\0"), frame(b'Z', b"T")].concat()).await.unwrap();
     receive(&mut setup.client).await;
     receive(&mut setup.client).await;
@@ -191,10 +193,10 @@ async fn draining_waits_for_the_statement_and_then_says_goodbye_to_both() {
     setup.server.write_all(&[frame(b'C', b"COMMIT\0"), frame(b'Z', b"I")].concat()).await.unwrap();
     receive(&mut setup.client).await;
     receive(&mut setup.client).await;
-    assert_eq!(receive(&mut setup.client).await, (b'E', b"bye".to_vec()));
+    assert_eq!(receive(&mut setup.client).await, (b'E', b"drain".to_vec()));
     assert_eq!(receive(&mut setup.server).await.0, b'X');
     let summary = setup.relay.await.unwrap();
-    assert!(matches!(summary.ending, Ending::Wished) && !summary.busy);
+    assert!(matches!(summary.ending, Ending::Wished(_)) && !summary.busy);
 }
 
 #[tokio::test(start_paused = true)]
@@ -206,7 +208,7 @@ async fn a_hard_end_cancels_and_speaks_at_the_frames_edge() {
     setup.server.write_all(&row[..50]).await.unwrap();
     let mut half = [0; 50];
     setup.client.read_exact(&mut half).await.unwrap();
-    setup.wish.send_replace(Wish::Now(frame(b'E', b"bye")));
+    setup.wish.send_replace(Wish::Now(Cause::Operator));
     while setup.cancels.load(Ordering::Relaxed) == 0 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
@@ -215,11 +217,11 @@ async fn a_hard_end_cancels_and_speaks_at_the_frames_edge() {
     let mut rest = [0; 55];
     setup.client.read_exact(&mut rest).await.unwrap();
     assert_eq!(receive(&mut setup.client).await.0, b'D');
-    assert_eq!(receive(&mut setup.client).await, (b'E', b"bye".to_vec()), "and nothing of our own cancel");
+    assert_eq!(receive(&mut setup.client).await, (b'E', b"operator".to_vec()), "and nothing of our own cancel");
     assert_eq!(receive(&mut setup.server).await.0, b'X');
     drop(setup.server);
     let summary = setup.relay.await.unwrap();
-    assert!(matches!(summary.ending, Ending::Wished) && !summary.busy);
+    assert!(matches!(summary.ending, Ending::Wished(_)) && !summary.busy);
     assert_eq!(story(&setup.log).last().map(String::as_str), Some("end canceled"));
 }
 
@@ -230,7 +232,7 @@ async fn a_server_that_stays_in_mid_frame_leaves_no_word_in_the_middle() {
     receive(&mut setup.server).await;
     let row = frame(b'D', &[7; 100]);
     setup.server.write_all(&row[..50]).await.unwrap();
-    setup.wish.send_replace(Wish::Now(frame(b'E', b"bye")));
+    setup.wish.send_replace(Wish::Now(Cause::Operator));
     let mut told = Vec::new();
     timeout(Duration::from_secs(60), setup.client.read_to_end(&mut told)).await.expect("it ends").unwrap();
     assert_eq!(told, &row[..50]);
@@ -246,10 +248,10 @@ async fn an_open_transaction_is_no_idle_session_and_is_rolled_back_at_the_end() 
     setup.server.write_all(&[frame(b'C', b"BEGIN\0"), frame(b'Z', b"T")].concat()).await.unwrap();
     receive(&mut setup.client).await;
     receive(&mut setup.client).await;
-    setup.wish.send_replace(Wish::WhenIdle(frame(b'E', b"bye")));
+    setup.wish.send_replace(Wish::WhenIdle(Cause::Shutdown));
     assert!(timeout(Duration::from_secs(3600), receive(&mut setup.client)).await.is_err(), "a transaction was cut");
-    setup.wish.send_replace(Wish::Now(frame(b'E', b"bye")));
-    assert_eq!(receive(&mut setup.client).await, (b'E', b"bye".to_vec()));
+    setup.wish.send_replace(Wish::Now(Cause::Operator));
+    assert_eq!(receive(&mut setup.client).await, (b'E', b"operator".to_vec()));
     assert_eq!(receive(&mut setup.server).await.0, b'X');
     assert_eq!(setup.cancels.load(Ordering::Relaxed), 0, "nothing ran");
 }
@@ -259,7 +261,7 @@ async fn half_a_message_of_the_client_keeps_its_session_from_being_idle() {
     let mut setup = start(Tag::none());
     setup.client.write_all(&frame(b'Q', b"SELECT 1\0")[..7]).await.unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
-    setup.wish.send_replace(Wish::WhenIdle(frame(b'E', b"bye")));
+    setup.wish.send_replace(Wish::WhenIdle(Cause::Shutdown));
     assert!(timeout(Duration::from_secs(3600), receive(&mut setup.client)).await.is_err());
 }
 
@@ -346,7 +348,7 @@ async fn a_client_that_does_not_read_cannot_keep_a_drain_from_ending_its_session
         }
     });
     tokio::time::sleep(Duration::from_secs(1)).await;
-    setup.wish.send_replace(Wish::Now(frame(b'E', b"bye")));
+    setup.wish.send_replace(Wish::Now(Cause::Operator));
     let ended = timeout(Duration::from_secs(3600), &mut setup.relay).await;
     assert!(ended.is_ok(), "an hour later it still writes; server::drain aborts it without its end lines");
 }
