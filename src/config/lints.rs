@@ -1,6 +1,7 @@
 //! What only shows between sections: addresses in each other's way, entries nobody uses, rules nobody reaches.
 
 use super::reader::{Declared, Placed, Report, Section};
+use super::{ListenConfig, ProxyProtocol};
 use crate::cloudsql::InstanceConfig;
 use crate::identity::IssuerConfig;
 use crate::policy::{Rule, Target};
@@ -54,5 +55,19 @@ pub(super) fn unreachable(report: &Report<'_>, rules: &[Placed<Rule>]) {
             let reason = format!("is never reached: {} comes first and asks no more of the caller", taker.key);
             report.warning(later.at, &later.key, &reason);
         }
+    }
+}
+
+/// Rules that ask for one address a token, while a balancer hides the clients' addresses: they let nobody in.
+pub(super) fn unknown_addresses(root: &Section<'_>, listen: Option<&ListenConfig>, rules: &[Placed<Rule>]) {
+    let hides =
+        |listen: &ListenConfig| !listen.trusted_proxies.is_empty() && listen.proxy_protocol != ProxyProtocol::Required;
+    if !listen.is_some_and(hides) {
+        return;
+    }
+    for rule in rules.iter().filter(|rule| rule.value.limits.one_address_per_token) {
+        let reason = "asks for one address a token: who comes through a balancer that adds no header is refused \
+                      (listen.proxy_protocol = \"required\" tells the addresses)";
+        root.report.warning(rule.at, &rule.key, reason);
     }
 }

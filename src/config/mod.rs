@@ -10,6 +10,7 @@ mod files;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod issuers;
+mod limits;
 mod lints;
 mod network;
 mod pools;

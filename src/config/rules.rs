@@ -1,7 +1,7 @@
 //! `[[rule]]`: who may reach what, and how they arrive there.
 
 use super::reader::{Declared, Field, Placed, Section};
-use super::{trust, values};
+use super::{limits, trust, values};
 use crate::identity::{CallerKind, IssuerConfig};
 use crate::names::{DatabaseAlias, IssuerName, RuleName, ServiceAccount};
 use crate::policy::{How, Powers, Rule, Target, Who, refused_subject_claim};
@@ -61,11 +61,12 @@ fn rule(
     let who = who(&section, issuer.as_ref().is_some_and(|name| is_entra(name, issuers)));
     let how = section.required_section("grant").and_then(how);
     let replication = section.optional("replication", values::boolean).unwrap_or(false);
+    let limits = section.section("limits").map(limits::limits).unwrap_or_default();
     let (key, at) = (section.key.clone(), section.at);
     section.finish();
     let startup = Powers::default();
     let (name, issuer, who, how) = (name?, issuer?, who?, how?);
-    Some(Placed { key, at, value: Rule { name, issuer, databases, who, how, replication, startup } })
+    Some(Placed { key, at, value: Rule { name, issuer, databases, who, how, replication, startup, limits } })
 }
 
 /// An issuer that could not be read was reported; its rules may say anything.

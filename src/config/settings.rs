@@ -10,7 +10,7 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 
 /// What a count may be. More sessions than this need more ports and descriptors than one process gets.
-const COUNTS: RangeInclusive<u32> = 1..=100_000;
+pub(super) const COUNTS: RangeInclusive<u32> = 1..=100_000;
 
 /// Reads everything; `None` when anything needed could not be read, which has been reported.
 pub(super) fn settings(root: Section<'_>, file: &Path) -> Option<Config> {
@@ -34,6 +34,7 @@ pub(super) fn settings(root: Section<'_>, file: &Path) -> Option<Config> {
     }
     lints::unused(root.report, &issuers, &instances, &databases, &rules);
     lints::unreachable(root.report, &rules);
+    lints::unknown_addresses(&root, listen.as_ref(), &rules);
     pools::feeds(root.report, &rules, own_identity.as_ref());
     pools::subjects(root.report, &rules, &issuers, &databases);
     root.finish();

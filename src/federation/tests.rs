@@ -8,7 +8,7 @@ use crate::http::Client;
 use crate::http::testing::{Seen, Server, ca, client, http2};
 use crate::identity::{CallerKind, IdentityFacts};
 use crate::names::{DatabaseAlias, DatabaseName, InstanceName, IssuerName, RoleName, RuleName, TenantId};
-use crate::policy::Target;
+use crate::policy::{Limits, Target};
 use crate::time::{later, until};
 use serde_json::json;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
@@ -90,6 +90,7 @@ fn grant(how: How) -> Grant {
         startup: crate::policy::Startup::default(),
         role: RoleName::parse("analyst").unwrap(),
         expires_at: Timestamp::now(),
+        limits: Limits::default(),
     }
 }
 

@@ -3,6 +3,7 @@
 //! Rules are tried in the order of the file; the first whose *who* and *what* both match decides.
 //! A rule that asks for a claim which the token does not carry does not match. Pure: no I/O, no clock.
 
+mod limits;
 mod matching;
 mod options;
 mod powers;
@@ -22,6 +23,7 @@ use ipnet::IpNet;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+pub use limits::{Limits, Line, Over, Rate};
 pub use powers::{Overreach, Power, Powers, Startup};
 pub use role::{MAX_SUBJECT_BYTES, refused_subject_claim};
 
@@ -55,6 +57,8 @@ pub struct Rule {
     pub replication: bool,
     /// What they may set as they start.
     pub startup: Powers,
+    /// What they may use up.
+    pub limits: Limits,
 }
 
 /// Conditions on the caller. An empty list asks nothing; within a list any entry suffices.
@@ -130,6 +134,7 @@ pub struct Grant {
     pub(crate) role: RoleName,
     pub(crate) startup: Startup,
     pub(crate) expires_at: Timestamp,
+    pub(crate) limits: Limits,
 }
 
 impl Grant {
@@ -160,6 +165,10 @@ impl Grant {
     /// When the token that it rests on ends.
     pub fn expires_at(&self) -> Timestamp {
         self.expires_at
+    }
+    /// What its caller may use up.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
     }
 }
 
@@ -262,8 +271,9 @@ impl Policy {
         let user = rule.how.role(caller)?;
         let startup = rule.startup.apply(request.parameters);
         let startup = startup.map_err(|overreach| Denied::Startup { rule: rule.name.clone(), overreach })?;
+        let (limits, expires_at) = (rule.limits.clone(), caller.expires_at);
         let (rule, target, how) = (rule.name.clone(), target.clone(), rule.how.clone());
-        Ok(Grant { rule, target, how, role: user, startup, expires_at: caller.expires_at })
+        Ok(Grant { rule, target, how, role: user, startup, expires_at, limits })
     }
 
     /// Why no rule matched.

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test's own names are names")]
 
-use super::{Grant, How, Target};
+use super::{Grant, How, Limits, Target};
 use crate::names::{DatabaseAlias, DatabaseName, InstanceName, Provider, RoleName, RuleName, ServiceAccount};
 use crate::time::Timestamp;
 
@@ -24,5 +24,6 @@ pub fn grant() -> Grant {
         role: RoleName::parse("orders-app@demo-project.iam").unwrap(),
         startup: super::Startup::default(),
         expires_at: Timestamp::MAX,
+        limits: Limits::default(),
     }
 }

@@ -9,6 +9,7 @@ mod ending;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod gate;
+mod meter;
 mod output;
 mod pump;
 mod server_side;
@@ -22,6 +23,7 @@ mod walsender;
 pub use client_side::Violation;
 pub use ending::{Cause, Ending, Host, Summary, Wish};
 pub use gate::{CancelGate, Hold};
+pub use meter::{Meter, Pace};
 pub use pump::Relay;
 pub use server_side::Misbehaved;
 pub use substitute::Refusal;

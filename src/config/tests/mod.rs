@@ -1,6 +1,7 @@
 //! The config file as an operator meets it: good files, and every problem with its line, key and reason.
 
 mod issuers;
+mod limits;
 mod mistakes;
 mod pools;
 mod tag;

@@ -83,6 +83,7 @@ fn rule(name: &str, databases: &[&str], who: Who, how: How) -> Rule {
         how,
         replication: name == "admins",
         startup: Powers::default(),
+        limits: Limits::default(),
     }
 }
 
