@@ -144,6 +144,34 @@ async fn one_execution_is_one_event_with_a_begin_line_for_each_message() {
     assert_eq!(outcomes(&records, TEXT), [ended("ok")]);
 }
 
+/// PostgreSQL has the whole text; the record has its start, and on every end line what the whole is known by.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_text_over_64_kib_is_known_by_its_sha256_wherever_it_runs() {
+    let long = format!("select length('{}')", "0123456789".repeat(20_000));
+    let hash = "select encode(sha256(convert_to(substr(statement, strpos(statement, '*/ ') + 3), 'UTF8')), 'hex') \
+                from pg_prepared_statements where name = 'long'";
+    let chain = Chain::start().await;
+    let mut stream = chain.session(&chain.app()).await;
+    let run = [bind("", "long"), execute("", 0)].concat();
+    ask(&mut stream, &[parse("long", &long), run.clone(), run.clone(), sync()]).await;
+    ask(&mut stream, &[run.clone(), run, sync()]).await;
+    ask(&mut stream, &[message(b'Q', &text(&long))]).await;
+    stream.write_all(&message(b'Q', &text(hash))).await.unwrap();
+    let answers = read_until(&mut stream, b'Z').await;
+    let row = answers.iter().find(|answer| answer.tag == b'D').expect("a row");
+    let sha256 = String::from_utf8(row.body[6..].to_vec()).unwrap();
+    let records =
+        chain.records_when("the ends", |records| records.of("end").len() == 6 && records.open().is_empty()).await;
+    let ends = records.of("end");
+    let known: Vec<&Value> = ends.iter().filter(|end| end["text_sha256"] == sha256.as_str()).collect();
+    assert_eq!(known.len(), 5, "four executions and the Query: {ends:#?}");
+    assert!(known.iter().all(|end| end["text_bytes"] == long.len()), "{known:#?}");
+    assert_eq!(ends.iter().filter(|end| end["text_sha256"].is_null()).count(), 1, "a short text needs none");
+    let begins = records.of("begin");
+    let kept = begins.iter().filter_map(|begin| begin["text"].as_str()).map(str::len).max();
+    assert_eq!(kept, Some(64 * 1024), "the start is in the record");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_never_executed_is_recorded_too() {
     let chain = Chain::start().await;

@@ -239,7 +239,8 @@ pub struct Begin<'a> {
     /// The text in base64, when it is not UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text_base64: Option<String>,
-    /// The whole text's length in bytes.
+    /// The whole text's length in bytes; of a Parse that is longer than what is looked at, together with its parameter
+    /// types. The end line has the text's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text_bytes: Option<u64>,
     /// The event whose own begin line has the text to [`MAX_TEXT_BYTES`], where this one only repeats its start.
@@ -306,6 +307,14 @@ pub struct End<'a> {
     /// sent ahead have told since.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text_of: Option<String>,
+    /// SHA-256 of the whole text, as the client sent it, in hexadecimal: where a text is over [`MAX_TEXT_BYTES`], or was
+    /// not remembered for its later executions. Left out where the text did not arrive whole, or its own text is not
+    /// certain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text_sha256: Option<String>,
+    /// With `text_sha256`: the whole text's length in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text_bytes: Option<u64>,
     /// SQL-level EXECUTE as a text's first statement: the event whose text gave the name its meaning, by Parse or by
     /// PREPARE, where that is certain.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -8,10 +8,12 @@
 //! Not for: diagnostics (`telemetry`), deciding anything.
 
 mod budget;
+mod digest;
 pub mod event;
 mod log_file;
 mod recorder;
 
+pub use digest::{Digesting, TextDigest};
 pub use log_file::{AppendFile, LogFile};
 pub use recorder::{Begin, Closed, End, Overdue, Recorder};
 

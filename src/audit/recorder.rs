@@ -1,11 +1,12 @@
 //! One session's place in the log.
 
 use super::event::{self, Caller, Event, MAX_TEXT_BYTES, Stage};
-use super::{Auditor, Unrecorded};
+use super::{Auditor, TextDigest, Unrecorded};
 use crate::names::SessionId;
 use crate::time::Timestamp;
 use base64::Engine;
 use serde_json::value::RawValue;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -47,6 +48,8 @@ pub struct End {
     pub sqlstate: Option<String>,
     /// The event whose text ran, where the begin line could not say.
     pub text_of: Option<u64>,
+    /// The text that ran, where the record does not hold it whole.
+    pub text: Option<Arc<TextDigest>>,
     /// SQL-level EXECUTE: the event whose text gave the name.
     pub executes: Option<u64>,
     /// Command tag without numbers.
@@ -178,6 +181,8 @@ impl Recorder {
             outcome: end.outcome,
             sqlstate: end.sqlstate.as_deref(),
             text_of: end.text_of.map(|event| self.id(event)),
+            text_sha256: end.text.as_ref().map(|text| text.sha256()),
+            text_bytes: end.text.as_ref().map(|text| text.bytes()),
             executes: end.executes.map(|event| self.id(event)),
             command: end.command.as_deref(),
             rows: end.rows,

@@ -5,6 +5,7 @@
 //! message that is refused leaves as its [`substitute`].
 
 mod frame;
+mod measure;
 
 use super::output::Output;
 use super::substitute::{self, MAX_ROLLBACK, Name, Refusal, Refused, rolls_back};
@@ -14,7 +15,8 @@ use super::walsender;
 use crate::audit::event::{MAX_TEXT_BYTES, Stage};
 use crate::audit::{Begin, Recorder};
 use crate::wire::{Header, Purpose, Reader};
-use frame::{Frame, LARGE_MESSAGE};
+use frame::{Frame, LARGE_MESSAGE, Text};
+use measure::Measuring;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -63,6 +65,8 @@ pub struct Missed {
 pub struct ClientSide {
     tag: Tag,
     flow: Flow,
+    /// The text that is streaming, where it is to be known by its digest.
+    measuring: Option<Measuring>,
     /// As it was before the last [`ClientSide::process`].
     before: (Flow, Mark),
     /// The messages that took their place in the log in it.
@@ -99,7 +103,7 @@ impl ClientSide {
     pub fn new(tag: Tag) -> Self {
         let (before, recorded) = ((Flow::default(), Mark { order: 0, event: 0 }), Vec::new());
         let (flow, missed, purpose) = (Flow::default(), Missed::default(), Purpose::Statements);
-        Self { tag, flow, before, recorded, missed, terminated: false, purpose }
+        Self { tag, flow, measuring: None, before, recorded, missed, terminated: false, purpose }
     }
 
     /// The same in a session of this purpose.
@@ -144,7 +148,9 @@ impl ClientSide {
         let mut at = 0;
         while let Some(rest) = input.get(at..).filter(|rest| !rest.is_empty() && !self.terminated) {
             if self.flow.passing > 0 {
-                at = self.flow.stream(at, rest.len(), output);
+                let end = self.flow.stream(at, rest.len(), output);
+                self.measure_on(input.get(at..end).unwrap_or_default(), tracker);
+                at = end;
                 continue;
             }
             let frame = match Frame::next(rest, at, now) {
@@ -180,6 +186,8 @@ impl ClientSide {
             }
             let Ok(Some(frame)) = Frame::next(rest, at, Instant::now()) else { break };
             self.flow.discard = false;
+            // What was measured before this message is told; what began with it or behind it is forgotten.
+            self.measuring = None;
             let dropped = self.flow.drops(frame.header.kind);
             match frame.header.kind {
                 b'Q' | b'P' | b'B' | b'E' | b'F' => {
@@ -221,14 +229,15 @@ impl ClientSide {
 
     fn query(&mut self, frame: &Frame<'_>, tracker: &mut Tracker, recorder: &mut Recorder, output: &mut Output) {
         let text = frame.text(0);
-        let command = self.purpose == Purpose::Replication && walsender::is_command(text.0, text.1);
+        let command = self.purpose == Purpose::Replication && walsender::is_command(text.head, text.bytes);
         let header = if command { Ok(frame.header) } else { tagged(frame.header, &self.tag) };
-        let is_one_text = frame.is_whole() && text.1.saturating_add(1) == frame.header.body as u64;
-        let rolls_back = is_one_text && text.1 <= MAX_ROLLBACK && rolls_back(text.0);
+        let is_one_text = frame.is_whole() && text.bytes.saturating_add(1) == frame.header.body as u64;
+        let rolls_back = is_one_text && text.bytes <= MAX_ROLLBACK && rolls_back(text.head);
         let own = Recorded { place: tracker.place(), unnamed: false, rolls_back };
-        let event = tracker.query(text.0, text.1, frame.bytes, frame.now);
+        let event = tracker.query(text.head, text.bytes, frame.bytes, frame.now);
+        self.measure(event, &text, tracker);
         let tagged = self.tag.is_set() && header.is_ok() && !command;
-        recorder.begin(&Begin { text: Some(text), tagged, ..begin(event, Stage::Query) });
+        recorder.begin(&Begin { text: Some((text.head, text.bytes)), tagged, ..begin(event, Stage::Query) });
         self.recorded.push(own);
         match header {
             Ok(_) if command => output.pass(frame.at..frame.seen()),
@@ -245,12 +254,15 @@ impl ClientSide {
             Ok(None) => (b"".as_slice(), None),
             Err(_) => (frame.known, None),
         };
-        let (head, whole) = text.unwrap_or_default();
+        let known = text.unwrap_or_default();
+        let head = known.head;
         let place = tracker.place();
-        let event = tracker.parse(name, head, whole, frame.bytes, frame.now);
+        let event = tracker.parse(name, head, known.bytes, frame.bytes, frame.now);
+        self.measure(event, &known, tracker);
         let header = overfull.and(frame.name()).and_then(|_| tagged(frame.header, &self.tag));
         let tagged = self.tag.is_set() && header.is_ok() && text.is_some();
         let statement = effective_name(name);
+        let text = text.map(|text| (text.head, text.bytes));
         recorder.begin(&Begin { text, statement, tagged, ..begin(event, Stage::Parse) });
         let parts = name.len().saturating_add(head.len()).saturating_add(4);
         let rolls_back = name.is_empty() && parts == frame.header.body && rolls_back(head) && header.is_ok();
@@ -340,7 +352,30 @@ impl ClientSide {
         }
         output.insert(&substitute::frame(kind, recorded.unnamed, &name, &self.tag));
         self.flow.discard = true;
+        self.measuring = None;
         self.count(refusal);
+    }
+
+    /// An event's text, where the record cannot hold it whole: what it is known by is worked out now, or as it streams.
+    fn measure(&mut self, event: u64, text: &Text<'_>, tracker: &mut Tracker) {
+        if tracker.wants_digest(event, text.bytes) {
+            match Measuring::begin(event, text) {
+                Ok(measuring) => self.measuring = Some(measuring),
+                Err(digest) => tracker.text_is(event, digest),
+            }
+        }
+    }
+
+    /// The next bytes of a message whose start has been looked at.
+    fn measure_on(&mut self, passed: &[u8], tracker: &mut Tracker) {
+        let message_is_over = self.flow.passing == 0;
+        let text_is_over = self.measuring.as_mut().is_some_and(|measuring| measuring.passes(passed));
+        if text_is_over || message_is_over {
+            let measured = self.measuring.take().map(Measuring::finish);
+            if let Some((event, digest)) = measured {
+                tracker.text_is(event, digest);
+            }
+        }
     }
 
     /// COPY data does not leave, a CopyFail does.

@@ -2,6 +2,7 @@
 
 use crate::records::Records;
 use base64::Engine;
+use pgpassport::audit::TextDigest;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -29,13 +30,15 @@ pub enum Fate {
     Unknown,
 }
 
-/// A statement's text: its start, and its length in bytes.
+/// A statement's text: its start, its length in bytes, and its digest where it has one.
 #[derive(Debug, Clone, Default)]
 pub struct Text {
     /// As far as it is recorded.
     pub head: String,
     /// Of the whole.
     pub bytes: usize,
+    /// What an end line says of the whole, in SHA-256 and bytes.
+    pub digest: Option<(String, usize)>,
 }
 
 /// One recorded message.
@@ -131,6 +134,7 @@ impl<'a> Events<'a> {
         let ends = self.ends.get(text_of(begin, "id")).map(Vec::as_slice).unwrap_or_default();
         let other = ends.iter().find_map(|end| self.begins.get(end["text_of"].as_str()?));
         let text = other.unwrap_or(&begins.to_vec()).iter().find_map(|begin| text(begin));
+        let text = text.map(|text| Text { digest: ends.iter().find_map(|end| digest(end)), ..text });
         let named = |field: &str| begins.iter().find_map(|begin| begin[field].as_str()).unwrap_or_default().to_owned();
         let (statement, portal) = (named("statement"), named("portal"));
         let stage = text_of(begin, "stage").to_owned();
@@ -198,6 +202,10 @@ impl Text {
 
     /// Whether this is the text of which we know the start and the length.
     pub fn is(&self, whole: &str) -> bool {
+        if let Some((sha256, bytes)) = &self.digest {
+            let same = whole.len() == *bytes && TextDigest::of(whole.as_bytes()).sha256() == *sha256;
+            return same && whole.starts_with(&self.head);
+        }
         if self.head.len() == self.bytes {
             return whole == self.head;
         }
@@ -215,7 +223,11 @@ fn text(begin: &Value) -> Option<Text> {
         }
         _ => return None,
     };
-    Some(Text { head, bytes })
+    Some(Text { head, bytes, digest: None })
+}
+
+fn digest(end: &Value) -> Option<(String, usize)> {
+    Some((end["text_sha256"].as_str()?.to_owned(), usize::try_from(end["text_bytes"].as_u64()?).ok()?))
 }
 
 /// The comment that a consumer of PostgreSQL's log expects of this caller (README, "Reading the logs").
@@ -258,7 +270,8 @@ mod tests {
             ("*/", false),
             ("/* open", false),
         ] {
-            assert_eq!(Text { head: text.to_owned(), bytes: text.len() }.is_blank(), blank, "{text:?}");
+            let text = Text { head: text.to_owned(), bytes: text.len(), digest: None };
+            assert_eq!(text.is_blank(), blank, "{text:?}");
         }
     }
 }

@@ -21,6 +21,17 @@ pub(super) struct Frame<'a> {
     pub now: Instant,
 }
 
+/// A Query's or Parse's text.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Text<'a> {
+    /// Its start, as far as it is looked at.
+    pub head: &'a [u8],
+    /// Its length in bytes. A Parse that streams declares text and parameter types together; that sum is told then.
+    pub bytes: u64,
+    /// Nothing of it is missing.
+    pub whole: bool,
+}
+
 impl<'a> Frame<'a> {
     /// The frame at the start of `rest`, once as much of it is there as must be looked at.
     pub fn next(rest: &'a [u8], at: usize, now: Instant) -> Result<Option<Self>, Violation> {
@@ -65,14 +76,13 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// The text that starts at `start` of the body: its known start, and its length in bytes. A Parse that streams
-    /// declares text and parameter types together; that sum is told then.
-    pub fn text(&self, start: usize) -> (&'a [u8], u64) {
+    /// The text that starts at `start` of the body.
+    pub fn text(&self, start: usize) -> Text<'a> {
         let known = self.known.get(start..).unwrap_or_default();
         if let Some(end) = memchr::memchr(0, known) {
-            return (known.get(..end).unwrap_or_default(), end as u64);
+            return Text { head: known.get(..end).unwrap_or_default(), bytes: end as u64, whole: true };
         }
         let declared = self.header.body.saturating_sub(start).saturating_sub(1);
-        (known, declared.max(known.len()) as u64)
+        Text { head: known, bytes: declared.max(known.len()) as u64, whole: self.is_whole() }
     }
 }

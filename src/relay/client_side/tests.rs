@@ -3,6 +3,7 @@
 use super::super::tag::testing::{analyst, tag};
 use super::super::testing::recorder;
 use super::*;
+use crate::audit::TextDigest;
 use crate::audit::testing::MemoryLog;
 use crate::wire::{HEADER_BYTES, append};
 
@@ -139,6 +140,64 @@ fn what_postgresql_ends_the_session_for_goes_no_further_and_what_came_before_doe
         assert_eq!((out, taken, refusal.as_deref()), (good.clone(), good.len(), Some(reason)));
         assert_eq!(client.begins().len(), 1);
     }
+}
+
+/// The digests and lengths at the end lines, once the server has answered everything.
+fn digests(client: &mut Client, server: &str) -> Vec<Option<(String, u64)>> {
+    for kind in server.bytes() {
+        let body: &[u8] = if kind == b'C' { b"SELECT 1\0" } else { b"I" };
+        client.tracker.server(kind, body, 10, Instant::now()).unwrap();
+    }
+    let told = |end: &crate::audit::End| end.text.as_ref().map(|text| (text.sha256(), text.bytes()));
+    client.tracker.take_ends().iter().map(told).collect()
+}
+
+#[test]
+fn a_text_over_the_recorded_part_is_known_by_its_digest_however_it_is_cut() {
+    let digest = |text: &[u8]| Some((TextDigest::of(text).sha256(), text.len() as u64));
+    for length in
+        [MAX_TEXT_BYTES - 1, MAX_TEXT_BYTES, MAX_TEXT_BYTES + 1, INSPECTED_BYTES - 1, INSPECTED_BYTES, 200_000]
+    {
+        let text: Vec<u8> = (0..length).map(|n| b'a' + u8::try_from(n % 23).unwrap()).collect();
+        let expected = digest(&text).filter(|_| length > MAX_TEXT_BYTES);
+        let query = frame(b'Q', &[text.as_slice(), b"\0"].concat());
+        let parse = frame(b'P', &[b"s\0", text.as_slice(), b"\0\0\x02\0\0\0\x17\0\0\0\x17"].concat());
+        let bind = frame(b'B', b"\0s\0\0\0\0\0\0\0");
+        let execute = frame(b'E', b"\0\0\0\0\0");
+        let sync = frame(b'S', b"");
+        let run = [bind, execute].concat();
+        let input = [query, parse, run.clone(), run, sync].concat();
+        for step in [input.len(), 70_001, 4_096, 4_095] {
+            let mut client = Client::new(tag(&analyst()));
+            let mut held = Vec::new();
+            for piece in input.chunks(step) {
+                held.extend_from_slice(piece);
+                let (_, taken, _) = client.send(&held);
+                held.drain(..taken);
+            }
+            assert!(held.is_empty());
+            let told = digests(&mut client, "CZ12C2CZ");
+            assert_eq!(told, vec![expected.clone(); 3], "{length} bytes in pieces of {step}");
+        }
+    }
+}
+
+/// What the log did not take is forgotten, and what streams while it takes nothing is measured once.
+#[test]
+fn a_digest_outlives_a_log_that_takes_nothing() {
+    let text = vec![b'x'; 300_000];
+    let long = frame(b'Q', &[text.as_slice(), b"\0"].concat());
+    let mut client = Client::new(Tag::none());
+    client.send(&long[..100_000]);
+    client.log.fail(true);
+    client.send(&long[100_000..200_000]);
+    let rest = [&long[200_000..], &long[..90_000]].concat();
+    assert_eq!(client.send(&rest).1, rest.len());
+    client.log.fail(false);
+    client.send(&long[90_000..]);
+    assert!(client.side.measuring.is_none());
+    let told = digests(&mut client, "CZ");
+    assert_eq!(told, [Some((TextDigest::of(&text).sha256(), 300_000))], "the refused one has no end line");
 }
 
 #[test]

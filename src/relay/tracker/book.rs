@@ -1,9 +1,10 @@
 //! The open events and the end lines that have become ready.
 
 use super::{Progress, unexecuted};
-use crate::audit::End;
 use crate::audit::event::{Outcome, Stage};
+use crate::audit::{End, TextDigest};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Every event that has begun and not ended.
@@ -21,6 +22,8 @@ struct Open {
     bytes_in: u64,
     /// The event whose text ran, where the begin line was not sure.
     text_of: Option<u64>,
+    /// The text, where the record does not hold it whole.
+    text: Option<Arc<TextDigest>>,
 }
 
 /// What the server says of a statement that completed, and what follows from it.
@@ -53,7 +56,7 @@ impl Book {
     pub fn open(&mut self, stage: Stage, bytes: u64, now: Instant) -> u64 {
         let event = self.next;
         self.next = event.saturating_add(1);
-        self.open.insert(event, Open { started: now, stage, bytes_in: bytes, text_of: None });
+        self.open.insert(event, Open { started: now, stage, bytes_in: bytes, text_of: None, text: None });
         event
     }
 
@@ -69,6 +72,13 @@ impl Book {
     pub fn ran(&mut self, event: u64, text_of: u64) {
         if let Some(open) = self.open.get_mut(&event) {
             open.text_of = Some(text_of);
+        }
+    }
+
+    /// What the event's text is known by, as the record does not hold it whole.
+    pub fn text_is(&mut self, event: u64, text: &Arc<TextDigest>) {
+        if let Some(open) = self.open.get_mut(&event) {
+            open.text = Some(Arc::clone(text));
         }
     }
 
@@ -144,6 +154,7 @@ impl Open {
             outcome: Outcome::Ok,
             sqlstate: None,
             text_of: self.text_of,
+            text: self.text.clone(),
             executes: None,
             command: None,
             rows: progress.rows,

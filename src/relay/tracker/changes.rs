@@ -58,11 +58,12 @@ impl Tracker {
             }
             _ => return,
         };
-        if let Some((Some(text), false)) = known
-            && said != Some(text.event)
-        {
-            let text_of = text.event;
-            self.book.ran(event, text_of);
+        let Some((Some(text), false)) = known else { return };
+        if let Some(digest) = text.digest.get() {
+            self.book.text_is(event, digest);
+        }
+        if said != Some(text.event) {
+            self.book.ran(event, text.event);
         }
     }
 

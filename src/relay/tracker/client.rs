@@ -5,10 +5,11 @@ use super::sql::Effect;
 use super::{
     Kind, MAX_REMEMBERED_TEXT, Place, Portal, Progress, Said, Statement, StatementText, Target, Tracker, effective_name,
 };
-use crate::audit::event::{Outcome, Stage};
+use crate::audit::TextDigest;
+use crate::audit::event::{MAX_TEXT_BYTES, Outcome, Stage};
 use crate::relay::substitute::{MAX_ROLLBACK, rolls_back};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 impl Tracker {
@@ -37,6 +38,24 @@ impl Tracker {
         let order = self.push(Kind::Parse { event, name: Arc::clone(&name) });
         self.statements.expect(name, self.at(order), Some(statement));
         event
+    }
+
+    /// Whether [`Tracker::text_is`] is to follow for this Query's or Parse's text: no begin line has all of it, or those
+    /// of its later executions can have nothing of it.
+    pub fn wants_digest(&self, event: u64, text_bytes: u64) -> bool {
+        let own = self.newest_text.upgrade().filter(|text| text.event == event);
+        let forgotten = own.is_some_and(|text| text.is_forgotten());
+        self.book.is_open(event) && (forgotten || text_bytes > MAX_TEXT_BYTES as u64)
+    }
+
+    /// What a text is known by, for its event's end and for those of all that run it later.
+    pub fn text_is(&mut self, event: u64, digest: TextDigest) {
+        let digest = Arc::new(digest);
+        self.book.text_is(event, &digest);
+        if let Some(text) = self.newest_text.upgrade().filter(|text| text.event == event) {
+            // It is worked out once.
+            let _ = text.digest.set(digest);
+        }
     }
 
     /// `Bind` of a portal to a statement: continues the Parse's event the first time, opens a new one after.
@@ -188,7 +207,10 @@ impl Tracker {
         self.remembered_text.fetch_add(head.len(), Ordering::Relaxed);
         let rolls_back = bytes == head.len() as u64 && bytes <= MAX_ROLLBACK && rolls_back(head);
         let budget = Arc::clone(&self.remembered_text);
-        Arc::new(StatementText { head: head.into(), bytes, event, effect, rolls_back, budget })
+        let digest = OnceLock::new();
+        let text = Arc::new(StatementText { head: head.into(), bytes, event, effect, rolls_back, digest, budget });
+        self.newest_text = Arc::downgrade(&text);
+        text
     }
 }
 

@@ -21,23 +21,23 @@ mod refuse;
 mod server;
 mod sql;
 
-use crate::audit::End;
 use crate::audit::event::{Outcome, Stage};
+use crate::audit::{End, TextDigest};
 use crate::relay::substitute::Refused;
 use book::Book;
 use names::Names;
 pub use refuse::Mark;
 use sql::Effect;
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
 /// Messages that wait for an answer, at most; past it the client is not read until the server has caught up.
 pub const MAX_OUTSTANDING: usize = 65_536;
 /// Prepared statements and portals of one session, at most.
 pub const MAX_REMEMBERED: usize = 250_000;
-/// Text of prepared statements kept in memory for one session, in bytes; past it only lengths are kept.
+/// Text of prepared statements kept in memory for one session, in bytes; past it their SHA-256 and lengths are.
 pub const MAX_REMEMBERED_TEXT: usize = 4 * 1024 * 1024;
 
 /// The server's answer fits nothing that the client asked.
@@ -61,6 +61,8 @@ pub struct StatementText {
     effect: Effect,
     /// It is a whole `ROLLBACK` or `ABORT`.
     rolls_back: bool,
+    /// What it is known by, once that is worked out: where the record does not hold it whole.
+    digest: OnceLock<Arc<TextDigest>>,
     budget: Arc<AtomicUsize>,
 }
 
@@ -109,6 +111,8 @@ pub struct Tracker {
     portals: Names<Portal>,
     /// Bytes of text that are remembered; each [`StatementText`] gives its own back.
     remembered_text: Arc<AtomicUsize>,
+    /// The text that was remembered last: what it is known by may be worked out later.
+    newest_text: Weak<StatementText>,
     next_order: u64,
     /// Syncs that the client has sent: what stands between two of them fails together.
     segment: u64,
@@ -315,6 +319,11 @@ impl Entry {
 }
 
 impl StatementText {
+    /// Its start is not remembered.
+    fn is_forgotten(&self) -> bool {
+        self.head.is_empty() && self.bytes > 0
+    }
+
     /// Whether its first statement is known to give or take a name.
     fn changes_names(&self) -> bool {
         !matches!(self.effect, Effect::None | Effect::Execute(_))

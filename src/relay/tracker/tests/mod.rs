@@ -308,17 +308,32 @@ fn remembered_text_is_bounded_and_lengths_are_kept() {
     let mut s = Session::new();
     let big = vec![b'x'; 60_000];
     for n in 0..100 {
-        s.tracker.parse(format!("s{n}").as_bytes(), &big, 60_000, 60_010, s.now);
+        let event = s.tracker.parse(format!("s{n}").as_bytes(), &big, 60_000, 60_010, s.now);
+        let forgotten = s.tracker.wants_digest(event, 60_000);
+        assert_eq!(forgotten, n >= 69, "{n}: only where nothing is remembered");
+        if forgotten {
+            s.tracker.text_is(event, TextDigest::of(format!("text {n}").as_bytes()));
+        }
     }
     assert!(s.tracker.remembered_text.load(Ordering::Relaxed) <= MAX_REMEMBERED_TEXT);
     s.server(&"1 ".repeat(100));
     s.bind("", "s99");
     let again = s.bind("", "s99").text.unwrap();
     assert_eq!((again.head.len(), again.bytes), (0, 60_000));
+    // Each of its executions ends with the digest, an event of its own or not.
+    for name in ["s99", "s99", "s3"] {
+        s.bind("", name);
+        s.execute("");
+    }
+    s.server("2 2 2 C(SELECT_1) 2 C(SELECT_1) 2 C(SELECT_1)");
+    let texts: Vec<Option<String>> =
+        s.tracker.take_ends().iter().map(|end| end.text.as_ref().map(|text| text.sha256())).collect();
+    let own = Some(TextDigest::of(b"text 99").sha256());
+    // Two were bound and replaced, two executed; the last one's text is remembered.
+    assert_eq!(texts, [own.clone(), own.clone(), own.clone(), own, None]);
     for n in 0..100 {
         s.tracker.close(Target::Statement, format!("s{n}").as_bytes());
     }
-    s.server("2 2");
     s.server(&"3 ".repeat(100));
     drop(again);
     s.tracker.finish(s.now);
