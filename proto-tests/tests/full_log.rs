@@ -131,6 +131,15 @@ async fn each_kind_of_message_that_is_refused_aborts_its_transaction_and_the_ses
     let records = chain.records();
     assert_eq!(records.began(INSERT).with("stage", "query").len(), 7, "one for each session, none that was refused");
     assert_eq!(records.of("gap").iter().map(|gap| gap["refused"].as_u64().unwrap()).sum::<u64>(), 7 + 2 + 1 + 7);
+    // The process's own log says when it began and when it was over, and nothing of each message.
+    let told = chain.proxy.output();
+    for (what, times) in [
+        ("the audit log does not take the session's lines", 7),
+        ("refusing messages", 7),
+        ("the audit log takes the session's lines again", 7),
+    ] {
+        assert_eq!(told.matches(what).count(), times, "{what}: {told}");
+    }
 }
 
 /// Data is not recorded by itself; what shows that the log takes nothing is a line that the session owes it.

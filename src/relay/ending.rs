@@ -132,4 +132,7 @@ pub trait Host: Sync {
 
     /// The log did not take lines of this session.
     fn unrecorded(&self);
+
+    /// It did before now, and has taken them.
+    fn recorded_again(&self);
 }

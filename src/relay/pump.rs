@@ -216,9 +216,8 @@ impl Relay {
             (processed, shared.tracker.outstanding())
         });
         let Some((taken, stop)) = passed else { return Ok((0, Stop::Held)) };
-        let owed = shared.record(since);
+        let owed = shared.record(since, host);
         if owed != Log::Took {
-            host.unrecorded();
             side.refuse(input.get(..taken).unwrap_or_default(), &mut shared.tracker, output);
         }
         let missed = side.take_missed();
@@ -262,9 +261,7 @@ impl Relay {
         let mut shared = self.shared.into_inner().unwrap_or_else(PoisonError::into_inner);
         let busy = shared.tracker.is_busy() && !server_closed;
         shared.tracker.finish(std::time::Instant::now());
-        if shared.record(u64::MAX) != Log::Took {
-            host.unrecorded();
-        }
+        shared.record(u64::MAX, host);
         let Shared { recorder, bytes_in, bytes_out, .. } = shared;
         Summary { ending, busy, bytes_in, bytes_out, recorder }
     }
@@ -287,7 +284,8 @@ enum Log {
 
 impl Shared {
     /// Writes what is ready, in one `write(2)`. `begun` is the first event whose begin line is among it.
-    fn record(&mut self, begun: u64) -> Log {
+    fn record(&mut self, begun: u64, host: &impl Host) -> Log {
+        let owing = self.recorder.is_owing();
         let ends = self.tracker.take_ends();
         let errors = self.tracker.take_sync_errors();
         for end in &ends {
@@ -297,8 +295,12 @@ impl Shared {
             self.recorder.prepare(&Event::SyncError { sqlstate: sqlstate.clone() });
         }
         if self.recorder.commit().is_ok() {
+            if owing {
+                host.recorded_again();
+            }
             return Log::Took;
         }
+        host.unrecorded();
         for end in ends.iter().filter(|end| end.event < begun) {
             self.recorder.end(end);
         }

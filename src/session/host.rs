@@ -5,12 +5,43 @@ use super::{Services, rejection};
 use crate::names::SessionId;
 use crate::relay::{self, Ending, Refusal};
 use crate::wire::ErrorFields;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// One session, as its relay sees it.
 pub(super) struct Host<'a> {
-    pub services: &'a Services,
-    pub session: SessionId,
-    pub cancels: &'a Registered,
+    services: &'a Services,
+    session: SessionId,
+    cancels: &'a Registered,
+    told: Mutex<Told>,
+}
+
+/// What the process's log was told of this session: each thing once when it begins, with its count when it is over,
+/// however many messages a client sends meanwhile.
+#[derive(Debug, Default)]
+struct Told {
+    refused: BTreeMap<Refusal, u64>,
+    passed: u64,
+    unrecorded: bool,
+}
+
+impl<'a> Host<'a> {
+    /// A session of which nothing was told yet.
+    pub fn new(services: &'a Services, session: SessionId, cancels: &'a Registered) -> Self {
+        Self { services, session, cancels, told: Mutex::default() }
+    }
+
+    /// The session is over: how many messages were refused.
+    pub fn close(self) {
+        let told = self.told.into_inner().unwrap_or_else(PoisonError::into_inner);
+        for (refusal, count) in told.refused {
+            tracing::info!(session = %self.session, count, reason = %refusal, "messages were refused");
+        }
+    }
+
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl relay::Host for Host<'_> {
@@ -29,16 +60,69 @@ impl relay::Host for Host<'_> {
     fn refused(&self, refusal: Refusal, count: u64) {
         let rejection = rejection::refusal(refusal);
         self.services.metrics.messages_refused(rejection.metric(), count);
-        tracing::info!(session = %self.session, sqlstate = %rejection.sqlstate, count, reason = %refusal, "messages refused");
+        if self.told().refuse(refusal, count) {
+            tracing::info!(session = %self.session, sqlstate = %rejection.sqlstate, reason = %refusal, "refusing messages");
+        }
     }
 
     fn passed_unrecorded(&self, count: u64) {
         self.services.metrics.passed_unrecorded(count);
-        tracing::warn!(session = %self.session, count, "a ROLLBACK passed that the audit log could not take");
+        if self.told().pass(count) {
+            tracing::warn!(session = %self.session, "a ROLLBACK passes that the audit log could not take");
+        }
     }
 
     fn unrecorded(&self) {
         self.services.metrics.audit_failed();
-        tracing::debug!(session = %self.session, "the audit log did not take the session's lines");
+        if !std::mem::replace(&mut self.told().unrecorded, true) {
+            tracing::warn!(session = %self.session, "the audit log does not take the session's lines");
+        }
+    }
+
+    fn recorded_again(&self) {
+        let (refused, passed) = self.told().recover();
+        tracing::info!(session = %self.session, refused, passed, "the audit log takes the session's lines again");
+    }
+}
+
+impl Told {
+    /// Whether it is the first of its kind.
+    fn refuse(&mut self, refusal: Refusal, count: u64) -> bool {
+        let known = self.refused.entry(refusal).or_default();
+        let first = *known == 0;
+        *known = known.saturating_add(count);
+        first
+    }
+
+    /// Whether it is the first.
+    fn pass(&mut self, count: u64) -> bool {
+        let first = self.passed == 0;
+        self.passed = self.passed.saturating_add(count);
+        first
+    }
+
+    /// The log takes lines again: how many messages were refused for it, and how many passed.
+    fn recover(&mut self) -> (u64, u64) {
+        self.unrecorded = false;
+        (self.refused.remove(&Refusal::Unrecorded).unwrap_or_default(), std::mem::take(&mut self.passed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_thing_is_told_once_until_it_is_over() {
+        let mut told = Told::default();
+        let firsts: Vec<bool> = [Refusal::Unrecorded, Refusal::Unrecorded, Refusal::TooLong, Refusal::TooLong]
+            .into_iter()
+            .map(|refusal| told.refuse(refusal, 10))
+            .collect();
+        assert_eq!(firsts, [true, false, true, false]);
+        assert_eq!((told.pass(1), told.pass(2)), (true, false));
+        assert_eq!(told.recover(), (20, 3));
+        assert!(told.refuse(Refusal::Unrecorded, 1) && told.pass(1), "another time is told again");
+        assert_eq!(told.refused[&Refusal::TooLong], 20, "what has nothing to do with the log goes on");
     }
 }

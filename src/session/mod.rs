@@ -296,9 +296,10 @@ impl Connection<'_> {
             return self.close_record(&mut recorder, "client", None);
         };
         self.services.metrics.login_accepted();
-        let host = host::Host { services: self.services, session: self.id, cancels: &registered };
+        let host = host::Host::new(self.services, self.id, &registered);
         let relay = Relay::new(tag, recorder, gate).serving(purpose);
         let summary = relay.run(client.stream, server, self.presence.wish(), &host).await;
+        host.close();
         self.finish(summary);
     }
 

@@ -133,7 +133,7 @@ impl Relay {
                 read = read(&mut down.server, &mut down.buffer, SERVER_BUFFER) => read,
                 Ok(()) = wish.changed() => continue,
                 Ok(()) = pause.changed() => continue,
-                () = async { sleep(OFFER_AGAIN).await }, if owing => match self.lock().record(u64::MAX) {
+                () = async { sleep(OFFER_AGAIN).await }, if owing => match self.lock().record(u64::MAX, host) {
                     Log::Overdue => return Some(Ending::Unrecorded),
                     Log::Took | Log::Owed => continue,
                 },
@@ -193,10 +193,7 @@ impl Relay {
         let taken = down.side.process(&down.buffer, &mut shared.tracker, &words, &mut down.output);
         self.gate.settle(shared.tracker.outstanding());
         shared.bytes_out = shared.bytes_out.saturating_add(down.output.len() as u64);
-        let owed = shared.record(u64::MAX);
-        if owed != Log::Took {
-            host.unrecorded();
-        }
+        let owed = shared.record(u64::MAX, host);
         self.progress.notify_one();
         match taken {
             Err(misbehaved) => {

@@ -19,6 +19,7 @@ struct Setup {
     log: MemoryLog,
     gate: Arc<CancelGate>,
     cancels: Arc<AtomicUsize>,
+    told: Told,
     relay: JoinHandle<Summary>,
 }
 
@@ -30,16 +31,20 @@ fn start(tag: Tag) -> Setup {
     let (server, server_side) = duplex(4096);
     let (wish, wished) = watch::channel(Wish::Run);
     let host = FakeHost::default();
-    let cancels = Arc::clone(&host.cancels);
+    let (cancels, told) = (Arc::clone(&host.cancels), Arc::clone(&host.told));
     let relay = tokio::spawn(async move { relay.run(client_side, server_side, wished, &host).await });
-    Setup { client, server, wish, log, gate, cancels, relay }
+    Setup { client, server, wish, log, gate, cancels, told, relay }
 }
 
-/// A host that says how a session ended, and counts cancels.
+/// A host that says how a session ended, counts cancels, and keeps what it is told of the log.
 #[derive(Default)]
 struct FakeHost {
     cancels: Arc<AtomicUsize>,
+    told: Told,
 }
+
+/// What the host was told of the log.
+type Told = Arc<Mutex<Vec<&'static str>>>;
 
 impl Host for FakeHost {
     fn refusal(&self, refusal: Refusal) -> ErrorFields {
@@ -62,7 +67,13 @@ impl Host for FakeHost {
 
     fn passed_unrecorded(&self, _: u64) {}
 
-    fn unrecorded(&self) {}
+    fn unrecorded(&self) {
+        self.told.lock().unwrap().push("unrecorded");
+    }
+
+    fn recorded_again(&self) {
+        self.told.lock().unwrap().push("recorded again");
+    }
 }
 
 fn frame(kind: u8, body: &[u8]) -> Vec<u8> {
@@ -126,6 +137,8 @@ async fn what_the_log_cannot_take_fails_at_the_server_and_the_session_lives() {
     setup.log.fail(false);
     setup.client.write_all(&frame(b'Q', b"COMMIT\0")).await.unwrap();
     assert_eq!(receive(&mut setup.server).await, (b'Q', b"COMMIT\0".to_vec()));
+    assert_eq!(setup.told.lock().unwrap().last(), Some(&"recorded again"));
+    assert_eq!(setup.told.lock().unwrap().iter().filter(|told| **told == "recorded again").count(), 1);
     assert_eq!(story(&setup.log), ["session_start", "gap", "begin"]);
     assert_eq!(setup.log.lines()[1]["refused"], 1);
 }
