@@ -115,6 +115,12 @@ impl ServiceAccount {
 }
 
 impl Provider {
+    /// The universe that it names: `googleapis.com`, or the domain of another.
+    pub fn universe(&self) -> &str {
+        let domain = self.0.strip_prefix("//iam.").and_then(|rest| rest.split_once('/'));
+        domain.map_or("", |(domain, _)| domain)
+    }
+
     /// Whether the provider stands in a workforce pool (people) rather than a workload pool (software).
     pub fn is_workforce(&self) -> bool {
         self.0.contains("/locations/global/workforcePools/")
@@ -276,7 +282,11 @@ fn provider(text: &str) -> Result<(), NameError> {
     );
     let segment =
         |s: &str| !s.is_empty() && s.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
-    let path = text.strip_prefix("//iam.googleapis.com/").ok_or(SHAPE)?;
+    let (domain, path) = text.strip_prefix("//iam.").and_then(|rest| rest.split_once('/')).ok_or(SHAPE)?;
+    let label = |s: &str| segment(s) && !s.starts_with('-');
+    if !domain.contains('.') || !domain.split('.').all(label) {
+        return Err(SHAPE);
+    }
     let parts: Vec<&str> = path.split('/').collect();
     let shaped = match parts.as_slice() {
         ["projects", number, "locations", "global", "workloadIdentityPools", pool, "providers", provider] => {
@@ -329,6 +339,18 @@ mod tests {
         let workforce = "//iam.googleapis.com/locations/global/workforcePools/entra/providers/contoso";
         assert!(!Provider::parse(workload).unwrap().is_workforce());
         assert!(Provider::parse(workforce).unwrap().is_workforce());
-        assert!(Provider::parse("//iam.googleapis.com/projects/x/locations/global").is_err());
+        assert_eq!(Provider::parse(workforce).unwrap().universe(), "googleapis.com");
+        let elsewhere = "//iam.apis.contoso.example/locations/global/workforcePools/entra/providers/contoso";
+        assert_eq!(Provider::parse(elsewhere).unwrap().universe(), "apis.contoso.example");
+        for bad in [
+            "//iam.googleapis.com/projects/x/locations/global",
+            "//iam.com/locations/global/workforcePools/entra/providers/contoso",
+            "//iam./locations/global/workforcePools/entra/providers/contoso",
+            "//iam.-x.com/locations/global/workforcePools/entra/providers/contoso",
+            "//iam.a b.com/locations/global/workforcePools/entra/providers/contoso",
+            "//googleapis.com/locations/global/workforcePools/entra/providers/contoso",
+        ] {
+            assert!(Provider::parse(bad).is_err(), "{bad} must be refused");
+        }
     }
 }

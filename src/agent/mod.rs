@@ -144,7 +144,7 @@ fn unassigned(error: federation::Error) -> Error {
     let reason = match error {
         E::Unavailable { reason, .. } | E::Broken { reason, .. } => reason,
         E::Refused { code, description, .. } => format!("{code}: {description}"),
-        E::Stale => "the token is stale".to_owned(),
+        other @ (E::Stale | E::Busy { .. } | E::Throttled { .. }) => other.to_string(),
     };
     Error::ManagedIdentity { reason }
 }

@@ -195,7 +195,10 @@ mod tests {
         "status":"PERMISSION_DENIED","errors":[{"message":"…","domain":"global","reason":"notAuthorized"}]}}"#;
 
     fn judged(status: u16, body: &str) -> Result<Vec<u8>, Error> {
-        judge(Response { status, body: body.as_bytes().to_vec() }, &Secret::new("ya29.own".to_owned()))
+        judge(
+            Response { status, body: body.as_bytes().to_vec(), ..Response::default() },
+            &Secret::new("ya29.own".to_owned()),
+        )
     }
 
     #[test]

@@ -1,13 +1,17 @@
 //! `[listen]`, `[admin]`, `[https]` and `[google]`: who is listened to and who is called.
 
-use super::reader::Section;
+use super::reader::{Placed, Section};
 use super::{ListenConfig, ProxyProtocol, files, values};
-use crate::federation::GoogleEndpoints;
+use crate::federation::{GoogleEndpoints, OwnIdentityConfig};
+use crate::names::Provider;
+use crate::policy::Rule;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 const PROXY_PROTOCOL: &[(&str, ProxyProtocol)] =
     &[("off", ProxyProtocol::Off), ("optional", ProxyProtocol::Optional), ("required", ProxyProtocol::Required)];
+/// Google's public cloud (Google Cloud, "universe domain").
+const PUBLIC_UNIVERSE: &str = "googleapis.com";
 /// Where the admin listener is when the file does not say.
 const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
 
@@ -60,15 +64,35 @@ pub(super) fn https(section: Section<'_>, folder: &Path) -> Option<PathBuf> {
     ca.map(|(path, _)| path)
 }
 
-pub(super) fn google(section: Option<Section<'_>>) -> GoogleEndpoints {
+/// The domain that Google's services are under, and their addresses there.
+pub(super) fn google(section: Option<Section<'_>>) -> (String, GoogleEndpoints) {
     let given = |key| section.as_ref().and_then(|section| section.optional(key, values::service_url));
+    let universe = section.as_ref().and_then(|section| section.optional("universe_domain", values::domain));
+    let universe = universe.unwrap_or_else(|| PUBLIC_UNIVERSE.to_owned());
+    let service = |key, name: &str| given(key).unwrap_or_else(|| format!("https://{name}.{universe}"));
     let endpoints = GoogleEndpoints {
-        sts: given("sts").unwrap_or_else(|| "https://sts.googleapis.com".to_owned()),
-        iam_credentials: given("iam_credentials").unwrap_or_else(|| "https://iamcredentials.googleapis.com".to_owned()),
-        sql_admin: given("sql_admin").unwrap_or_else(|| "https://sqladmin.googleapis.com".to_owned()),
+        sts: service("sts", "sts"),
+        iam_credentials: service("iam_credentials", "iamcredentials"),
+        sql_admin: service("sql_admin", "sqladmin"),
     };
     if let Some(section) = section {
         section.finish();
     }
-    endpoints
+    (universe, endpoints)
+}
+
+/// A provider names its universe: another one's STS does not know it. That providers of another universe may be named
+/// as those of the public one (`//iam.googleapis.com/…`) is an assumption, so that both are taken there.
+pub(super) fn universe(root: &Section<'_>, universe: &str, rules: &[Placed<Rule>], own: Option<&OwnIdentityConfig>) {
+    let foreign = |provider: &Provider| ![PUBLIC_UNIVERSE, universe].contains(&provider.universe());
+    let reason = format!("is in another universe than google.universe_domain, {universe}");
+    for rule in rules.iter().filter(|rule| foreign(rule.value.how.provider())) {
+        root.report.problem(rule.at, &format!("{}.grant.provider", rule.key), &reason);
+    }
+    if let Some(OwnIdentityConfig::AzureManagedIdentity { provider, .. }) = own
+        && foreign(provider)
+    {
+        let at = root.field("own_identity").map_or(root.at, |field| field.at);
+        root.report.problem(at, "own_identity.provider", &reason);
+    }
 }

@@ -139,7 +139,8 @@ fn service_account(section: &Section<'_>) -> Option<How> {
         account.database_user().map_err(|error| format!("gives a database user that {error}"))?;
         Ok(account)
     });
-    Some(How::ServiceAccount { provider: provider?, account: account? })
+    let delegates = trust::delegates(section, account.as_ref());
+    Some(How::ServiceAccount { provider: provider?, account: account?, delegates: delegates? })
 }
 
 fn subject_claim(value: &DeValue<'_>) -> Result<String, String> {

@@ -19,7 +19,7 @@ pub(super) fn settings(root: Section<'_>, file: &Path) -> Option<Config> {
     let admin = network::admin(root.section("admin"));
     let audit = root.required_section("audit").and_then(|section| audit(section, folder));
     let ca_certificate = root.section("https").and_then(|section| network::https(section, folder));
-    let google = network::google(root.section("google"));
+    let (universe, google) = network::google(root.section("google"));
     let own_identity = root.required_section("own_identity").and_then(|section| trust::own_identity(section, folder));
     let issuers = issuers::issuers(&root);
     let instances = targets::instances(&root);
@@ -35,6 +35,7 @@ pub(super) fn settings(root: Section<'_>, file: &Path) -> Option<Config> {
     lints::unused(root.report, &issuers, &instances, &databases, &rules);
     lints::unreachable(root.report, &rules);
     lints::unknown_addresses(&root, listen.as_ref(), &rules);
+    network::universe(&root, &universe, &rules, own_identity.as_ref());
     pools::feeds(root.report, &rules, own_identity.as_ref());
     pools::subjects(root.report, &rules, &issuers, &databases);
     root.finish();

@@ -6,6 +6,9 @@ use crate::federation::OwnIdentityConfig;
 use crate::names::{Provider, ServiceAccount};
 use std::path::Path;
 
+/// The most accounts on the way to another (none is documented; each costs IAM a look).
+const MAX_DELEGATES: usize = 10;
+
 /// Where the proxy's own credential comes from.
 #[derive(Clone, Copy)]
 enum Kind {
@@ -48,13 +51,35 @@ fn azure_managed_identity(section: Section<'_>) -> Option<OwnIdentityConfig> {
     let client_id = section.optional("client_id", values::guid);
     let provider = section.required("provider", workload_provider);
     let service_account = section.required("service_account", values::name(ServiceAccount::parse));
+    let delegates = delegates(&section, service_account.as_ref());
     section.finish();
     Some(OwnIdentityConfig::AzureManagedIdentity {
         resource: resource?,
         client_id,
         provider: provider?,
         service_account: service_account?,
+        delegates: delegates?,
     })
+}
+
+/// The accounts on the way to `account`: none twice, and not itself, which would be a longer way to the same place.
+pub(super) fn delegates(section: &Section<'_>, account: Option<&ServiceAccount>) -> Option<Vec<ServiceAccount>> {
+    let Some(field) = section.field("delegates") else { return Some(Vec::new()) };
+    let entries = field.entries()?;
+    if entries.len() > MAX_DELEGATES {
+        field.problem(&format!("has more than {MAX_DELEGATES} accounts"));
+        return None;
+    }
+    let mut delegates: Vec<ServiceAccount> = Vec::new();
+    for entry in entries {
+        let delegate = entry.read(values::name(ServiceAccount::parse))?;
+        if account == Some(&delegate) || delegates.contains(&delegate) {
+            entry.problem("is on the way already: the chain leads from delegates to service_account, each once");
+            return None;
+        }
+        delegates.push(delegate);
+    }
+    Some(delegates)
 }
 
 /// A provider of a pool for software.

@@ -97,6 +97,23 @@ pub(super) fn network(value: &DeValue<'_>) -> Result<IpNet, String> {
     Ok(network)
 }
 
+/// A DNS name of at least two labels, lower case.
+pub(super) fn domain(value: &DeValue<'_>) -> Result<String, String> {
+    let text = text(value)?;
+    let label = |label: &str| {
+        let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        (1..=63).contains(&label.len())
+            && label.chars().all(allowed)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    if text.len() <= 253 && text.contains('.') && text.split('.').all(label) {
+        Ok(text.to_owned())
+    } else {
+        Err("is not a domain, such as \"googleapis.com\"".to_owned())
+    }
+}
+
 /// The address of a service without a trailing slash: `https://HOST[:PORT][/PATH]`, or `http://` towards this
 /// machine only, where simulators are. The result is what was checked: the parsed URL, written out again.
 pub(super) fn service_url(value: &DeValue<'_>) -> Result<String, String> {
@@ -207,6 +224,16 @@ mod tests {
         ] {
             let refused = network(&string(bad)).unwrap_err();
             assert!(refused.contains(reason), "{bad}: {refused}");
+        }
+    }
+
+    #[test]
+    fn domains_are_plain() {
+        for good in ["googleapis.com", "apis-s3ns.fr", "a.b.c"] {
+            assert_eq!(domain(&string(good)).as_deref(), Ok(good));
+        }
+        for bad in ["com", "https://googleapis.com", "a..b", ".a.b", "a.b.", "A.b", "a.-b", "a b.c", "a.b/c", "a.b:1"] {
+            assert!(domain(&string(bad)).is_err(), "{bad}");
         }
     }
 

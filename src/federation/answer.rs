@@ -5,7 +5,7 @@
 //! looks like a credential, and the token that was sent are taken out, and the rest is cut.
 
 use super::{Error, Hop};
-use crate::http::{self, Response};
+use crate::http::{self, Response, Turned};
 use crate::secret::Secret;
 use serde::Deserialize;
 
@@ -23,15 +23,20 @@ const CUT: char = '…';
 /// The body of a 200, or why there is none. `sent` is the token that the call carried.
 pub(super) fn accepted(
     hop: Hop,
-    outcome: Result<Response, http::Error>,
+    outcome: Result<Response, Turned>,
     sent: &Secret<String>,
 ) -> Result<Secret<Vec<u8>>, Error> {
-    let response = outcome.map_err(|error| unanswered(hop, &error))?;
+    let response = outcome.map_err(|turned| match turned {
+        Turned::Busy(_) => Error::Busy { hop },
+        Turned::Resting { left, .. } => Error::Throttled { hop, left: Some(left) },
+        Turned::Failed(error) => unanswered(hop, &error),
+    })?;
     let status = response.status;
     let body = Secret::new(response.body);
     match status {
         200 => Ok(body),
-        429 | 500.. => Err(Error::Unavailable { hop, reason: format!("status {status}") }),
+        429 => Err(Error::Throttled { hop, left: response.retry_after }),
+        500.. => Err(Error::Unavailable { hop, reason: format!("status {status}") }),
         400..=499 => Err(refused(hop, status, body.expose(), sent)),
         _ => Err(Error::Broken { hop, reason: format!("status {status}") }),
     }
@@ -142,7 +147,7 @@ mod tests {
     use std::time::Duration;
 
     fn outcome(status: u16, body: &str) -> Result<Secret<Vec<u8>>, Error> {
-        let response = Response { status, body: body.as_bytes().to_vec() };
+        let response = Response { status, body: body.as_bytes().to_vec(), ..Response::default() };
         accepted(Hop::Sts, Ok(response), &Secret::new("SENT-TOKEN".to_owned()))
     }
 
@@ -151,6 +156,8 @@ mod tests {
             Error::Refused { code, description, .. } => format!("refused {code}: {description}"),
             Error::Unavailable { reason, .. } => format!("unavailable {reason}"),
             Error::Broken { reason, .. } => format!("broken {reason}"),
+            Error::Throttled { .. } => "throttled".to_owned(),
+            Error::Busy { .. } => "busy".to_owned(),
             Error::Stale => "stale".to_owned(),
         }
     }
@@ -174,7 +181,7 @@ mod tests {
             (400, r#"{"error":"invalid_request"}"#, "refused invalid_request: "),
             (400, "<html>", "broken status 400 without an error in JSON"),
             (404, "{}", "broken status 404 without an error in JSON"),
-            (429, condition, "unavailable status 429"),
+            (429, condition, "throttled"),
             (500, "", "unavailable status 500"),
             (503, condition, "unavailable status 503"),
             (302, "", "broken status 302"),
@@ -214,12 +221,12 @@ mod tests {
             http::Error::Unreachable { host: host(), source: "refused".into() },
             http::Error::Deadline { host: host(), deadline: Duration::from_secs(1) },
         ] {
-            assert!(matches!(accepted(Hop::Sts, Err(error), &sent), Err(Error::Unavailable { .. })));
+            assert!(matches!(accepted(Hop::Sts, Err(error.into()), &sent), Err(Error::Unavailable { .. })));
         }
         for error in
             [http::Error::Broken { host: host(), source: "reset".into() }, http::Error::TooLarge { host: host() }]
         {
-            assert!(matches!(accepted(Hop::Sts, Err(error), &sent), Err(Error::Broken { .. })));
+            assert!(matches!(accepted(Hop::Sts, Err(error.into()), &sent), Err(Error::Broken { .. })));
         }
     }
 

@@ -4,7 +4,6 @@
 
 use super::answer::{MAX_TOKEN_BYTES, accepted, bearer};
 use super::{AccessToken, Error, Google, Hop};
-use crate::http::with_retries;
 use crate::names::ServiceAccount;
 use crate::secret::Secret;
 use crate::time::{Timestamp, later};
@@ -24,19 +23,33 @@ struct Answer {
     expire_time: String,
 }
 
-/// A token of `account` with one scope, for whoever `federated` is.
+/// One impersonation.
+pub(super) struct Impersonation<'a> {
+    /// Whom.
+    pub(super) account: &'a ServiceAccount,
+    /// By way of whom: the caller may be the first, each may be the next, the last may be `account`
+    /// (`roles/iam.serviceAccountTokenCreator`). Mostly nobody.
+    pub(super) delegates: &'a [ServiceAccount],
+    /// What the token may be used for.
+    pub(super) scope: &'a str,
+}
+
+/// A token of an account with one scope, for whoever `federated` is.
 pub(super) async fn generate_access_token(
     google: &Google,
-    account: &ServiceAccount,
-    scope: &str,
+    Impersonation { account, delegates, scope }: &Impersonation<'_>,
     federated: &Secret<String>,
 ) -> Result<AccessToken, Error> {
     let base = &google.endpoints.iam_credentials;
     let url = format!("{base}/v1/projects/-/serviceAccounts/{account}:generateAccessToken");
-    let request = json!({ "scope": [scope], "lifetime": format!("{}s", LIFETIME.as_secs()) });
-    let outcome =
-        with_retries(google.deadlines.iam_credentials, |left| google.http.post_json(&url, federated, &request, left))
-            .await;
+    let mut request = json!({ "scope": [scope], "lifetime": format!("{}s", LIFETIME.as_secs()) });
+    if let (Some(members), false) = (request.as_object_mut(), delegates.is_empty()) {
+        // The wildcard stands for the account's project; a project's name there is refused.
+        let chain = delegates.iter().map(|delegate| format!("projects/-/serviceAccounts/{delegate}"));
+        members.insert("delegates".to_owned(), chain.collect());
+    }
+    let call = |left| google.http.post_json(&url, federated, &request, left);
+    let outcome = google.services.iam_credentials.call(google.deadlines.iam_credentials, call).await;
     let body = accepted(Hop::IamCredentials, outcome, federated)?;
     read(body.expose(), google.clock.now())
 }

@@ -3,32 +3,38 @@
 //! Two credentials that never mix: the caller's buys the database login, the proxy's own calls the SQL Admin API.
 //!
 //! A workforce grant is one exchange (Workforce Identity Federation: the token logs its subject in); a service
-//! account's is two (Workload Identity Federation, then impersonation). Callers' tokens are not kept: every login
-//! exchanges anew. Tokens are in forms, headers and [`Secret`]s, nowhere else.
+//! account's is two (Workload Identity Federation, then impersonation). What a caller's token has bought is kept in
+//! memory while both live ([`Exchanger`]). Tokens are in forms, headers and [`Secret`]s, nowhere else.
 
 mod answer;
+mod caller_cache;
+mod exchanger;
 mod google_identity;
 mod graph_identity;
 mod impersonate;
 mod managed_identity;
+mod remedy;
 mod sts;
 mod token_cache;
 
 pub(crate) use answer::harmless;
 pub use answer::{MAX_DESCRIPTION_BYTES, MAX_TOKEN_BYTES};
+pub use caller_cache::{CALLER_FAILURE_HOLD, MARGIN, MAX_CALLER_TOKENS};
+pub use exchanger::Exchanger;
 pub use google_identity::MAX_KEY_FILE_BYTES;
 pub use graph_identity::GraphIdentity;
 pub use impersonate::LIFETIME;
 pub use managed_identity::ManagedIdentity;
+pub use remedy::{Documented, REMEDIES, Remedy};
 pub use sts::MAX_TOKEN_SECONDS;
 pub use token_cache::{FAILURE_HOLD, LEAST_LIFE, RENEW_BEFORE};
 
-use crate::identity::VerifiedIdentity;
+use crate::http::{Again, Service};
 use crate::names::{Provider, ServiceAccount};
-use crate::policy::{Grant, How};
 use crate::secret::Secret;
 use crate::time::{Clock, Timestamp};
 use google_identity::GoogleIdentity;
+use impersonate::Impersonation;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -103,6 +109,20 @@ pub enum Error {
         /// The service's own words, control characters removed, at most 500 bytes; contains no token.
         description: String,
     },
+    /// So many callers wait for the service already that this one is not let in.
+    #[error("too many calls of {hop:?} are under way")]
+    Busy {
+        /// Which service.
+        hop: Hop,
+    },
+    /// The service said 429, or has said so a moment ago and is left alone for longer than this login may take.
+    #[error("{hop:?} takes no more calls for now")]
+    Throttled {
+        /// Which service.
+        hop: Hop,
+        /// How long still, where that is known.
+        left: Option<Duration>,
+    },
     /// STS said the Entra token is stale; a new token is the only cure.
     #[error("STS finds the Entra token stale")]
     Stale,
@@ -119,6 +139,25 @@ pub struct Google {
     pub clock: Clock,
     /// Until when.
     pub deadlines: Deadlines,
+    /// How many calls at a time.
+    pub services: Services,
+}
+
+/// Google's services as one user of them leans on them. The callers' and the proxy's own are not the same value, so
+/// that a storm of callers does not take the proxy's own credential away.
+#[derive(Debug, Clone)]
+pub struct Services {
+    sts: Service,
+    iam_credentials: Service,
+}
+
+impl Default for Services {
+    fn default() -> Self {
+        Self {
+            sts: Service::new("Google STS", Again::ServerErrors),
+            iam_credentials: Service::new("Google IAM Credentials", Again::Unavailable),
+        }
+    }
 }
 
 /// Bounds of the calls, each with its retries.
@@ -135,40 +174,14 @@ impl Google {
     async fn impersonate(
         &self,
         provider: &Provider,
-        account: &ServiceAccount,
+        (account, delegates): (&ServiceAccount, &[ServiceAccount]),
         scope: &str,
         subject: &Secret<String>,
     ) -> Result<AccessToken, Error> {
         let exchange = Exchange { provider, scope: IMPERSONATION_SCOPE, user_project: None };
         let federated = sts::exchange(self, &exchange, subject).await?;
-        impersonate::generate_access_token(self, account, scope, &federated.token).await
-    }
-}
-
-/// Buys database logins with callers' tokens.
-#[derive(Debug)]
-pub struct Exchanger {
-    google: Google,
-}
-
-impl Exchanger {
-    /// Calls nothing yet.
-    pub fn new(google: Google) -> Self {
-        Self { google }
-    }
-
-    /// STS, and for a service account `generateAccessToken`. The token has [`LOGIN_SCOPE`] and no other.
-    /// May be dropped at any time; a token that Google issued meanwhile is lost and runs out.
-    pub async fn exchange(&self, grant: &Grant, identity: &VerifiedIdentity) -> Result<AccessToken, Error> {
-        match grant.how() {
-            How::Workforce { provider, user_project, .. } => {
-                let exchange = Exchange { provider, scope: LOGIN_SCOPE, user_project: user_project.as_deref() };
-                sts::exchange(&self.google, &exchange, identity.token()).await
-            }
-            How::ServiceAccount { provider, account } => {
-                self.google.impersonate(provider, account, LOGIN_SCOPE, identity.token()).await
-            }
-        }
+        let impersonation = Impersonation { account, delegates, scope };
+        impersonate::generate_access_token(self, &impersonation, &federated.token).await
     }
 }
 
@@ -185,6 +198,8 @@ pub enum OwnIdentityConfig {
         provider: Provider,
         /// The account that may call the SQL Admin API.
         service_account: ServiceAccount,
+        /// Accounts on the way to it, each with the right to be the next.
+        delegates: Vec<ServiceAccount>,
     },
     /// A Google service account's key file: where neither of the others is to be had, because a key is a secret that
     /// does not end by itself.
@@ -207,7 +222,7 @@ pub struct OwnIdentity {
 
 #[derive(Debug)]
 enum Source {
-    Azure { platform: ManagedIdentity, provider: Provider, account: ServiceAccount },
+    Azure { platform: ManagedIdentity, provider: Provider, account: ServiceAccount, delegates: Vec<ServiceAccount> },
     Google(GoogleIdentity),
 }
 
@@ -216,9 +231,9 @@ impl OwnIdentity {
     /// `deadline` bounds the platform's own answer, its retries included.
     pub fn new(config: OwnIdentityConfig, google: Google, deadline: Duration) -> Result<Self, Error> {
         let source = match config {
-            OwnIdentityConfig::AzureManagedIdentity { resource, client_id, provider, service_account } => {
+            OwnIdentityConfig::AzureManagedIdentity { resource, client_id, provider, service_account, delegates } => {
                 let platform = ManagedIdentity::new(google.http.clone(), deadline, &resource, client_id)?;
-                Source::Azure { platform, provider, account: service_account }
+                Source::Azure { platform, provider, account: service_account, delegates }
             }
             OwnIdentityConfig::GoogleServiceAccountFile { key_file } => {
                 Source::Google(GoogleIdentity::KeyFile(key_file))
@@ -234,12 +249,12 @@ impl OwnIdentity {
     }
 
     async fn renew(&self) -> Result<AccessToken, Error> {
-        let (platform, provider, account) = match &self.source {
-            Source::Azure { platform, provider, account } => (platform, provider, account),
+        let (platform, provider, account, delegates) = match &self.source {
+            Source::Azure { platform, provider, account, delegates } => (platform, provider, account, delegates),
             Source::Google(identity) => return identity.token(self.deadline).await,
         };
         let subject = platform.token().await?;
-        let renewed = self.google.impersonate(provider, account, ADMIN_SCOPE, &subject).await;
+        let renewed = self.google.impersonate(provider, (account, delegates), ADMIN_SCOPE, &subject).await;
         // [`Error::Stale`] asks a caller for a new token; this one is not a caller's.
         renewed.map_err(|error| match error {
             Error::Stale => Error::Refused {

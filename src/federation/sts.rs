@@ -5,7 +5,6 @@
 
 use super::answer::{MAX_TOKEN_BYTES, accepted, bearer};
 use super::{AccessToken, Error, Google, Hop};
-use crate::http::with_retries;
 use crate::names::Provider;
 use crate::secret::Secret;
 use crate::time::later;
@@ -58,7 +57,8 @@ pub(super) async fn exchange(
     }
     // Before the call: a token must never be taken to live longer than it does.
     let asked_at = google.clock.now();
-    let outcome = with_retries(google.deadlines.sts, |left| google.http.post_form(&url, &form, left)).await;
+    let call = |left| google.http.post_form(&url, &form, left);
+    let outcome = google.services.sts.call(google.deadlines.sts, call).await;
     let body = accepted(Hop::Sts, outcome, subject)?;
     let (token, lifetime) = read(body.expose())?;
     Ok(AccessToken { token, expires_at: later(asked_at, lifetime) })

@@ -6,9 +6,9 @@
 use super::*;
 use crate::http::Client;
 use crate::http::testing::{Seen, Server, ca, client, http2};
-use crate::identity::{CallerKind, IdentityFacts};
+use crate::identity::{CallerKind, IdentityFacts, VerifiedIdentity};
 use crate::names::{DatabaseAlias, DatabaseName, InstanceName, IssuerName, RoleName, RuleName, TenantId};
-use crate::policy::{Limits, Target};
+use crate::policy::{Grant, How, Limits, Target};
 use crate::time::{later, until};
 use serde_json::json;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
@@ -107,12 +107,14 @@ fn service_account() -> Grant {
     grant(How::ServiceAccount {
         provider: Provider::parse(WORKLOAD).unwrap(),
         account: ServiceAccount::parse(ACCOUNT).unwrap(),
+        delegates: Vec::new(),
     })
 }
 
 fn google(url: &str, http: Client, clock: Clock) -> Google {
     let (sts, iam_credentials) = (Duration::from_secs(5), Duration::from_secs(5));
-    Google { endpoints: endpoints(url), http, clock, deadlines: Deadlines { sts, iam_credentials } }
+    let deadlines = Deadlines { sts, iam_credentials };
+    Google { endpoints: endpoints(url), http, clock, deadlines, services: Services::default() }
 }
 
 fn exchanger(url: &str) -> Exchanger {
@@ -168,6 +170,85 @@ async fn a_service_account_is_impersonated_with_the_federated_token() {
 }
 
 #[tokio::test]
+async fn delegates_go_along_in_their_order() {
+    let server = Server::start(willing).await;
+    let mut by_way = service_account();
+    if let How::ServiceAccount { delegates, .. } = &mut by_way.how {
+        *delegates = ["one@p.iam.gserviceaccount.com", "two@p.iam.gserviceaccount.com"]
+            .map(|account| ServiceAccount::parse(account).unwrap())
+            .to_vec();
+    }
+    exchanger(&server.url).exchange(&by_way, &identity()).await.unwrap();
+    let body: serde_json::Value = serde_json::from_str(&server.seen()[1].body).unwrap();
+    let chain = [
+        "projects/-/serviceAccounts/one@p.iam.gserviceaccount.com",
+        "projects/-/serviceAccounts/two@p.iam.gserviceaccount.com",
+    ];
+    assert_eq!(body["delegates"], json!(chain));
+}
+
+/// A caller whose token lives on for an hour.
+fn caller(token: &str) -> VerifiedIdentity {
+    let mut identity = identity();
+    identity.facts.expires_at = later(Timestamp::now(), Duration::from_secs(3600));
+    VerifiedIdentity { facts: identity.facts, token: Secret::new(token.to_owned()) }
+}
+
+#[tokio::test]
+async fn a_token_is_bought_once_for_one_caller_and_one_purpose() {
+    let server = Server::start(willing).await;
+    let exchanger = exchanger(&server.url);
+    let asked = |grant: Grant, token: &'static str| {
+        let exchanger = &exchanger;
+        let before = server.seen().len();
+        let server = &server;
+        async move {
+            exchanger.exchange(&grant, &caller(token)).await.unwrap();
+            server.seen().len() - before
+        }
+    };
+    let other = |change: fn(&mut Vec<ServiceAccount>, &mut ServiceAccount, &mut Provider)| {
+        let mut grant = service_account();
+        if let How::ServiceAccount { provider, account, delegates } = &mut grant.how {
+            change(delegates, account, provider);
+        }
+        grant
+    };
+    assert_eq!(asked(service_account(), "one").await, 2);
+    assert_eq!(asked(service_account(), "one").await, 0);
+    assert_eq!(asked(service_account(), "two").await, 2, "another token");
+    let delegated =
+        || other(|delegates, _, _| delegates.push(ServiceAccount::parse("a@p.iam.gserviceaccount.com").unwrap()));
+    assert_eq!(asked(delegated(), "one").await, 2, "by way of another");
+    let account = || other(|_, account, _| *account = ServiceAccount::parse("a@p.iam.gserviceaccount.com").unwrap());
+    assert_eq!(asked(account(), "one").await, 2, "another account");
+    let provider =
+        || other(|_, _, provider| *provider = Provider::parse(&WORKLOAD.replace("contoso", "other")).unwrap());
+    assert_eq!(asked(provider(), "one").await, 2, "another provider");
+    assert_eq!(asked(workforce(None), "one").await, 1, "another kind of grant");
+    assert_eq!(asked(workforce(Some("1")), "one").await, 1, "another quota project");
+    for grant in [service_account(), delegated(), account(), provider(), workforce(None), workforce(Some("1"))] {
+        assert_eq!(asked(grant, "one").await, 0);
+    }
+}
+
+#[tokio::test]
+async fn what_the_instance_did_not_take_is_bought_anew() {
+    let server = Server::start(willing).await;
+    let exchanger = exchanger(&server.url);
+    let token = exchanger.exchange(&service_account(), &caller("one")).await.unwrap();
+    exchanger.forget(&service_account(), &caller("two"), &token);
+    exchanger.exchange(&service_account(), &caller("one")).await.unwrap();
+    assert_eq!(server.seen().len(), 2, "another caller's token is none of this");
+    exchanger.forget(&service_account(), &caller("one"), &token);
+    exchanger.exchange(&service_account(), &caller("one")).await.unwrap();
+    assert_eq!(server.seen().len(), 4);
+    exchanger.sweep();
+    exchanger.exchange(&service_account(), &caller("one")).await.unwrap();
+    assert_eq!(server.seen().len(), 4, "what lives is not swept");
+}
+
+#[tokio::test]
 async fn a_stale_token_is_said_to_be_stale_and_never_sent_again() {
     let body = r#"{"error":"invalid_grant","error_description":"ID Token issued at 1790000000 is stale to sign-in."}"#;
     let server = Server::start(move |_| (400, body.to_owned())).await;
@@ -208,7 +289,7 @@ async fn a_passing_trouble_is_asked_again_and_a_lasting_one_is_unavailable() {
     let calls = AtomicUsize::new(0);
     let server = Server::start(move |request: &Seen| match calls.fetch_add(1, Ordering::Relaxed) {
         0 => (503, String::new()),
-        1 => (429, String::new()),
+        1 => (500, String::new()),
         _ => willing(request),
     })
     .await;
@@ -242,6 +323,7 @@ fn own_identity(url: &str, clock: Clock) -> Result<OwnIdentity, Error> {
         client_id: Some("3b1f7c9e-5a44-4f0e-8a52-7f1d6d2c9b10".to_owned()),
         provider: Provider::parse(WORKLOAD).unwrap(),
         service_account: ServiceAccount::parse(ACCOUNT).unwrap(),
+        delegates: Vec::new(),
     };
     OwnIdentity::new(config, google(url, client(), clock), Duration::from_secs(5))
 }

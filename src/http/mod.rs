@@ -11,12 +11,15 @@
 
 mod metadata;
 mod retry;
+mod retry_after;
+mod service;
 #[cfg(test)]
 pub(crate) mod testing;
 mod tls;
 
 pub use metadata::MetadataTransport;
 pub use retry::{ATTEMPTS, with_retries};
+pub use service::{Again, MAX_CALLS, MAX_REST, MAX_WAITING, Service, Turned};
 
 use crate::secret::Secret;
 use reqwest::{RequestBuilder, Url, redirect};
@@ -34,9 +37,12 @@ const POOL_IDLE: Duration = Duration::from_secs(30);
 const POOL_IDLE_PER_HOST: usize = 16;
 
 /// What came back: the status and at most [`MAX_BODY_BYTES`] of body. `Debug` shows the body's length only.
+#[derive(Default)]
 pub struct Response {
     /// HTTP status code.
     pub status: u16,
+    /// How long the service wants to be left alone (`Retry-After`).
+    pub retry_after: Option<Duration>,
     /// The body, whole.
     pub body: Vec<u8>,
 }
@@ -150,7 +156,8 @@ impl Client {
             .build()
             .map_err(|e| Error::Unreachable { host: host_of(url), source: Box::new(e.without_url()) })?;
         let answer = execute(&self.services, request, deadline).await?;
-        Ok(Response { status: answer.status, body: answer.body })
+        let retry_after = retry_after::read(&answer.headers);
+        Ok(Response { status: answer.status, retry_after, body: answer.body })
     }
 }
 

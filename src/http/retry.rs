@@ -10,7 +10,7 @@ pub const ATTEMPTS: u32 = 3;
 /// The pause before the second attempt; the third waits twice as long. A random quarter more or less.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// An attempt with less time than this left is not made.
-const LEAST_TIME: Duration = Duration::from_millis(50);
+pub(super) const LEAST_TIME: Duration = Duration::from_millis(50);
 
 /// Makes `call` until it gives a final answer; it is given the time that is left.
 ///
@@ -25,7 +25,7 @@ where
     let mut attempt = 1;
     loop {
         let outcome = call(end.saturating_duration_since(Instant::now())).await;
-        let pause = jittered(FIRST_PAUSE * attempt);
+        let pause = pause(attempt);
         let time_left = end.saturating_duration_since(Instant::now());
         if attempt == ATTEMPTS || !is_transient(&outcome) || time_left < pause + LEAST_TIME {
             return name_deadline(outcome, deadline);
@@ -35,19 +35,32 @@ where
     }
 }
 
-fn is_transient(outcome: &Result<Response, Error>) -> bool {
+/// Whether the same call may go better in a moment.
+pub(super) fn is_transient(outcome: &Result<Response, Error>) -> bool {
     match outcome {
         Ok(response) => response.status == 429 || response.status >= 500,
         Err(Error::Unreachable { .. } | Error::Broken { .. }) => true,
-        Err(Error::Deadline { .. } | Error::TooLarge { .. } | Error::SetUp(_)) => false,
+        Err(_) => false,
     }
 }
 
-fn name_deadline(outcome: Result<Response, Error>, deadline: Duration) -> Result<Response, Error> {
+/// Names the whole `deadline` where one attempt's share of it passed.
+pub(super) fn name_deadline(outcome: Result<Response, Error>, deadline: Duration) -> Result<Response, Error> {
     outcome.map_err(|error| match error {
         Error::Deadline { host, .. } => Error::Deadline { host, deadline },
         other => other,
     })
+}
+
+/// The pause after this attempt.
+pub(super) fn pause(attempt: u32) -> Duration {
+    jittered(FIRST_PAUSE * attempt)
+}
+
+/// Spreads what would happen at one time over a quarter more: never earlier.
+pub(super) fn spread(wait: Duration) -> Duration {
+    let jittered = jittered(wait);
+    wait + jittered.saturating_sub(wait * 3 / 4) / 2
 }
 
 /// Spreads retries of many sessions: 75 % to 125 % of `pause`.
@@ -66,7 +79,7 @@ mod tests {
     use super::*;
 
     fn answer(status: u16) -> Response {
-        Response { status, body: Vec::new() }
+        Response { status, ..Response::default() }
     }
 
     fn unreachable() -> Error {
@@ -119,6 +132,8 @@ mod tests {
         for _ in 0..200 {
             let jittered = jittered(pause);
             assert!(jittered >= Duration::from_millis(300) && jittered <= Duration::from_millis(500), "{jittered:?}");
+            let spread = spread(pause);
+            assert!(spread >= pause && spread <= Duration::from_millis(500), "{spread:?}");
         }
     }
 }

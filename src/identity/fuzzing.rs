@@ -118,7 +118,7 @@ pub fn token_claims(data: &[u8]) {
 /// algorithm; spaces between a key set's members change nothing. A discovery document leads to https or to the
 /// authority itself.
 pub fn jwks(data: &[u8]) {
-    let answer = Response { status: 200, body: data.to_vec() };
+    let answer = Response { status: 200, body: data.to_vec(), ..Response::default() };
     for issuer in [entra(), oidc()] {
         if let Some(url) = keys_url(&answer, &issuer) {
             assert!(url.starts_with("https://"), "{url}");

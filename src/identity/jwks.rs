@@ -263,7 +263,8 @@ mod tests {
     #[test]
     fn discovery_must_name_the_issuer_and_a_trusted_address() {
         let microsoft = contoso("https://login.microsoftonline.com");
-        let answer = |status: u16, body: Value| Response { status, body: body.to_string().into_bytes() };
+        let answer =
+            |status: u16, body: Value| Response { status, body: body.to_string().into_bytes(), ..Response::default() };
         let good = json!({"issuer": ISSUER, "jwks_uri": "https://keys.example/k"});
         assert_eq!(keys_url(&answer(200, good.clone()), &microsoft).unwrap(), "https://keys.example/k");
         for (status, body) in [

@@ -113,6 +113,8 @@ pub enum How {
         provider: Provider,
         /// The account.
         account: ServiceAccount,
+        /// Accounts on the way to it, each with the right to be the next; mostly none.
+        delegates: Vec<ServiceAccount>,
     },
 }
 

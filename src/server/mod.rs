@@ -133,9 +133,15 @@ fn services(config: Config, metrics: Arc<Metrics>, clock: Clock) -> Result<Servi
     let auditor = Auditor::open(&audit.path, audit.unverified_refusals_per_minute, clock.clone())
         .map_err(|source| Error::Audit { path: audit.path, source })?;
     let calls = federation::Deadlines { sts: deadlines.sts, iam_credentials: deadlines.iam_credentials };
-    let google_calls = Google { endpoints: google.clone(), http: http.clone(), clock: clock.clone(), deadlines: calls };
-    let own =
-        OwnIdentity::new(own_identity, google_calls.clone(), deadlines.own_identity).map_err(Error::OwnIdentity)?;
+    let google_calls = || Google {
+        endpoints: google.clone(),
+        http: http.clone(),
+        clock: clock.clone(),
+        deadlines: calls,
+        services: federation::Services::default(),
+    };
+    let own = OwnIdentity::new(own_identity, google_calls(), deadlines.own_identity).map_err(Error::OwnIdentity)?;
+    let exchanger = Exchanger::new(google_calls());
     let hops =
         cloudsql::Deadlines { admin_api: deadlines.admin_api, dial: deadlines.dial, handshake: deadlines.handshake };
     let connector = Connector::new(instances, google, Arc::new(own), http.clone(), clock.clone(), hops)
@@ -146,7 +152,7 @@ fn services(config: Config, metrics: Arc<Metrics>, clock: Clock) -> Result<Servi
         verifier,
         policy,
         tag,
-        exchanger: Exchanger::new(google_calls),
+        exchanger,
         connector,
         auditor,
         sessions: Sessions::default(),
@@ -204,6 +210,7 @@ async fn accept(listener: &TcpListener, door: &Door, services: &Arc<Services>, s
             _ = minute.tick() => {
                 let _ = services.auditor.record_suppressed(SessionId::generate());
                 services.verifier.refresh_ahead();
+                services.exchanger.sweep();
             }
             Some(result) = connections.join_next(), if !connections.is_empty() => report(result),
             accepted = listener.accept() => match accepted {

@@ -258,6 +258,11 @@ impl Connection<'_> {
         let result = tokio::time::timeout(deadlines.login, backend::login(server?, request)).await;
         self.hop(Hop::Login, started);
         match result {
+            Ok(Err(error @ backend::Error::Refused(_))) => {
+                // The token may have been taken back since it was bought; the next login buys another.
+                exchanger.forget(grant, identity, &token);
+                Err(error.into())
+            }
             Ok(Err(error @ backend::Error::Broken(_))) => {
                 // A TLS 1.3 server refuses a client certificate only here, on the first read.
                 connector.forget(&grant.target().instance, caller);

@@ -2,6 +2,7 @@
 //!
 //! SQLSTATEs: PostgreSQL documentation, appendix A (`src/backend/utils/errcodes.txt`). No text holds a token.
 
+mod exchange;
 mod in_session;
 
 pub(super) use in_session::{farewell, refusal};
@@ -9,7 +10,7 @@ pub(super) use in_session::{farewell, refusal};
 use super::{Error, TooMany};
 use crate::backend;
 use crate::cloudsql;
-use crate::federation::{self, Hop};
+use crate::federation;
 use crate::frontend::{self, Full};
 use crate::identity::{self, DirectoryError};
 use crate::names::SessionId;
@@ -114,7 +115,7 @@ impl Rejection {
             Error::TooMany(limit) => too_many(*limit),
             Error::Unrecorded(_) => unrecorded(),
             Error::NoKey(error) => Self::new(Blame::Proxy, TOO_MANY_CONNECTIONS, error.to_string(), LATER),
-            Error::Exchange(error) => exchange(error),
+            Error::Exchange(error) => exchange::rejection(error),
             Error::Connect(error) => connect(error),
             Error::Login(error) => login(error),
             Error::LoginDeadline(_) => {
@@ -300,56 +301,6 @@ fn unrecorded() -> Rejection {
         "the audit log cannot take the record, so nothing is let through",
         "Ask the operator to make room for the audit log.",
     )
-}
-
-fn exchange(error: &federation::Error) -> Rejection {
-    use federation::Error as E;
-    match error {
-        E::Stale => Rejection::new(
-            Blame::Client,
-            INVALID_PASSWORD,
-            "Google finds the token stale",
-            format!("{NEW_TOKEN} The same one will not do."),
-        ),
-        E::Unavailable { hop, .. } => {
-            Rejection::new(blame(*hop), CANNOT_CONNECT_NOW, format!("{} is unavailable", name(*hop)), LATER)
-        }
-        E::Broken { hop, .. } => Rejection::new(
-            blame(*hop),
-            CONNECTION_FAILURE,
-            format!("{} gave an answer that cannot be used", name(*hop)),
-            LATER,
-        ),
-        E::Refused { hop, code, description } => Rejection::new(
-            blame(*hop),
-            INVALID_AUTHORIZATION,
-            format!("{} refused the exchange: {code}: {description}", name(*hop)),
-            match hop {
-                Hop::Sts => {
-                    "Ask the operator to compare the pool provider's issuer, audience and condition with the token."
-                }
-                Hop::IamCredentials => {
-                    "Ask the operator to grant roles/iam.workloadIdentityUser on the service account to the caller."
-                }
-                Hop::OwnIdentity => ASK_OPERATOR,
-            },
-        ),
-    }
-}
-
-fn blame(hop: Hop) -> Blame {
-    match hop {
-        Hop::Sts | Hop::IamCredentials => Blame::Google,
-        Hop::OwnIdentity => Blame::Proxy,
-    }
-}
-
-fn name(hop: Hop) -> &'static str {
-    match hop {
-        Hop::Sts => "Google STS",
-        Hop::IamCredentials => "Google IAM Credentials",
-        Hop::OwnIdentity => "the proxy's own identity",
-    }
 }
 
 fn connect(error: &cloudsql::Error) -> Rejection {

@@ -43,6 +43,10 @@ pub enum Fault {
     Delay(Duration),
     /// HTTP: this status with the service's error body. Instance: the login ends in FATAL 57P03.
     Status(u16),
+    /// HTTP: 429 with `Retry-After: SECONDS`.
+    RetryAfter(u32),
+    /// HTTP: status 200 and a body of 2 MiB, which is JSON of the right shape as far as it goes.
+    Huge,
     /// Bytes that are no answer (HTTP: status 200 and a body that is not JSON).
     Garbage,
     /// The connection is reset (RST).

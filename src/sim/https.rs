@@ -24,6 +24,8 @@ use tower_service::Service as _;
 
 /// Connections that one simulator serves at a time; further ones wait to be accepted.
 const MAX_CONNECTIONS: usize = 1024;
+/// Bytes of a `Huge` fault's body: more than anybody should read.
+const HUGE: usize = 2 * 1024 * 1024;
 /// TLS handshakes that take longer are given up.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -127,7 +129,13 @@ async fn answer(request: Request<Incoming>, service: Service, cut: Arc<Cut>) -> 
         None | Some(Fault::AskFor(_) | Fault::NoTls) => {}
         Some(Fault::Delay(duration)) => tokio::time::sleep(duration).await,
         Some(Fault::Status(status)) => return Ok((service.error)(status)),
-        Some(Fault::Garbage) => return Ok(garbage()),
+        Some(Fault::RetryAfter(seconds)) => {
+            let mut response = (service.error)(429);
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+            return Ok(response);
+        }
+        Some(Fault::Garbage) => return Ok(json(Body::from("\u{fffd}{{ not json"))),
+        Some(Fault::Huge) => return Ok(json(Body::from(format!(r#"{{"access_token":"{}"}}"#, "x".repeat(HUGE))))),
         Some(Fault::Reset | Fault::Refuse | Fault::BlackHole) => {
             cut.reset.notify_one();
             std::future::pending::<()>().await;
@@ -140,8 +148,9 @@ async fn answer(request: Request<Incoming>, service: Service, cut: Arc<Cut>) -> 
     service.router.clone().call(request).await
 }
 
-fn garbage() -> Response<Body> {
-    let mut response = Response::new(Body::from("\u{fffd}{{ not json"));
+/// What says it is JSON.
+fn json(body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
     response
 }

@@ -1,5 +1,6 @@
 //! The config file as an operator meets it: good files, and every problem with its line, key and reason.
 
+mod federation;
 mod issuers;
 mod limits;
 mod mistakes;

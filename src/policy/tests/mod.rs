@@ -71,7 +71,7 @@ fn workforce(claim: &str) -> How {
 
 fn account(name: &str) -> How {
     let account = ServiceAccount::parse(&format!("{name}@demo-project.iam.gserviceaccount.com")).unwrap();
-    How::ServiceAccount { provider: Provider::parse(WORKLOAD).unwrap(), account }
+    How::ServiceAccount { provider: Provider::parse(WORKLOAD).unwrap(), account, delegates: Vec::new() }
 }
 
 fn rule(name: &str, databases: &[&str], who: Who, how: How) -> Rule {

@@ -41,9 +41,12 @@ pub(super) async fn call(
     let request =
         serde_json::from_slice::<Value>(&body).map_err(|_| invalid_argument("Invalid JSON payload received."))?;
     let (scopes, lifetime) = (scopes(&request)?, lifetime(&request)?);
-    delegates(&request)?;
-    if !exists(account) || !google.allows(&caller.principal, Permission::GetAccessToken(account)) {
-        return Err(denied(account));
+    let mut asks = caller.principal;
+    for next in delegates(&request)?.into_iter().chain([account.to_owned()]) {
+        if !exists(&next) || !google.allows(&asks, Permission::GetAccessToken(&next)) {
+            return Err(denied(&next));
+        }
+        asks = Principal::ServiceAccount(next);
     }
     let now = google.clock.now();
     let expires_at = later(now, lifetime);
@@ -95,12 +98,17 @@ fn lifetime(request: &Value) -> Result<Duration, Refusal> {
     }
 }
 
-/// Delegation chains are not simulated: absent, null or empty.
-fn delegates(request: &Value) -> Result<(), Refusal> {
+/// The accounts between the caller and the one that is asked for: the caller may be the first, each may be the next.
+fn delegates(request: &Value) -> Result<Vec<String>, Refusal> {
+    let invalid = || invalid_argument("Request contains an invalid argument.");
     match request.get("delegates") {
-        None | Some(Value::Null) => Ok(()),
-        Some(Value::Array(chain)) if chain.is_empty() => Ok(()),
-        Some(_) => Err(invalid_argument("Request contains an invalid argument.")),
+        None | Some(Value::Null) => Ok(Vec::new()),
+        Some(Value::Array(chain)) => chain
+            .iter()
+            .map(|name| name.as_str()?.strip_prefix("projects/-/serviceAccounts/").map(str::to_owned))
+            .collect::<Option<_>>()
+            .ok_or_else(invalid),
+        Some(_) => Err(invalid()),
     }
 }
 

@@ -140,7 +140,9 @@ impl Server {
                 return Ok(false);
             }
             Some(Fault::Garbage) => stream.write_all(GARBAGE).await?,
-            Some(Fault::Close | Fault::Status(_)) => {}
+            Some(Fault::Close | Fault::Status(_) | Fault::RetryAfter(_)) => {}
+            // A TLS record that announces more than TLS allows, and goes on.
+            Some(Fault::Huge) => stream.write_all(&huge(b"\x16\x03\x03\xff\xff")).await?,
             Some(Fault::Reset | Fault::Refuse | Fault::BlackHole) => stream.set_zero_linger()?,
         }
         Ok(true)
@@ -193,12 +195,18 @@ impl Server {
             None | Some(Fault::NoTls) => {}
             Some(Fault::Delay(duration)) => tokio::time::sleep(duration).await,
             Some(Fault::AskFor(asked)) => method = Some(asked),
-            Some(Fault::Status(_)) => {
+            Some(Fault::Status(_) | Fault::RetryAfter(_)) => {
                 let fields = ErrorFields::new("FATAL", "57P03", "the database system is starting up");
                 return refuse(stream, &fields).await;
             }
             Some(Fault::Garbage) => {
                 stream.write_all(GARBAGE).await?;
+                stream.shutdown().await?;
+                return Ok(None);
+            }
+            Some(Fault::Huge) => {
+                // An ErrorResponse of 2 GiB begins.
+                stream.write_all(&huge(b"E\x7f\xff\xff\xff")).await?;
                 stream.shutdown().await?;
                 return Ok(None);
             }
@@ -239,6 +247,11 @@ impl Server {
         postgres.take(1).read_to_end(&mut nothing).await?;
         stream.shutdown().await
     }
+}
+
+/// A beginning, and two megabytes more.
+fn huge(begin: &[u8]) -> Vec<u8> {
+    [begin, &vec![b'x'; 2 * 1024 * 1024]].concat()
 }
 
 /// The serial number of the client's certificate, as the leaf has it; empty for a client without one.

@@ -1,0 +1,148 @@
+//! The exchange's part of the table: what Google answers, and what helps against it.
+
+use super::{
+    ASK_OPERATOR, CANNOT_CONNECT_NOW, CONNECTION_FAILURE, INVALID_AUTHORIZATION, INVALID_PASSWORD, LATER, NEW_TOKEN,
+    Rejection, TOO_MANY_CONNECTIONS,
+};
+use crate::federation::{Error as E, Hop, Remedy};
+use crate::telemetry::Blame;
+
+/// What a caller is told whose token bought no login.
+pub(super) fn rejection(error: &E) -> Rejection {
+    match error {
+        E::Stale => Rejection::new(
+            Blame::Client,
+            sqlstate(Remedy::NewToken),
+            "Google finds the token stale",
+            next_step(Remedy::NewToken),
+        ),
+        E::Unavailable { hop, .. } => {
+            Rejection::new(blame(*hop), CANNOT_CONNECT_NOW, format!("{} is unavailable", name(*hop)), LATER)
+        }
+        E::Broken { hop, .. } => Rejection::new(
+            blame(*hop),
+            CONNECTION_FAILURE,
+            format!("{} gave an answer that cannot be used", name(*hop)),
+            LATER,
+        ),
+        E::Busy { hop } => Rejection::new(
+            Blame::Proxy,
+            TOO_MANY_CONNECTIONS,
+            format!("too many logins wait for {}", name(*hop)),
+            "Try again in a moment; if it lasts, use a connection pool, or run more of pgpassport.",
+        ),
+        E::Throttled { hop, left } => Rejection::new(
+            blame(*hop),
+            CANNOT_CONNECT_NOW,
+            format!("{} takes no more calls for now", name(*hop)),
+            match left {
+                Some(left) => format!(
+                    "Try again in {} seconds; if it lasts, ask the operator to have the quota raised.",
+                    left.as_secs().saturating_add(1)
+                ),
+                None => "Try again later; if it lasts, ask the operator to have the quota raised.".to_owned(),
+            },
+        ),
+        E::Refused { hop, code, description } => {
+            let remedy = error.remedy();
+            Rejection::new(
+                blame(*hop),
+                remedy.map_or(INVALID_AUTHORIZATION, sqlstate),
+                format!("{} refused the exchange: {code}: {description}", name(*hop)),
+                remedy.map_or_else(|| ASK_OPERATOR.to_owned(), next_step),
+            )
+        }
+    }
+}
+
+fn sqlstate(remedy: Remedy) -> &'static str {
+    match remedy {
+        Remedy::NewToken => INVALID_PASSWORD,
+        _ => INVALID_AUTHORIZATION,
+    }
+}
+
+fn next_step(remedy: Remedy) -> String {
+    let step = match remedy {
+        Remedy::NewToken => return format!("{NEW_TOKEN} The same one will not do."),
+        Remedy::ProviderIssuer => {
+            "Ask the operator to compare the pool provider's issuer with the token's: v1.0 and v2.0 tokens have two."
+        }
+        Remedy::ProviderAudience => {
+            "Ask the operator to add the token's audience to the pool provider's (workforce: its client id)."
+        }
+        Remedy::ProviderCondition => "Ask the operator which callers the pool provider's attribute condition lets in.",
+        Remedy::ProviderMapping => {
+            "Ask the operator to check the pool provider's attribute mapping: google.subject needs a claim of at most \
+             127 bytes that the token has."
+        }
+        Remedy::Provider => {
+            "Ask the operator to compare the pool provider's issuer, audience, keys and condition with the token."
+        }
+        Remedy::Pool => "Ask the operator whether pool and provider of the rule are there and enabled.",
+        Remedy::QuotaProject => {
+            "Ask the operator to grant roles/serviceusage.serviceUsageConsumer on grant.user_project to the pool."
+        }
+        Remedy::Impersonation => {
+            "Ask the operator to grant roles/iam.workloadIdentityUser on the service account to the caller; with \
+             delegates, roles/iam.serviceAccountTokenCreator on each to the one before."
+        }
+        Remedy::Api => "Ask the operator to enable iamcredentials.googleapis.com in the service account's project.",
+        Remedy::Account => "Ask the operator whether the service account of the rule is there and enabled.",
+        Remedy::Request => "Ask the operator to compare the rule's grant with Google's answer; the proxy's log has it.",
+    };
+    step.to_owned()
+}
+
+fn blame(hop: Hop) -> Blame {
+    match hop {
+        Hop::Sts | Hop::IamCredentials => Blame::Google,
+        Hop::OwnIdentity => Blame::Proxy,
+    }
+}
+
+fn name(hop: Hop) -> &'static str {
+    match hop {
+        Hop::Sts => "Google STS",
+        Hop::IamCredentials => "Google IAM Credentials",
+        Hop::OwnIdentity => "the proxy's own identity",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::federation::REMEDIES;
+    use std::fmt::Write as _;
+    use std::time::Duration;
+
+    /// As README.md has it.
+    fn table() -> String {
+        let mut table = "| from | error | says | SQLSTATE | next step |\n|---|---|---|---|---|\n".to_owned();
+        for row in REMEDIES {
+            let code = if row.code.is_empty() { "any other".to_owned() } else { format!("`{}`", row.code) };
+            let (sqlstate, step) = (sqlstate(row.remedy), next_step(row.remedy));
+            writeln!(table, "| {} | {code} | {} | {sqlstate} | {step} |", name(row.hop), row.says).unwrap();
+        }
+        table
+    }
+
+    #[test]
+    fn the_readme_has_the_table_of_remedies() {
+        let readme = include_str!("../../../README.md");
+        assert!(readme.contains(&table()), "README.md should have:\n{}", table());
+    }
+
+    #[test]
+    fn being_overrun_is_told_apart_from_being_down() {
+        for (error, sqlstate, says) in [
+            (E::Busy { hop: Hop::Sts }, "53300", "in a moment"),
+            (E::Throttled { hop: Hop::Sts, left: Some(Duration::from_millis(2500)) }, "57P03", "in 3 seconds"),
+            (E::Throttled { hop: Hop::IamCredentials, left: None }, "57P03", "later"),
+            (E::Unavailable { hop: Hop::Sts, reason: String::new() }, "57P03", "in a moment"),
+        ] {
+            let rejection = rejection(&error);
+            assert!(rejection.sqlstate == sqlstate && rejection.hint.contains(says), "{rejection:?}");
+        }
+    }
+}
