@@ -4,6 +4,7 @@ use super::caller_cache::{CallerCache, Key};
 use super::sts::{self, Exchange};
 use super::{AccessToken, Error, Google, LOGIN_SCOPE};
 use crate::identity::VerifiedIdentity;
+use crate::names::ServiceAccount;
 use crate::policy::{Grant, How};
 use aws_lc_rs::digest::{Context, SHA256};
 use std::sync::Arc;
@@ -62,7 +63,7 @@ fn key(grant: &Grant, identity: &VerifiedIdentity) -> Key {
         }
         How::ServiceAccount { provider, account, delegates } => {
             parts.extend(["service_account", provider.as_str(), account.as_str()]);
-            parts.extend(delegates.iter().map(|delegate| delegate.as_str()));
+            parts.extend(delegates.iter().map(ServiceAccount::as_str));
         }
     }
     let mut hash = Context::new(&SHA256);

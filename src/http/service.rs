@@ -199,8 +199,8 @@ mod tests {
 
     const DEADLINE: Duration = Duration::from_secs(10);
 
-    fn answer(status: u16, retry_after: Option<u64>) -> Result<Response, Error> {
-        Ok(Response { status, retry_after: retry_after.map(Duration::from_secs), ..Response::default() })
+    fn answer(status: u16, retry_after: Option<u64>) -> Response {
+        Response { status, retry_after: retry_after.map(Duration::from_secs), ..Response::default() }
     }
 
     #[tokio::test(start_paused = true)]
@@ -208,19 +208,19 @@ mod tests {
         let service = Service::new("STS", Again::ServerErrors);
         let begin = Instant::now();
         let mut answers = vec![answer(200, None), answer(429, Some(3))];
-        let outcome = service.call(DEADLINE, |_| std::future::ready(answers.pop().unwrap())).await;
+        let outcome = service.call(DEADLINE, |_| std::future::ready(Ok(answers.pop().unwrap()))).await;
         assert_eq!(outcome.unwrap().status, 200);
         assert!((3..5).contains(&begin.elapsed().as_secs()), "{:?}", begin.elapsed());
 
         // Somebody else's 429 is everybody's rest: who has no time for it is told at once, and nothing is asked.
-        let outcome = service.call(Duration::from_millis(100), |_| std::future::ready(answer(429, Some(30)))).await;
+        let outcome = service.call(Duration::from_millis(100), |_| std::future::ready(Ok(answer(429, Some(30))))).await;
         assert!(matches!(outcome, Err(Turned::Resting { .. })), "{outcome:?}");
         let begin = Instant::now();
         let asked = AtomicU32::new(0);
         let outcome = service
             .call(DEADLINE, |_| {
                 asked.fetch_add(1, Ordering::Relaxed);
-                std::future::ready(answer(200, None))
+                std::future::ready(Ok(answer(200, None)))
             })
             .await;
         assert!(matches!(outcome, Err(Turned::Resting { left, .. }) if left.as_secs() >= 22), "{outcome:?}");
@@ -231,17 +231,17 @@ mod tests {
     async fn rests_that_nobody_named_grow_and_end_with_an_answer() {
         let service = Service::new("STS", Again::ServerErrors);
         for expected in [500, 1000, 2000, 4000] {
-            assert!(service.heard(&answer(429, None)));
+            assert!(service.heard(&Ok(answer(429, None))));
             // Calls that were under way with it change nothing.
-            assert!(service.heard(&answer(429, None)));
+            assert!(service.heard(&Ok(answer(429, None))));
             assert_eq!(service.rest_left(), Some(Duration::from_millis(expected)));
             tokio::time::advance(Duration::from_millis(expected)).await;
         }
-        assert!(!service.heard(&answer(503, None)), "a 503 that names no time is no rest");
-        assert!(!service.heard(&answer(200, None)));
-        assert!(service.heard(&answer(429, None)));
+        assert!(!service.heard(&Ok(answer(503, None))), "a 503 that names no time is no rest");
+        assert!(!service.heard(&Ok(answer(200, None))));
+        assert!(service.heard(&Ok(answer(429, None))));
         assert_eq!(service.rest_left(), Some(FIRST_REST));
-        assert!(service.heard(&answer(503, Some(86_400))));
+        assert!(service.heard(&Ok(answer(503, Some(86_400)))));
         assert_eq!(service.rest_left(), Some(MAX_REST), "no answer shuts a service off for a day");
     }
 
@@ -256,7 +256,7 @@ mod tests {
         }
         sleep(Duration::from_millis(1)).await;
         let begin = Instant::now();
-        let outcome = service.call(DEADLINE, |_| std::future::ready(answer(200, None))).await;
+        let outcome = service.call(DEADLINE, |_| std::future::ready(Ok(answer(200, None)))).await;
         assert!(matches!(outcome, Err(Turned::Busy(_))), "{outcome:?}");
         assert_eq!(begin.elapsed(), Duration::ZERO);
         // Who waits in vain is told at the deadline, and nobody's place is lost.
@@ -265,7 +265,7 @@ mod tests {
         calls.shutdown().await;
         assert_eq!(service.0.waiting.load(Ordering::Relaxed), 0);
         assert_eq!(service.0.calls.available_permits(), MAX_CALLS);
-        assert!(service.call(DEADLINE, |_| std::future::ready(answer(200, None))).await.is_ok());
+        assert!(service.call(DEADLINE, |_| std::future::ready(Ok(answer(200, None)))).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]
@@ -287,7 +287,7 @@ mod tests {
             let outcome = service
                 .call(DEADLINE, |_| {
                     asked.fetch_add(1, Ordering::Relaxed);
-                    std::future::ready(answer(status, None))
+                    std::future::ready(Ok(answer(status, None)))
                 })
                 .await;
             assert_eq!((outcome.unwrap().status, asked.load(Ordering::Relaxed)), (status, times));

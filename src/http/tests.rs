@@ -187,5 +187,5 @@ fn a_bad_ca_file_says_which_and_why() {
 #[test]
 fn debug_output_shows_no_body() {
     let response = Response { status: 200, body: b"ya29.secret".to_vec(), ..Response::default() };
-    assert_eq!(format!("{response:?}"), "Response { status: 200, bytes: 11 }");
+    assert_eq!(format!("{response:?}"), "Response { status: 200, retry_after: None, bytes: 11, .. }");
 }

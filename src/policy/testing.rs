@@ -20,6 +20,7 @@ pub fn grant() -> Grant {
         how: How::ServiceAccount {
             provider: Provider::parse(pool).unwrap(),
             account: ServiceAccount::parse("orders-app@demo-project.iam.gserviceaccount.com").unwrap(),
+            delegates: Vec::new(),
         },
         role: RoleName::parse("orders-app@demo-project.iam").unwrap(),
         startup: super::Startup::default(),

@@ -2,6 +2,7 @@
 
 use super::{APP_RULE, MINIMAL, checked, edited, problems};
 use crate::federation::OwnIdentityConfig;
+use crate::names::ServiceAccount;
 use crate::policy::How;
 
 const ACCOUNT: &str = "service_account = \"orders-app@demo-project.iam.gserviceaccount.com\"";
@@ -18,7 +19,7 @@ fn delegates_are_accounts_each_once_and_never_the_goal() {
     .unwrap();
     let rule = loaded.config.policy.rules().last().unwrap().clone();
     let How::ServiceAccount { delegates, .. } = rule.how else { panic!("{rule:?}") };
-    let names: Vec<&str> = delegates.iter().map(|delegate| delegate.as_str()).collect();
+    let names: Vec<&str> = delegates.iter().map(ServiceAccount::as_str).collect();
     assert_eq!(names, ["one@demo-project.iam.gserviceaccount.com", "two@demo-project.iam.gserviceaccount.com"]);
     for (bad, reason) in [
         (r#"["one"]"#, "service account"),
