@@ -21,6 +21,8 @@ use tokio_rustls::client::TlsStream;
 
 /// As which host clients name the proxy; its certificate has the name.
 pub const HOST: &str = "localhost";
+/// The config file, in the chain's folder.
+const CONFIG: &str = "pgpassport.toml";
 /// How long records may take to arrive.
 const RECORDS_PATIENCE: Duration = Duration::from_secs(10);
 /// How often they are looked for.
@@ -129,7 +131,7 @@ impl Setup {
 impl Prepared {
     /// The config file.
     pub fn config_path(&self) -> PathBuf {
-        self.folder.path().join("pgpassport.toml")
+        self.folder.path().join(CONFIG)
     }
 
     /// Its text.
@@ -305,6 +307,23 @@ impl Chain {
     /// How often the cloud's endpoints were reached.
     pub fn calls(&self) -> &Calls {
         self.cloud.calls()
+    }
+
+    /// The proxy's config file.
+    pub fn config_path(&self) -> PathBuf {
+        self.folder.path().join(CONFIG)
+    }
+
+    /// Changes a text of the config file that must be there, and tells the proxy to read it again; returns when the
+    /// reload is on record.
+    pub async fn reload(&self, from: &str, to: &str) -> Records {
+        let path = self.config_path();
+        let text = std::fs::read_to_string(&path).expect("the config is there");
+        assert!(text.contains(from), "the config has no {from:?}:\n{text}");
+        std::fs::write(&path, text.replacen(from, to, 1)).expect("the config is written");
+        let before = self.records().of("reload").len();
+        self.proxy.hang_up();
+        self.records_when("the reload", |records| records.of("reload").len() > before).await
     }
 
     /// The audit log's file.

@@ -149,6 +149,11 @@ impl Proxy {
         signal(&self.child, "TERM");
     }
 
+    /// Sends SIGHUP.
+    pub fn hang_up(&self) {
+        signal(&self.child, "HUP");
+    }
+
     /// From now on no file that it writes may grow past the size that this one has: a disk that is full. The process
     /// must have been started [`Limited::Later`].
     pub fn fill_disk(&self, file: &Path) {

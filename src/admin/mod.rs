@@ -1,8 +1,14 @@
 //! Where operators look: `/healthz`, `/readyz` and `/metrics` over plain HTTP, on loopback unless the config says
-//! otherwise.
+//! otherwise; and where they act: the admin [`socket`].
 //!
-//! Promises: nothing here names a caller or changes the proxy; a slow or endless request costs one of a few places
+//! Promises: nothing over HTTP names a caller or changes the proxy; a slow or endless request costs one of a few places
 //! for a short time. Not for clients, and not for the review of records.
+
+mod operator;
+mod socket;
+
+pub use operator::{Answer, Chosen, Listed, Operations, Question};
+pub use socket::{AdminSocket, MAX_PATH_BYTES};
 
 use crate::telemetry::Metrics;
 use axum::Router;

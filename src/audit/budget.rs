@@ -35,6 +35,11 @@ impl Budget {
         Self { each_period, left: 0, ends: Timestamp::MIN, suppressed: 0 }
     }
 
+    /// From the next minute on so many are written.
+    pub fn change(&mut self, each_period: u32) {
+        self.each_period = each_period;
+    }
+
     /// Decides about one refusal at `now`.
     pub fn spend(&mut self, now: Timestamp) -> Verdict {
         if now >= self.ends {

@@ -65,6 +65,19 @@ pub enum Event<'a> {
         /// End lines that could not wait any longer.
         lost: u64,
     },
+    /// The config file was read again (SIGHUP). Written before anything of it counts.
+    Reload {
+        /// `applied`, or `refused`: then everything stays as it was.
+        outcome: &'static str,
+        /// Why it was refused, as `check-config` says it.
+        #[serde(skip_serializing_if = "<[String]>::is_empty")]
+        problems: &'a [String],
+        /// Keys that have changed in the file and count from the next start only.
+        #[serde(skip_serializing_if = "<[&str]>::is_empty")]
+        unchanged: &'a [&'static str],
+    },
+    /// An operator asked something of the running proxy, over the admin socket. Written before it is done.
+    OperatorAction(OperatorAction<'a>),
     /// Somebody with the session's key asked to cancel its statement.
     Cancel {
         /// Where the request came from.
@@ -178,6 +191,29 @@ pub struct SessionEnd<'a> {
     pub bytes_in: u64,
     /// To the client.
     pub bytes_out: u64,
+}
+
+/// [`Event::OperatorAction`].
+#[derive(Debug, Serialize)]
+pub struct OperatorAction<'a> {
+    /// `sessions_list` or `sessions_end`.
+    pub action: &'a str,
+    /// The user who asked, as the kernel says.
+    pub uid: u32,
+    /// Sessions of this caller only: label or object id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub who: Option<&'a str>,
+    /// This session only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended_session: Option<&'a str>,
+    /// Sessions of this database only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub database: Option<&'a str>,
+    /// Whether they end at once; else when they are idle.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub now: Option<bool>,
+    /// How many sessions that is.
+    pub sessions: usize,
 }
 
 /// [`Event::Refused`].

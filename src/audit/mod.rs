@@ -83,6 +83,11 @@ impl Auditor {
         }
     }
 
+    /// From the next minute on so many refusals before a token verifies are written each minute.
+    pub fn change_budget(&self, refusals_per_minute: u32) {
+        self.lock().budget.change(refusals_per_minute);
+    }
+
     /// Writes what is left over: lines of sessions that are over, and how many refusals were only counted. At shutdown
     /// and once a minute.
     pub fn record_suppressed(&self, session: SessionId) -> Result<(), Unrecorded> {
@@ -92,6 +97,11 @@ impl Auditor {
             0 => Ok(()),
             count => self.tell_suppressed(session, count),
         }
+    }
+
+    /// Sessions that are over and whose last lines the log has not taken.
+    pub fn owed(&self) -> usize {
+        self.lock().left.len()
     }
 
     /// A count that cannot be written now is told later.

@@ -9,6 +9,7 @@ mod client;
 mod demo;
 mod psql;
 mod serve;
+mod sessions;
 mod token;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -50,6 +51,16 @@ Examples:
   pgpassport psql orders --via device -- -c 'select session_user'
 ";
 
+const SESSIONS_HELP: &str = "\
+The proxy answers over admin.socket of its config, to its own user and root; what is asked is recorded with the uid.
+Exit codes: 0 done, 1 the proxy cannot be asked or has refused, 2 wrong command line, 78 the config has no socket.
+
+Examples:
+  pgpassport sessions list --config /etc/pgpassport/pgpassport.toml
+  pgpassport sessions end --who analyst@contoso.example --config /etc/pgpassport/pgpassport.toml
+  pgpassport sessions end --database orders --now --socket /run/pgpassport/admin.sock
+";
+
 /// A PostgreSQL proxy for Google Cloud SQL: Entra ID in, Cloud SQL IAM out, and every query carries who asked.
 #[derive(Debug, Parser)]
 #[command(name = "pgpassport", version, about, after_help = EXAMPLES, max_term_width = 100)]
@@ -60,8 +71,11 @@ struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve clients until SIGTERM or SIGINT, then drain
+    /// Serve clients until SIGTERM or SIGINT, then drain; SIGHUP reads the config file again
     Serve(serve::Arguments),
+    /// Say who is logged in to the proxy on this machine, and end sessions
+    #[command(after_help = SESSIONS_HELP)]
+    Sessions(sessions::Arguments),
     /// Say everything that is wrong with a config file, and what it means
     CheckConfig(check_config::Arguments),
     /// Print an Entra access token for the proxy, for PGPASSWORD="$(…)"
@@ -121,6 +135,9 @@ fn dispatch(command: Command) -> ExitCode {
         Command::CheckConfig(arguments) => {
             check_config::run(&arguments, &mut io::stdout().lock(), &mut io::stderr().lock()).into()
         }
+        Command::Sessions(arguments) => {
+            sessions::run(arguments, &mut io::stdout().lock(), &mut io::stderr().lock()).into()
+        }
         Command::Token(arguments) => token::run(arguments, &mut io::stdout().lock()).into(),
         Command::Psql(arguments) => psql::run(arguments).into(),
         #[cfg(feature = "demo")]
@@ -144,7 +161,7 @@ mod tests {
     fn the_command_line_is_consistent_and_helps_itself() {
         CommandLine::command().debug_assert();
         let help = CommandLine::command().render_long_help().to_string();
-        for word in ["serve", "check-config", "token", "psql", "completions", "Examples:", "PGPASSWORD"] {
+        for word in ["serve", "sessions", "check-config", "token", "psql", "completions", "Examples:", "PGPASSWORD"] {
             assert!(help.contains(word), "{word}: {help}");
         }
     }

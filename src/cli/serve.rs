@@ -37,7 +37,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     for Problem { file, line, key, reason } in &loaded.warnings {
         tracing::warn!(file = %file.display(), line, key, "{key}: {reason}");
     }
-    match serve(loaded.config) {
+    match serve(loaded.config, arguments.config) {
         Ok(()) => Outcome::Done,
         Err(error) => {
             tracing::error!(error = chain(error.as_ref()), blame = "proxy", "the proxy ended");
@@ -46,12 +46,12 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     }
 }
 
-fn serve(config: Config) -> Result<(), Box<dyn Error + Send + Sync>> {
+fn serve(config: Config, source: PathBuf) -> Result<(), Box<dyn Error + Send + Sync>> {
     // Libraries that build TLS clients of their own look for a process-wide provider; ours are told theirs.
     // An error means that one is set already, by a test.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    Ok(runtime.block_on(server::run(config))?)
+    Ok(runtime.block_on(server::run(config, source))?)
 }
 
 /// As a compiler does, for people; as events, for what collects JSON.

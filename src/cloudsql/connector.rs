@@ -69,6 +69,14 @@ impl Connector {
         Ok(Self { instances, deadlines, port: CONNECTOR_PORT })
     }
 
+    /// Reaches no instance.
+    #[cfg(test)]
+    pub(crate) fn nowhere() -> Self {
+        let none = Duration::ZERO;
+        let deadlines = Deadlines { admin_api: none, dial: none, handshake: none };
+        Self { instances: HashMap::new(), deadlines, port: CONNECTOR_PORT }
+    }
+
     /// The same for servers that a test runs on another port.
     #[cfg(test)]
     pub(super) fn with_port(self, port: u16) -> Self {

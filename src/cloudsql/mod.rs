@@ -72,7 +72,7 @@ pub enum LoginMethod {
 }
 
 /// One `[instance."PROJECT:REGION:INSTANCE"]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InstanceConfig {
     /// Connection name.
     pub name: InstanceName,
@@ -92,7 +92,7 @@ impl InstanceConfig {
 }
 
 /// Bounds of the hops to an instance.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deadlines {
     /// Each Admin API call, retries included.
     pub admin_api: Duration,

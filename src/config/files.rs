@@ -9,9 +9,12 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::CertifiedKey;
 use std::fs::{self, File};
 use std::io::Read;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use toml::de::DeValue;
 
+/// The longest path of a Unix socket, in bytes.
+const MAX_SOCKET_BYTES: usize = crate::admin::MAX_PATH_BYTES;
 /// The largest PEM file, in bytes: a bundle of public roots is about 250 KiB.
 const MAX_PEM_BYTES: u64 = 1024 * 1024;
 
@@ -92,6 +95,18 @@ pub(super) fn log_file(value: &DeValue<'_>, folder: &Path) -> Result<PathBuf, St
     }
     match fs::metadata(&path) {
         Ok(metadata) if metadata.is_dir() => Err(format!("{} is a folder, not a file", path.display())),
+        _ => Ok(path),
+    }
+}
+
+/// Where a Unix socket is to be.
+pub(super) fn socket(value: &DeValue<'_>, folder: &Path) -> Result<PathBuf, String> {
+    let path = log_file(value, folder)?;
+    if path.as_os_str().len() > MAX_SOCKET_BYTES {
+        return Err(format!("has more than {MAX_SOCKET_BYTES} bytes, which a socket's address cannot hold"));
+    }
+    match fs::symlink_metadata(&path) {
+        Ok(file) if !file.file_type().is_socket() => Err(format!("{} is there and is no socket", path.display())),
         _ => Ok(path),
     }
 }

@@ -10,6 +10,7 @@ mod files;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod issuers;
+mod lifetimes;
 mod limits;
 mod lints;
 mod network;
@@ -44,6 +45,8 @@ pub struct Config {
     pub listen: ListenConfig,
     /// Where operators look; `None` turns it off.
     pub admin: Option<SocketAddr>,
+    /// Where operators act, with `pgpassport sessions`; `None` turns it off.
+    pub admin_socket: Option<PathBuf>,
     /// Where records go.
     pub audit: AuditConfig,
     /// Whose tokens are accepted.

@@ -46,16 +46,18 @@ fn proxy_protocol(section: &Section<'_>) -> ProxyProtocol {
     mode
 }
 
-pub(super) fn admin(section: Option<Section<'_>>) -> Option<SocketAddr> {
-    let Some(section) = section else { return Some(DEFAULT_ADMIN) };
+/// The HTTP listener and the socket.
+pub(super) fn admin(section: Option<Section<'_>>, folder: &Path) -> (Option<SocketAddr>, Option<PathBuf>) {
+    let Some(section) = section else { return (Some(DEFAULT_ADMIN), None) };
     let enabled = section.optional("enabled", values::boolean).unwrap_or(true);
     let field = section.field("address");
     let address = field.as_ref().and_then(|field| field.read(values::socket_address)).unwrap_or(DEFAULT_ADMIN);
     if let Some(field) = field.filter(|_| enabled && !address.ip().is_loopback()) {
         field.warning("is not loopback: health and metrics are served there in the clear, to anybody who asks");
     }
+    let socket = section.optional("socket", |value| files::socket(value, folder));
     section.finish();
-    enabled.then_some(address)
+    (enabled.then_some(address), socket)
 }
 
 pub(super) fn https(section: Section<'_>, folder: &Path) -> Option<PathBuf> {

@@ -1,7 +1,7 @@
 //! `[[rule]]`: who may reach what, and how they arrive there.
 
 use super::reader::{Declared, Field, Placed, Section};
-use super::{limits, trust, values};
+use super::{lifetimes, limits, trust, values};
 use crate::identity::{CallerKind, IssuerConfig};
 use crate::names::{DatabaseAlias, IssuerName, RuleName, ServiceAccount};
 use crate::policy::{How, Powers, Rule, Target, Who, refused_subject_claim};
@@ -62,11 +62,12 @@ fn rule(
     let how = section.required_section("grant").and_then(how);
     let replication = section.optional("replication", values::boolean).unwrap_or(false);
     let limits = section.section("limits").map(limits::limits).unwrap_or_default();
+    let lifetime = lifetimes::lifetime(&section);
     let (key, at) = (section.key.clone(), section.at);
     section.finish();
     let startup = Powers::default();
     let (name, issuer, who, how) = (name?, issuer?, who?, how?);
-    Some(Placed { key, at, value: Rule { name, issuer, databases, who, how, replication, startup, limits } })
+    Some(Placed { key, at, value: Rule { name, issuer, databases, who, how, replication, startup, limits, lifetime } })
 }
 
 /// An issuer that could not be read was reported; its rules may say anything.

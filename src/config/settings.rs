@@ -16,7 +16,7 @@ pub(super) const COUNTS: RangeInclusive<u32> = 1..=100_000;
 pub(super) fn settings(root: Section<'_>, file: &Path) -> Option<Config> {
     let folder = file.parent().unwrap_or(Path::new(""));
     let listen = root.required_section("listen").and_then(|section| network::listen(section, folder));
-    let admin = network::admin(root.section("admin"));
+    let (admin, admin_socket) = network::admin(root.section("admin"), folder);
     let audit = root.required_section("audit").and_then(|section| audit(section, folder));
     let ca_certificate = root.section("https").and_then(|section| network::https(section, folder));
     let (universe, google) = network::google(root.section("google"));
@@ -42,6 +42,7 @@ pub(super) fn settings(root: Section<'_>, file: &Path) -> Option<Config> {
     Some(Config {
         listen: listen?,
         admin,
+        admin_socket,
         audit: audit?,
         issuers: Placed::values(issuers.entries),
         google,

@@ -6,6 +6,7 @@ use super::{AccessToken, Error, Google, LOGIN_SCOPE};
 use crate::identity::VerifiedIdentity;
 use crate::names::ServiceAccount;
 use crate::policy::{Grant, How};
+use crate::time::Timestamp;
 use aws_lc_rs::digest::{Context, SHA256};
 use std::sync::Arc;
 
@@ -38,6 +39,11 @@ impl Exchanger {
     /// Lets go tokens that have ended.
     pub fn sweep(&self) {
         self.cache.sweep(self.google.clock.now());
+    }
+
+    /// Lets go every token that nobody is just buying: another generation serves, and sessions alone hold this one.
+    pub fn retire(&self) {
+        self.cache.sweep(Timestamp::MAX);
     }
 
     async fn buy(&self, grant: &Grant, identity: &VerifiedIdentity) -> Result<AccessToken, Error> {

@@ -50,7 +50,7 @@ pub const ADMIN_SCOPE: &str = "https://www.googleapis.com/auth/sqlservice.admin"
 pub const IMPERSONATION_SCOPE: &str = "https://www.googleapis.com/auth/iam";
 
 /// Where Google's services are; a simulator or another universe domain has other addresses. No trailing slashes.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GoogleEndpoints {
     /// `https://sts.googleapis.com`
     pub sts: String,
@@ -161,7 +161,7 @@ impl Default for Services {
 }
 
 /// Bounds of the calls, each with its retries.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deadlines {
     /// STS.
     pub sts: Duration,
@@ -186,7 +186,7 @@ impl Google {
 }
 
 /// `[own_identity]`: where the proxy's own credential comes from.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OwnIdentityConfig {
     /// An Azure managed identity (IMDS or App Service), federated through a workload pool and impersonating an account.
     AzureManagedIdentity {

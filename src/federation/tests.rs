@@ -88,6 +88,7 @@ fn grant(how: How) -> Grant {
         target,
         how,
         startup: crate::policy::Startup::default(),
+        lifetime: crate::policy::Lifetime::default(),
         role: RoleName::parse("analyst").unwrap(),
         expires_at: Timestamp::now(),
         limits: Limits::default(),

@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 const OVER_DEADLINE: Duration = Duration::from_secs(10);
 
 /// What is watched at the door: `[limits]` and `[listen]`.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DoorConfig {
     /// Logins under way at once.
     pub logins: usize,

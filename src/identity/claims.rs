@@ -80,7 +80,7 @@ fn times(claims: &Claims, issuer: &IssuerConfig, now: Timestamp) -> Result<(Time
 }
 
 /// Whether this client app and this kind of caller may present tokens here. An absent app is none that is allowed.
-fn check_caller(issuer: &IssuerConfig, app: &str, kind: CallerKind) -> Result<(), Error> {
+pub(super) fn check_caller(issuer: &IssuerConfig, app: &str, kind: CallerKind) -> Result<(), Error> {
     let allowed = issuer.allowed_apps.is_empty() || issuer.allowed_apps.iter().any(|a| a.eq_ignore_ascii_case(app));
     if !allowed {
         return Err(Error::App(app.to_owned()));

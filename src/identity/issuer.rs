@@ -1,5 +1,7 @@
 //! `[issuer.NAME]`: whose tokens are accepted, and how they are read. One section is one `iss`, exactly.
 
+use super::IdentityFacts;
+use super::claims::check_caller;
 use super::jws::Algorithm;
 use crate::names::{IssuerName, Tenant, TenantId};
 use std::collections::BTreeMap;
@@ -11,7 +13,7 @@ pub const LEEWAY: Duration = Duration::from_secs(60);
 pub const MAX_LEEWAY: Duration = Duration::from_secs(300);
 
 /// One `[issuer.NAME]` of the config.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IssuerConfig {
     /// The config's name for it.
     pub name: IssuerName,
@@ -30,7 +32,7 @@ pub struct IssuerConfig {
 }
 
 /// Kinds of issuers.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Dialect {
     /// A Microsoft Entra tenant.
     Entra(Entra),
@@ -39,7 +41,7 @@ pub enum Dialect {
 }
 
 /// An Entra tenant's tokens of one version.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entra {
     /// The tenant; the only one this issuer speaks for.
     pub tenant: TenantId,
@@ -91,7 +93,7 @@ impl Version {
 }
 
 /// How another provider's tokens are read. Claims are top-level members.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Oidc {
     /// The `iss` of its tokens, exactly.
     pub url: String,
@@ -179,6 +181,35 @@ impl IssuerConfig {
             Dialect::Entra(_) | Dialect::Oidc(_) => self.url(),
         };
         format!("{}/.well-known/openid-configuration", base.trim_end_matches('/'))
+    }
+
+    /// Whether this section would still accept a token that `before` accepted with these facts. Which client apps and
+    /// which kinds of caller are accepted is looked at again; where anything else that a token is judged by has changed,
+    /// the facts do not tell, and the answer is no. Its times are not asked about.
+    pub fn still_accepts(&self, before: &Self, facts: &IdentityFacts) -> bool {
+        self.beyond_facts() == before.beyond_facts() && check_caller(self, &facts.app, facts.kind).is_ok()
+    }
+
+    /// The section without what facts tell, or what only bears on them.
+    fn beyond_facts(&self) -> Self {
+        let mut rest = self.clone();
+        rest.allowed_apps.clear();
+        rest.allowed_kinds.clear();
+        (rest.leeway, rest.max_token_age) = (Duration::ZERO, None);
+        match &mut rest.dialect {
+            Dialect::Entra(entra) => entra.overage = Overage::Deny,
+            Dialect::Oidc(oidc) => oidc.label_claim = None,
+        }
+        rest
+    }
+
+    /// Whether the keys of `other` are this issuer's: published in the same place, for the same `iss`.
+    pub(super) fn shares_keys_with(&self, other: &Self) -> bool {
+        let algorithms =
+            |issuer: &Self| [Algorithm::Rs256, Algorithm::Es256].map(|algorithm| issuer.signs_with(algorithm));
+        self.url() == other.url()
+            && self.discovery_url() == other.discovery_url()
+            && algorithms(self) == algorithms(other)
     }
 
     /// Whether its tokens may be signed so.

@@ -74,6 +74,18 @@ impl KeyCache {
         Arc::new(Self { issuer, http, deadline, state: Mutex::default(), flight: tokio::sync::Mutex::default() })
     }
 
+    /// A cache that starts with what an earlier one has, where the keys are the same issuer's: a reload while Entra is
+    /// away locks nobody out.
+    pub(super) fn after(earlier: &Self, issuer: IssuerConfig, http: Client, deadline: Duration) -> Arc<Self> {
+        let cache = Self::new(issuer, http, deadline);
+        if cache.issuer.shares_keys_with(&earlier.issuer) {
+            let (mut state, earlier) = (cache.lock(), earlier.lock());
+            state.keys.clone_from(&earlier.keys);
+            state.asked = earlier.asked;
+        }
+        cache
+    }
+
     pub(super) fn issuer(&self) -> &IssuerConfig {
         &self.issuer
     }

@@ -231,6 +231,23 @@ impl Verifier {
         }
     }
 
+    /// The same verifier with the keys that an earlier one has of issuers whose keys are published where they were. It
+    /// remembers no signature and no group of that one.
+    #[must_use]
+    pub fn succeeding(mut self, earlier: &Self, http: &crate::http::Client, deadline: Duration) -> Self {
+        for keys in &mut self.issuers {
+            if let Some(earlier) = earlier.issuers.iter().find(|earlier| earlier.issuer().name == keys.issuer().name) {
+                *keys = KeyCache::after(earlier, keys.issuer().clone(), http.clone(), deadline);
+            }
+        }
+        self
+    }
+
+    /// The section of the config of this name.
+    pub fn issuer(&self, name: &IssuerName) -> Option<&IssuerConfig> {
+        self.issuers.iter().map(|keys| keys.issuer()).find(|issuer| issuer.name == *name)
+    }
+
     /// Asks this directory for the groups of an issuer's callers whose tokens cannot hold them.
     #[must_use]
     pub fn with_directory(mut self, issuer: IssuerName, directory: Directory) -> Self {

@@ -3,6 +3,7 @@
 //! Rules are tried in the order of the file; the first whose *who* and *what* both match decides.
 //! A rule that asks for a claim which the token does not carry does not match. Pure: no I/O, no clock.
 
+mod expiry;
 mod limits;
 mod matching;
 mod options;
@@ -23,6 +24,7 @@ use ipnet::IpNet;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+pub use expiry::{AtExpiry, Because, Due, END_GRACE, Lifetime, Urgency};
 pub use limits::{Limits, Line, Over, Rate};
 pub use powers::{Overreach, Power, Powers, Startup};
 pub use role::{MAX_SUBJECT_BYTES, refused_subject_claim};
@@ -59,6 +61,8 @@ pub struct Rule {
     pub startup: Powers,
     /// What they may use up.
     pub limits: Limits,
+    /// How long their sessions live.
+    pub lifetime: Lifetime,
 }
 
 /// Conditions on the caller. An empty list asks nothing; within a list any entry suffices.
@@ -135,6 +139,7 @@ pub struct Grant {
     pub(crate) how: How,
     pub(crate) role: RoleName,
     pub(crate) startup: Startup,
+    pub(crate) lifetime: Lifetime,
     pub(crate) expires_at: Timestamp,
     pub(crate) limits: Limits,
 }
@@ -163,6 +168,10 @@ impl Grant {
     /// What the session starts with, as far as the rule bears on it.
     pub fn startup(&self) -> &Startup {
         &self.startup
+    }
+    /// How long a session under it lives.
+    pub fn lifetime(&self) -> Lifetime {
+        self.lifetime
     }
     /// When the token that it rests on ends.
     pub fn expires_at(&self) -> Timestamp {
@@ -234,6 +243,20 @@ fn found(address: Option<IpAddr>) -> String {
     }
 }
 
+/// Why a session's grant does not hold any more.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Withdrawn {
+    /// Its caller would be refused now.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// Its caller would arrive at another place, as somebody else, or tagged where this session is not.
+    #[error("rule {0} gives another instance, database or database user now, or asks for tags")]
+    Elsewhere(RuleName),
+    /// Its issuer's section has changed so that the token would be refused, or that nobody can tell.
+    #[error("the issuer's section has changed")]
+    Issuer,
+}
+
 /// The policy: databases and rules, in order.
 #[derive(Debug, Clone)]
 pub struct Policy {
@@ -273,9 +296,21 @@ impl Policy {
         let user = rule.how.role(caller)?;
         let startup = rule.startup.apply(request.parameters);
         let startup = startup.map_err(|overreach| Denied::Startup { rule: rule.name.clone(), overreach })?;
-        let (limits, expires_at) = (rule.limits.clone(), caller.expires_at);
+        let (limits, lifetime, expires_at) = (rule.limits.clone(), rule.lifetime, caller.expires_at);
         let (rule, target, how) = (rule.name.clone(), target.clone(), rule.how.clone());
-        Ok(Grant { rule, target, how, role: user, startup, expires_at, limits })
+        Ok(Grant { rule, target, how, role: user, startup, lifetime, expires_at, limits })
+    }
+
+    /// Decides again about a session under a grant of an earlier policy: how long it lives now, if its caller would
+    /// still get the same way into the same database, with the same roles from its start. A database that is to be
+    /// tagged now, and was not, is not the same. Limits and other start-up parameters count for new sessions.
+    pub fn renew(&self, held: &Grant, caller: &IdentityFacts, request: &Request<'_>) -> Result<Lifetime, Withdrawn> {
+        let now = self.decide(caller, request)?;
+        let (was, is) = (&held.target, &now.target);
+        let powers = |startup: &Startup| (startup.role.clone(), startup.session_authorization.clone());
+        let same = (&was.instance, &was.database, &held.role) == (&is.instance, &is.database, &now.role)
+            && powers(&held.startup) == powers(&now.startup);
+        if same && (was.tag || !is.tag) { Ok(now.lifetime) } else { Err(Withdrawn::Elsewhere(now.rule)) }
     }
 
     /// Why no rule matched.

@@ -24,6 +24,7 @@ pub fn grant() -> Grant {
         },
         role: RoleName::parse("orders-app@demo-project.iam").unwrap(),
         startup: super::Startup::default(),
+        lifetime: super::Lifetime::default(),
         expires_at: Timestamp::MAX,
         limits: Limits::default(),
     }

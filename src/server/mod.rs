@@ -4,19 +4,21 @@
 //! ready once both listeners are open; on SIGTERM or SIGINT it stops accepting, lets sessions end when they are idle,
 //! and ends those that are not at the drain deadline.
 
-use crate::admin::{self, AdminState, Readiness};
-use crate::audit::Auditor;
-use crate::cloudsql::{self, Connector};
-use crate::config::{Config, Deadlines, Limits};
-use crate::federation::{self, Exchanger, Google, GraphIdentity, OwnIdentity};
-use crate::frontend::{self, Door, DoorConfig};
-use crate::identity::{self, Directory, IssuerConfig, Overage, Verifier};
+mod generation;
+mod reload;
+
+use crate::admin::{self, AdminSocket, AdminState, Operations, Readiness};
+use crate::cloudsql;
+use crate::config::Config;
+use crate::federation;
+use crate::frontend;
 use crate::names::SessionId;
-use crate::policy::Policy;
 use crate::relay::{Cause, Wish};
-use crate::session::{self, Callers, CancelKeys, Services, Sessions};
+use crate::session::{self, Sessions};
 use crate::telemetry::Metrics;
 use crate::time::Clock;
+use generation::{Fixed, Generation, Lasting};
+use reload::Reloader;
 use socket2::{SockRef, TcpKeepalive};
 use std::io;
 use std::net::SocketAddr;
@@ -76,22 +78,30 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// The admin socket.
+    #[error("cannot listen on the admin socket {path}")]
+    Socket {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// Signals.
     #[error("cannot wait for signals")]
     Signals(#[source] io::Error),
 }
 
-/// Serves until SIGTERM or SIGINT, then drains.
-pub async fn run(config: Config) -> Result<(), Error> {
-    let clock = Clock::system();
+/// Serves until SIGTERM or SIGINT, then drains; on SIGHUP, reads the file at `source` again.
+pub async fn run(config: Config, source: PathBuf) -> Result<(), Error> {
+    let mut stop = Stop::new().map_err(Error::Signals)?;
+    let hangup = signal(SignalKind::hangup()).map_err(Error::Signals)?;
     let metrics = Arc::new(Metrics::new().map_err(Error::Metrics)?);
     let (readiness, watched) = watch::channel(Readiness::Starting);
-    let door = Door::new(door_config(&config));
-    let (address, admin_address) = (config.listen.address, config.admin);
-    let drain = config.deadlines.drain;
-    let services = Arc::new(services(config, Arc::clone(&metrics), clock)?);
+    let fixed = Fixed::of(&config);
+    let (address, admin_address, admin_socket) = (config.listen.address, config.admin, config.admin_socket.clone());
+    let lasting = Lasting::open(&config, Arc::clone(&metrics), Clock::system())?;
+    let generation = Generation::make(config, &lasting, None)?;
     let listener = listen(address).await?;
-    let mut stop = Stop::new().map_err(Error::Signals)?;
     let (_admin_stop, admin_stopped) = watch::channel(());
     if let Some(address) = admin_address {
         let listener = listen(address).await?;
@@ -99,115 +109,59 @@ pub async fn run(config: Config) -> Result<(), Error> {
         let state = AdminState { metrics, readiness: watched };
         tokio::spawn(admin::serve(listener, state, closed(admin_stopped)));
     }
-    for (issuer, error) in services.verifier.warm_up().await {
-        tracing::warn!(issuer = %issuer, error = %error, "the issuer's keys cannot be fetched yet");
+    warm_up(&generation).await;
+    let (current, serving) = watch::channel(generation);
+    let mut beside = JoinSet::new();
+    if let Some(path) = admin_socket {
+        let socket = AdminSocket::bind(&path).map_err(|source| Error::Socket { path, source })?;
+        beside.spawn(socket.serve(operations(&lasting, &serving)));
     }
+    beside.spawn(session::keep_time(lasting.sessions.clone(), lasting.clock.clone()));
+    let reloading = beside.spawn(Reloader { source, fixed, lasting: lasting.clone(), current }.run(hangup));
     tracing::info!(address = %listener.local_addr().unwrap_or(address), "ready");
     readiness.send_replace(Readiness::Ready);
-    let connections = accept(&listener, &door, &services, &mut stop).await;
+    let connections = accept(&listener, &serving, &mut stop).await;
     drop(listener);
+    reloading.abort();
     readiness.send_replace(Readiness::Draining);
-    drain_sessions(&services.sessions, connections, drain, &mut stop).await;
-    let _ = services.auditor.record_suppressed(SessionId::generate());
+    let drain = serving.borrow().services.deadlines.drain;
+    drain_sessions(&lasting.sessions, connections, drain, &mut stop).await;
+    if let Err(error) = lasting.auditor.record_suppressed(SessionId::generate()) {
+        let sessions = lasting.auditor.owed();
+        tracing::error!(%error, sessions, blame = "proxy", "lost: the last records of sessions that are over");
+    }
     tracing::info!("stopped");
     Ok(())
 }
 
-fn services(config: Config, metrics: Arc<Metrics>, clock: Clock) -> Result<Services, Error> {
-    let Config {
-        listen,
-        audit,
-        issuers,
-        google,
-        ca_certificate,
-        own_identity,
-        instances,
-        policy,
-        tag,
-        limits,
-        deadlines,
-        ..
-    } = config;
-    let tls = frontend::server_config(&listen.certificate, &listen.key)?;
-    let http = crate::http::Client::new(ca_certificate.as_deref())?;
-    let auditor = Auditor::open(&audit.path, audit.unverified_refusals_per_minute, clock.clone())
-        .map_err(|source| Error::Audit { path: audit.path, source })?;
-    let calls = federation::Deadlines { sts: deadlines.sts, iam_credentials: deadlines.iam_credentials };
-    let google_calls = || Google {
-        endpoints: google.clone(),
-        http: http.clone(),
-        clock: clock.clone(),
-        deadlines: calls,
-        services: federation::Services::default(),
-    };
-    let own = OwnIdentity::new(own_identity, google_calls(), deadlines.own_identity).map_err(Error::OwnIdentity)?;
-    let exchanger = Exchanger::new(google_calls());
-    let hops =
-        cloudsql::Deadlines { admin_api: deadlines.admin_api, dial: deadlines.dial, handshake: deadlines.handshake };
-    let connector = Connector::new(instances, google, Arc::new(own), http.clone(), clock.clone(), hops)
-        .map_err(Error::Connector)?;
-    let verifier = verifier(issuers, &policy, (&limits, &deadlines), &http, &clock)?;
-    Ok(Services {
-        tls,
-        verifier,
-        policy,
-        tag,
-        exchanger,
-        connector,
-        auditor,
-        sessions: Sessions::default(),
-        cancel_keys: CancelKeys::default(),
-        callers: Callers::new(limits.sessions, limits.sessions_per_caller),
-        metrics,
-        clock,
-        deadlines,
-    })
+/// What operators act on. They may while the process drains, too.
+fn operations(lasting: &Lasting, serving: &watch::Receiver<Generation>) -> Operations {
+    let Lasting { sessions, auditor, clock, .. } = lasting.clone();
+    let serving = serving.clone();
+    Operations { sessions, auditor, clock, drain: Arc::new(move || serving.borrow().services.deadlines.drain) }
 }
 
-/// Checks tokens, and asks directories for the groups that do not fit into them.
-fn verifier(
-    issuers: Vec<IssuerConfig>,
-    policy: &Policy,
-    (limits, deadlines): (&Limits, &Deadlines),
-    http: &crate::http::Client,
-    clock: &Clock,
-) -> Result<Verifier, Error> {
-    let mut directories = Vec::new();
-    for issuer in &issuers {
-        let Some(Overage::Graph { endpoint, client_id }) = issuer.entra().map(|entra| &entra.overage) else { continue };
-        let own = deadlines.own_identity;
-        let token = GraphIdentity::new(http.clone(), clock.clone(), own, endpoint, client_id.clone())
-            .map_err(Error::OwnIdentity)?;
-        let asked = policy.groups_of(&issuer.name).cloned().collect();
-        let directory = Directory::new(endpoint, Arc::new(token), http.clone(), deadlines.keys, asked);
-        directories.push((issuer.name.clone(), directory));
+/// Fetches issuers' keys, so that the first caller does not wait.
+async fn warm_up(generation: &Generation) {
+    for (issuer, error) in generation.services.verifier.warm_up().await {
+        tracing::warn!(issuer = %issuer, error = %error, "the issuer's keys cannot be fetched yet");
     }
-    let bounds = identity::Settings { keys: deadlines.keys, bad_tokens_per_address: limits.bad_tokens_per_address };
-    let verifier = Verifier::new(issuers, http.clone(), bounds);
-    Ok(directories.into_iter().fold(verifier, |verifier, (name, directory)| verifier.with_directory(name, directory)))
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
     TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })
 }
 
-fn door_config(config: &Config) -> DoorConfig {
-    DoorConfig {
-        logins: config.limits.logins,
-        logins_per_address: config.limits.logins_per_address,
-        trusted_proxies: config.listen.trusted_proxies.clone(),
-        proxy_protocol: config.listen.proxy_protocol,
-    }
-}
-
-/// Accepts until told to stop. Connections are served in the returned set; the door and `limits.sessions` bound how many.
-async fn accept(listener: &TcpListener, door: &Door, services: &Arc<Services>, stop: &mut Stop) -> JoinSet<()> {
+/// Accepts until told to stop, each connection for the generation that is there then. Connections are served in the
+/// returned set; the door and `limits.sessions` bound how many.
+async fn accept(listener: &TcpListener, serving: &watch::Receiver<Generation>, stop: &mut Stop) -> JoinSet<()> {
     let mut connections = JoinSet::new();
     let mut minute = interval(HOUSEKEEPING_EVERY);
     loop {
         tokio::select! {
             () = stop.wait() => return connections,
             _ = minute.tick() => {
+                let services = Arc::clone(&serving.borrow().services);
                 let _ = services.auditor.record_suppressed(SessionId::generate());
                 services.verifier.refresh_ahead();
                 services.exchanger.sweep();
@@ -216,8 +170,9 @@ async fn accept(listener: &TcpListener, door: &Door, services: &Arc<Services>, s
             accepted = listener.accept() => match accepted {
                 Ok((socket, address)) => {
                     settle(&socket);
-                    if let Some(arrival) = door.admit(socket, address) {
-                        connections.spawn(session::serve(arrival, Arc::clone(services)));
+                    let generation = serving.borrow().clone();
+                    if let Some(arrival) = generation.door.admit(socket, address) {
+                        connections.spawn(session::serve(arrival, generation.services));
                     } else {
                         tracing::warn!(%address, "dropped: too many connections to tell it why");
                     }

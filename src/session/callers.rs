@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 type Key = (IssuerName, Tenant, String);
 
 /// Counts sessions by identity. Callers without sessions are forgotten, so that there are never more entries than
-/// sessions.
-#[derive(Debug)]
+/// sessions. Cheap to clone.
+#[derive(Debug, Clone)]
 pub struct Callers {
     counts: Arc<Mutex<Counts>>,
     sessions: usize,
@@ -46,6 +46,12 @@ impl Callers {
     /// At most so many sessions, in all and each.
     pub fn new(sessions: usize, per_caller: usize) -> Self {
         Self { counts: Arc::default(), sessions, per_caller }
+    }
+
+    /// The same sessions under other limits. Who is there stays.
+    #[must_use]
+    pub fn limited(&self, sessions: usize, per_caller: usize) -> Self {
+        Self { counts: Arc::clone(&self.counts), sessions, per_caller }
     }
 
     /// One more session of this caller.
@@ -102,6 +108,9 @@ mod tests {
         let seats: Vec<Seat> = others.iter().map(|other| callers.enter(other).unwrap()).collect();
         let fifth = IdentityFacts { object_id: "c".to_owned(), ..one.clone() };
         assert_eq!(callers.enter(&fifth).err(), Some(TooMany::All));
+        let raised = callers.limited(5, 1).enter(&fifth).expect("one more is allowed, and counts with the others");
+        assert_eq!(callers.limited(5, 2).enter(&fifth).err(), Some(TooMany::All));
+        drop(raised);
         drop(seat);
         assert!(callers.enter(&one).is_ok());
         drop(seats);

@@ -11,6 +11,7 @@ pub use serve::serve;
 
 use super::Services;
 use crate::backend::ServerKey;
+use crate::cloudsql::Connector;
 use crate::names::{InstanceName, SessionId};
 use crate::relay::CancelGate;
 use rate::{Addresses, Allowance, OF_SESSION};
@@ -48,6 +49,8 @@ pub struct Target {
     pub key: ServerKey,
     /// Holds the client's bytes back meanwhile.
     pub gate: Arc<CancelGate>,
+    /// What the session was dialled with: after a reload another one may take another way.
+    pub connector: Arc<Connector>,
 }
 
 /// No secret could be drawn that is unique: the session must not be let in with another one's key.
@@ -159,7 +162,7 @@ mod tests {
         let instance = InstanceName::parse("demo-project:europe-west1:orders").unwrap();
         let key = ServerKey { pid, secret: vec![1, 2, 3, 4] };
         let (session, address) = (SessionId::generate(), "127.0.0.1:3307".parse().unwrap());
-        Target { session, instance, address, key, gate: Arc::default() }
+        Target { session, instance, address, key, gate: Arc::default(), connector: Arc::new(Connector::nowhere()) }
     }
 
     fn register(keys: &CancelKeys, pid: u32, secret_bytes: usize) -> Registered {

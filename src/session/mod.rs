@@ -14,7 +14,7 @@ mod rejection;
 pub use callers::{Callers, TooMany};
 pub use cancel::{CancelKeys, NoKey};
 pub use deadlines::Deadlines;
-pub use live::{Live, Presence, Sessions};
+pub use live::{Ask, Judge, LOOK_EVERY, Live, Presence, Sessions, keep_time};
 
 use crate::audit::event::{Caller, Claimed, Event, SessionOpen};
 use crate::audit::{Auditor, Recorder};
@@ -33,22 +33,26 @@ use records::{caller, claim, micros};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// What every session needs; made once.
+/// What every session needs: one generation of what the config says, and, shared by all generations, what lives as long
+/// as the process. A connection keeps the one that it came to; what has changed by the time that its caller is known is
+/// looked up by [`Judge`].
 #[derive(Debug)]
 pub struct Services {
     /// The listener's certificate.
     pub tls: Arc<rustls::ServerConfig>,
     /// Checks tokens.
-    pub verifier: Verifier,
+    pub verifier: Arc<Verifier>,
     /// Decides.
-    pub policy: Policy,
+    pub policy: Arc<Policy>,
+    /// The two together, for sessions of other generations.
+    pub judge: Arc<Judge>,
     /// What the tag says.
     pub tag: Template,
     /// Buys database logins.
     pub exchanger: Exchanger,
-    /// Dials instances.
-    pub connector: Connector,
-    /// The log.
+    /// Dials instances. The next generation has the same, unless what it is made of has changed.
+    pub connector: Arc<Connector>,
+    /// The log. From here on, but for the deadlines, all is shared by every generation.
     pub auditor: Auditor,
     /// Who is there, and how each is told to end.
     pub sessions: Sessions,
@@ -206,14 +210,7 @@ impl Connection<'_> {
         let mut recorder = self.open_record(&identity, &grant, login.purpose())?;
         let tag = self.tag(facts, &grant);
         let grant = Arc::new(grant);
-        self.presence.given(Live {
-            session: self.id,
-            caller: facts.clone(),
-            grant: Arc::clone(&grant),
-            purpose: login.purpose(),
-            client: self.peer,
-            since: clock.now(),
-        });
+        self.make_known(facts, &grant, login);
         let reached = tokio::select! {
             biased;
             cause = self.presence.to_end() => Err(Error::Ended(cause)),
@@ -227,6 +224,24 @@ impl Connection<'_> {
                 Err(error)
             }
         }
+    }
+
+    /// From here on the session is listed, and ended by whatever ends sessions.
+    fn make_known(&self, caller: &IdentityFacts, grant: &Arc<Grant>, login: &Login) {
+        let Services { verifier, judge, clock, .. } = self.services;
+        let Some(issuer) = verifier.issuer(&caller.issuer) else { return };
+        let now = clock.now();
+        let live = Live {
+            session: self.id,
+            caller: caller.clone(),
+            issuer: issuer.clone(),
+            grant: Arc::clone(grant),
+            purpose: login.purpose(),
+            parameters: login.parameters().to_vec(),
+            client: self.peer,
+            since: now,
+        };
+        self.presence.given(live, judge, now);
     }
 
     fn tag(&self, caller: &IdentityFacts, grant: &Grant) -> Tag {
@@ -286,7 +301,8 @@ impl Connection<'_> {
         }
         let instance = grant.target().instance.clone();
         let gate = Arc::default();
-        let target = cancel::Target { session: self.id, instance, address, key, gate: Arc::clone(&gate) };
+        let connector = Arc::clone(&self.services.connector);
+        let target = cancel::Target { session: self.id, instance, address, key, gate: Arc::clone(&gate), connector };
         let registered = match self.services.cancel_keys.register(target, login.cancel_secret_bytes()) {
             Ok(registered) => registered,
             Err(error) => {

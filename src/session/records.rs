@@ -30,6 +30,7 @@ impl Connection<'_> {
             Ending::Unrecorded => ("unrecorded", None),
             Ending::CancelUnanswered => ("cancel_unanswered", None),
         };
+        metrics.session_ended(reason);
         if summary.busy {
             tracing::warn!(session = %self.id, "the instance may still work for a session that has ended");
         }

@@ -96,6 +96,25 @@ impl CancelOutcome {
     }
 }
 
+/// What became of a reload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReloadOutcome {
+    /// What the file says serves.
+    Applied,
+    /// What was loaded before serves on.
+    Refused,
+}
+
+impl ReloadOutcome {
+    /// The label's value, for records too.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::Refused => "refused",
+        }
+    }
+}
+
 /// Which way relayed bytes went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
@@ -121,6 +140,8 @@ pub struct Metrics {
     audit_written: IntCounter,
     audit_failed: IntCounter,
     cancels: IntCounterVec,
+    ended: IntCounterVec,
+    reloads: IntCounterVec,
 }
 
 impl Metrics {
@@ -152,6 +173,8 @@ impl Metrics {
         let hops = HistogramOpts::new("pgpassport_hop_duration_seconds", "Time a login spent in each hop.")
             .buckets(HOP_BUCKETS.to_vec());
         let cancels = Opts::new("pgpassport_cancels_total", "Cancel requests by outcome.");
+        let ended = Opts::new("pgpassport_sessions_ended_total", "Sessions that were open and have ended, by reason.");
+        let reloads = Opts::new("pgpassport_reloads_total", "Reloads of the config file by outcome.");
         Ok(Self {
             connections: counter(&registry, "pgpassport_connections_total", "Connections accepted.")?,
             sessions: registered(
@@ -176,6 +199,8 @@ impl Metrics {
             audit_written: audit.with_label_values(&["written"]),
             audit_failed: audit.with_label_values(&["failed"]),
             cancels: registered(&registry, IntCounterVec::new(cancels, &["outcome"])?)?,
+            ended: registered(&registry, IntCounterVec::new(ended, &["reason"])?)?,
+            reloads: registered(&registry, IntCounterVec::new(reloads, &["outcome"])?)?,
             registry,
         })
     }
@@ -245,6 +270,16 @@ impl Metrics {
         self.cancels.with_label_values(&[outcome.as_str()]).inc();
     }
 
+    /// A session that was open has ended; `reason` as its record says it.
+    pub fn session_ended(&self, reason: &'static str) {
+        self.ended.with_label_values(&[reason]).inc();
+    }
+
+    /// The config file was read again.
+    pub fn reload(&self, outcome: ReloadOutcome) {
+        self.reloads.with_label_values(&[outcome.as_str()]).inc();
+    }
+
     /// All of it in Prometheus's text format 0.0.4.
     pub fn encode(&self) -> Result<String, prometheus::Error> {
         TextEncoder::new().encode_to_string(&self.registry.gather())
@@ -291,6 +326,8 @@ mod tests {
         metrics.audit_written(6);
         metrics.audit_failed();
         metrics.cancel(CancelOutcome::Unknown);
+        metrics.session_ended("policy");
+        metrics.reload(ReloadOutcome::Refused);
         let text = metrics.encode().unwrap();
         for line in [
             "pgpassport_connections_total 1",
@@ -307,6 +344,8 @@ mod tests {
             "pgpassport_audit_records_total{outcome=\"written\"} 6",
             "pgpassport_audit_records_total{outcome=\"failed\"} 1",
             "pgpassport_cancels_total{outcome=\"unknown\"} 1",
+            "pgpassport_sessions_ended_total{reason=\"policy\"} 1",
+            "pgpassport_reloads_total{outcome=\"refused\"} 1",
         ] {
             assert!(text.lines().any(|have| have == line), "{line} is missing from:\n{text}");
         }

@@ -1,6 +1,7 @@
 //! Callers, rules and databases that the tests of the policy share, and every way to be denied.
 
 mod matrix;
+mod renew;
 
 use super::*;
 use crate::identity::IdentityFacts;
@@ -84,6 +85,7 @@ fn rule(name: &str, databases: &[&str], who: Who, how: How) -> Rule {
         replication: name == "admins",
         startup: Powers::default(),
         limits: Limits::default(),
+        lifetime: Lifetime::default(),
     }
 }
 

@@ -52,7 +52,7 @@ impl Known {
         let dialling = async {
             // However many there are, each session costs the instance one connection at a time.
             let turn = self.turn.lock().await;
-            self.dial(services).await.map(|server| (server, turn))
+            self.dial().await.map(|server| (server, turn))
         };
         let dialled = tokio::select! {
             biased;
@@ -79,7 +79,7 @@ impl Known {
     /// Cancels what still runs for a client that is gone, so that no gate is needed.
     pub(super) async fn cancel_for_nobody(&self, services: &Services) {
         let forwarding = async {
-            let server = self.dial(services).await?;
+            let server = self.dial().await?;
             backend::cancel(server, &self.target.key).await?;
             Ok::<(), Error>(())
         };
@@ -90,8 +90,8 @@ impl Known {
         }
     }
 
-    async fn dial(&self, services: &Services) -> Result<ServerStream, Error> {
-        Ok(services.connector.dial_address(&self.target.instance, self.target.address).await?)
+    async fn dial(&self) -> Result<ServerStream, Error> {
+        Ok(self.target.connector.dial_address(&self.target.instance, self.target.address).await?)
     }
 
     fn failed(&self, reason: &str) -> CancelOutcome {
