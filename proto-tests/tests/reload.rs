@@ -77,8 +77,8 @@ async fn a_bad_file_keeps_the_old_one_serving_and_says_why() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_only_a_start_can_set_is_said_by_its_key() {
     let chain = Chain::start().await;
-    let elsewhere = format!("address = \"127.0.0.1:1\"\ntrusted_proxies = [\"192.0.2.0/24\"]\n#");
-    let records = chain.reload(&format!("address = \"{}\"", chain.proxy.address()), &elsewhere).await;
+    let elsewhere = "address = \"127.0.0.1:1\"\ntrusted_proxies = [\"192.0.2.0/24\"]";
+    let records = chain.reload(&format!("address = \"{}\"", chain.proxy.address()), elsewhere).await;
     let reload = records.of("reload").only().clone();
     assert_eq!(
         (reload["outcome"].as_str(), &reload["unchanged"]),

@@ -2,6 +2,7 @@
 
 mod federation;
 mod issuers;
+mod lifetimes;
 mod limits;
 mod mistakes;
 mod pools;
