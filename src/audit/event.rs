@@ -286,6 +286,9 @@ pub struct Begin<'a> {
     /// gave and took names that could not be told. The end line's `text_of` says which it was, if that became certain.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub text_doubtful: bool,
+    /// What the text says of who the session acts as (`SET ROLE` and its like), as far as a text shows it.
+    #[serde(skip_serializing_if = "<[RoleChange]>::is_empty")]
+    pub role_changes: &'a [RoleChange],
     /// Prepared statement's name, when it has one; PostgreSQL cuts it at 63 bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub statement: Option<String>,
@@ -298,6 +301,32 @@ pub struct Begin<'a> {
     /// Whether the statement carries the caller's tag: a Query or Parse left with it, a Bind or Execute is of texts that
     /// did. False for all of a database with `tag = false`, and for a `FunctionCall`, which has no text.
     pub tagged: bool,
+}
+
+/// A text that makes the session act as another database user.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RoleChange {
+    /// Which of the two settings.
+    pub setting: Acting,
+    /// As whom, where the text names it; `none` is nobody else.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+    /// Back to what the session started with.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub reset: bool,
+    /// Up to the transaction's end only.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub local: bool,
+}
+
+/// The settings that say who a session acts as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Acting {
+    /// `role`.
+    Role,
+    /// `session_authorization`.
+    SessionAuthorization,
 }
 
 /// How an event ended.

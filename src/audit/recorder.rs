@@ -1,6 +1,6 @@
 //! One session's place in the log.
 
-use super::event::{self, Caller, Event, MAX_TEXT_BYTES, Stage};
+use super::event::{self, Caller, Event, MAX_TEXT_BYTES, RoleChange, Stage};
 use super::{Auditor, TextDigest, Unrecorded};
 use crate::names::SessionId;
 use crate::time::Timestamp;
@@ -23,6 +23,8 @@ pub struct Begin<'a> {
     pub text_of: Option<u64>,
     /// The name may mean another text by now.
     pub text_doubtful: bool,
+    /// What the text says of who the session acts as.
+    pub role_changes: &'a [RoleChange],
     /// Prepared statement's name; empty is the unnamed one.
     pub statement: &'a [u8],
     /// Portal's name; empty is the unnamed one.
@@ -163,6 +165,7 @@ impl Recorder {
             text_bytes: begin.text.map(|(_, whole)| whole),
             text_of: begin.text_of.map(|event| self.id(event)),
             text_doubtful: begin.text_doubtful,
+            role_changes: begin.role_changes,
             statement: name(begin.statement),
             portal: name(begin.portal),
             function_oid: begin.function_oid,

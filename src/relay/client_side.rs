@@ -10,7 +10,7 @@ mod measure;
 use super::output::Output;
 use super::substitute::{self, MAX_ROLLBACK, Name, Refusal, Refused, rolls_back};
 use super::tag::Tag;
-use super::tracker::{Mark, Place, StatementText, Target, Tracker, effective_name};
+use super::tracker::{Mark, Place, StatementText, Target, Tracker, effective_name, role_changes};
 use super::walsender;
 use crate::audit::event::{MAX_TEXT_BYTES, Stage};
 use crate::audit::{Begin, Recorder};
@@ -237,7 +237,9 @@ impl ClientSide {
         let event = tracker.query(text.head, text.bytes, frame.bytes, frame.now);
         self.measure(event, &text, tracker);
         let tagged = self.tag.is_set() && header.is_ok() && !command;
-        recorder.begin(&Begin { text: Some((text.head, text.bytes)), tagged, ..begin(event, Stage::Query) });
+        let role_changes = if command { Vec::new() } else { role_changes(text.head) };
+        let known = Some((text.head, text.bytes));
+        recorder.begin(&Begin { text: known, role_changes: &role_changes, tagged, ..begin(event, Stage::Query) });
         self.recorded.push(own);
         match header {
             Ok(_) if command => output.pass(frame.at..frame.seen()),
@@ -263,7 +265,8 @@ impl ClientSide {
         let tagged = self.tag.is_set() && header.is_ok() && text.is_some();
         let statement = effective_name(name);
         let text = text.map(|text| (text.head, text.bytes));
-        recorder.begin(&Begin { text, statement, tagged, ..begin(event, Stage::Parse) });
+        let role_changes = role_changes(head);
+        recorder.begin(&Begin { text, role_changes: &role_changes, statement, tagged, ..begin(event, Stage::Parse) });
         let parts = name.len().saturating_add(head.len()).saturating_add(4);
         let rolls_back = name.is_empty() && parts == frame.header.body && rolls_back(head) && header.is_ok();
         let own = Recorded { place, unnamed: name.is_empty(), rolls_back };
@@ -426,8 +429,9 @@ impl Flow {
 }
 
 fn begin<'a>(event: u64, stage: Stage) -> Begin<'a> {
-    let (text, text_of, text_doubtful) = (None, None, false);
-    Begin { event, stage, text, text_of, text_doubtful, statement: b"", portal: b"", function_oid: None, tagged: false }
+    let (text, text_of, text_doubtful, role_changes) = (None, None, false, [].as_slice());
+    let (statement, portal, function_oid, tagged) = (b"".as_slice(), b"".as_slice(), None, false);
+    Begin { event, stage, text, text_of, text_doubtful, role_changes, statement, portal, function_oid, tagged }
 }
 
 /// A begin line on a remembered text: the Parse's line has all of it, this one repeats its start.
@@ -438,6 +442,7 @@ fn begin_again<'a>(place: &'a Place, stage: Stage, portal: &'a [u8]) -> Begin<'a
         text: text.map(|text| (start(text), text.bytes)),
         text_of: text.map(|text| text.event),
         text_doubtful: text.is_some() && place.doubtful,
+        role_changes: text.map_or(&[], |text| &text.role_changes),
         statement: &place.statement,
         portal: effective_name(portal),
         ..begin(place.event, stage)

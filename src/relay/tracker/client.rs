@@ -3,10 +3,11 @@
 use super::names::Place as At;
 use super::sql::Effect;
 use super::{
-    Kind, MAX_REMEMBERED_TEXT, Place, Portal, Progress, Said, Statement, StatementText, Target, Tracker, effective_name,
+    Kind, MAX_REMEMBERED_TEXT, Place, Portal, Progress, Said, Statement, StatementText, Target, Tracker,
+    effective_name, role_changes, weight,
 };
 use crate::audit::TextDigest;
-use crate::audit::event::{MAX_TEXT_BYTES, Outcome, Stage};
+use crate::audit::event::{MAX_TEXT_BYTES, Outcome, RoleChange, Stage};
 use crate::relay::substitute::{MAX_ROLLBACK, rolls_back};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
@@ -202,13 +203,24 @@ impl Tracker {
     }
 
     fn remember_text(&mut self, head: &[u8], bytes: u64, event: u64, effect: Effect) -> Arc<StatementText> {
-        let total = self.remembered_text.load(Ordering::Relaxed).saturating_add(head.len());
-        let head = if total > MAX_REMEMBERED_TEXT { [].as_slice() } else { head };
-        self.remembered_text.fetch_add(head.len(), Ordering::Relaxed);
+        let role_changes: Box<[RoleChange]> = role_changes(head).into();
+        let weight = weight(head, &role_changes);
+        let spent = self.remembered_text.load(Ordering::Relaxed).saturating_add(weight) > MAX_REMEMBERED_TEXT;
+        let (head, role_changes) = if spent { ([].as_slice(), Box::default()) } else { (head, role_changes) };
+        self.remembered_text.fetch_add(if spent { 0 } else { weight }, Ordering::Relaxed);
         let rolls_back = bytes == head.len() as u64 && bytes <= MAX_ROLLBACK && rolls_back(head);
         let budget = Arc::clone(&self.remembered_text);
         let digest = OnceLock::new();
-        let text = Arc::new(StatementText { head: head.into(), bytes, event, effect, rolls_back, digest, budget });
+        let text = Arc::new(StatementText {
+            head: head.into(),
+            bytes,
+            event,
+            effect,
+            role_changes,
+            rolls_back,
+            digest,
+            budget,
+        });
         self.newest_text = Arc::downgrade(&text);
         text
     }

@@ -12,6 +12,7 @@
 //! what was sent ahead of it are known; where a name could mean one of several texts by then, the line says that its
 //! text is doubtful, nothing is continued, and the end line names the text that it was.
 
+mod acting;
 mod book;
 mod changes;
 mod client;
@@ -21,9 +22,10 @@ mod refuse;
 mod server;
 mod sql;
 
-use crate::audit::event::{Outcome, Stage};
+use crate::audit::event::{Outcome, RoleChange, Stage};
 use crate::audit::{End, TextDigest};
 use crate::relay::substitute::Refused;
+pub use acting::role_changes;
 use book::Book;
 use names::Names;
 pub use refuse::Mark;
@@ -39,6 +41,9 @@ pub const MAX_OUTSTANDING: usize = 65_536;
 pub const MAX_REMEMBERED: usize = 250_000;
 /// Text of prepared statements kept in memory for one session, in bytes; past it their SHA-256 and lengths are.
 pub const MAX_REMEMBERED_TEXT: usize = 4 * 1024 * 1024;
+
+/// What a remembered [`RoleChange`] counts there, in bytes: its members and the longest name.
+const CHANGE_BYTES: usize = 128;
 
 /// The server's answer fits nothing that the client asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -59,6 +64,8 @@ pub struct StatementText {
     pub event: u64,
     /// What its first statement may do to other names.
     effect: Effect,
+    /// What it says of who the session acts as.
+    pub role_changes: Box<[RoleChange]>,
     /// It is a whole `ROLLBACK` or `ABORT`.
     rolls_back: bool,
     /// What it is known by, once that is worked out: where the record does not hold it whole.
@@ -68,8 +75,13 @@ pub struct StatementText {
 
 impl Drop for StatementText {
     fn drop(&mut self) {
-        self.budget.fetch_sub(self.head.len(), Ordering::Relaxed);
+        self.budget.fetch_sub(weight(&self.head, &self.role_changes), Ordering::Relaxed);
     }
+}
+
+/// What is remembered of a text, in bytes.
+fn weight(head: &[u8], role_changes: &[RoleChange]) -> usize {
+    head.len().saturating_add(role_changes.len().saturating_mul(CHANGE_BYTES))
 }
 
 /// A name as PostgreSQL compares it.

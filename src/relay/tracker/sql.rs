@@ -99,16 +99,29 @@ impl Scanner<'_> {
     /// Blanks, comments and statements that are empty.
     fn skip_blanks(&mut self) {
         loop {
-            self.0 = match self.0 {
-                [b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c | b';', rest @ ..] => rest,
-                [b'-', b'-', rest @ ..] => {
-                    let end = memchr::memchr2(b'\n', b'\r', rest).unwrap_or(rest.len());
-                    rest.get(end..).unwrap_or_default()
+            self.0 = match after_blanks(self.0) {
+                [b';', rest @ ..] => rest,
+                rest => {
+                    self.0 = rest;
+                    return;
                 }
-                [b'/', b'*', rest @ ..] => after_comment(rest),
-                _ => return,
             };
         }
+    }
+}
+
+/// What stands behind blanks and comments.
+pub(super) fn after_blanks(mut text: &[u8]) -> &[u8] {
+    loop {
+        text = match text {
+            [b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c, rest @ ..] => rest,
+            [b'-', b'-', rest @ ..] => {
+                let end = memchr::memchr2(b'\n', b'\r', rest).unwrap_or(rest.len());
+                rest.get(end..).unwrap_or_default()
+            }
+            [b'/', b'*', rest @ ..] => after_comment(rest),
+            _ => return text,
+        };
     }
 }
 
