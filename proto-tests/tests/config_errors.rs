@@ -67,6 +67,7 @@ name = "consultants"
 issuer = "partner"
 databases = ["orders"]
 kind = "user"
+everyone = true
 grant = {{ kind = "workforce", provider = "{PARTNER_PROVIDER}", subject_claim = "uid" }}
 
 [issuer.partner]

@@ -51,6 +51,17 @@ fn slug(line: &str) -> Option<String> {
 }
 
 #[test]
+fn which_rule_decides_is_said_once_and_in_one_place() {
+    let said = |text: &str| text.to_lowercase().matches("the first whose conditions all hold decides").count();
+    assert_eq!(said(&read("README.md")), 1);
+    for document in ["ARCHITECTURE.md", "THREATS.md", "config/example.toml"] {
+        let text = read(document).to_lowercase();
+        let again = ["first rule", "first that matches", "first match"].iter().find(|words| text.contains(**words));
+        assert!(said(&text) == 0 && again.is_none(), "{document} says which rule decides: {again:?}");
+    }
+}
+
+#[test]
 fn links_lead_somewhere() {
     for document in ["README.md", "ARCHITECTURE.md", "THREATS.md", "docker/README.md"] {
         let text = read(document);

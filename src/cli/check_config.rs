@@ -1,8 +1,9 @@
 //! `pgpassport check-config`: every problem, every warning, and what a good file means, without opening anything.
 
-use super::Outcome;
+use super::{Outcome, matrix};
 use crate::config::{self, Config, Loaded, Problem};
-use crate::policy::{How, Rule};
+use crate::names::DatabaseAlias;
+use crate::policy::Rule;
 use serde_json::{Value, json};
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -13,6 +14,9 @@ pub(super) struct Arguments {
     /// The config file
     #[arg(long, value_name = "FILE", env = "PGPASSPORT_CONFIG")]
     config: PathBuf,
+    /// Who reaches which database, how, and within which bounds
+    #[arg(long)]
+    matrix: bool,
     /// One JSON object on standard output, for scripts
     #[arg(long)]
     json: bool,
@@ -22,10 +26,10 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments, out: &mut impl Write, err: &mut impl Write) -> Outcome {
     let result = config::load(&arguments.config);
     let written = if arguments.json {
-        writeln!(out, "{}", as_json(&result))
+        writeln!(out, "{}", as_json(&result, arguments.matrix))
     } else {
         match &result {
-            Ok(loaded) => told(loaded, out, err),
+            Ok(loaded) => told(loaded, arguments.matrix, out, err),
             Err(problems) => complain(problems, err),
         }
     };
@@ -43,11 +47,15 @@ fn complain(problems: &[Problem], err: &mut impl Write) -> io::Result<()> {
     writeln!(err, "{} problem(s)", problems.len())
 }
 
-fn told(loaded: &Loaded, out: &mut impl Write, err: &mut impl Write) -> io::Result<()> {
+fn told(loaded: &Loaded, matrix: bool, out: &mut impl Write, err: &mut impl Write) -> io::Result<()> {
     for Problem { file, line, key, reason } in &loaded.warnings {
         writeln!(err, "{}:{line}: warning: {key}: {reason}", file.display())?;
     }
-    summarize(&loaded.config, out)?;
+    if matrix {
+        write!(out, "{}", matrix::in_words(&loaded.config.policy))?;
+    } else {
+        summarize(&loaded.config, out)?;
+    }
     writeln!(out, "ok, {} warning(s)", loaded.warnings.len())
 }
 
@@ -69,52 +77,41 @@ fn summarize(config: &Config, out: &mut impl Write) -> io::Result<()> {
     for rule in config.policy.rules() {
         writeln!(out, "rule       {}: {}", rule.name, explained(rule))?;
     }
+    if config.expectations > 0 {
+        writeln!(out, "expected   {} login(s), each as it should be", config.expectations)?;
+    }
     Ok(())
 }
 
 /// A rule as one sentence: who, what, how.
 fn explained(rule: &Rule) -> String {
-    let who = &rule.who;
-    let kind = who.kind.map(|kind| format!("{kind:?}").to_lowercase());
-    let listed = |title: &str, list: &[String]| (!list.is_empty()).then(|| format!("{title} {}", list.join(" or ")));
-    let conditions: Vec<String> = [
-        kind,
-        listed("object", &who.object_ids),
-        listed("group", &who.groups),
-        listed("role", &who.roles),
-        listed("app", &who.apps),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
-    let databases: Vec<&str> = rule.databases.iter().map(crate::names::DatabaseAlias::as_str).collect();
-    let how = match &rule.how {
-        How::Workforce { subject_claim, subject_prefix, .. } => {
-            format!("themselves, by {subject_prefix}{subject_claim}")
-        }
-        How::ServiceAccount { account, .. } => account.to_string(),
-    };
+    let databases: Vec<&str> = rule.databases.iter().map(DatabaseAlias::as_str).collect();
     let replication = if rule.replication { ", replication too" } else { "" };
-    let (who, databases) = (conditions.join(" and "), databases.join(", "));
-    format!("{who} of {} may use {databases} as {how}{replication}", rule.issuer)
+    format!("{} may use {} as {}{replication}", rule.who_in_words(), databases.join(", "), rule.how_in_words())
 }
 
-fn as_json(result: &Result<Loaded, Vec<Problem>>) -> Value {
-    match result {
-        Err(problems) => json!({ "ok": false, "problems": problems, "warnings": [] }),
-        Ok(Loaded { config, warnings }) => json!({
-            "ok": true,
-            "problems": [],
-            "warnings": warnings,
-            "listen": config.listen.address,
-            "admin": config.admin,
-            "audit": config.audit.path,
-            "issuers": config.issuers.iter().map(|issuer| &issuer.name).collect::<Vec<_>>(),
-            "instances": config.instances.iter().map(|instance| &instance.name).collect::<Vec<_>>(),
-            "databases": config.policy.databases().map(|target| &target.alias).collect::<Vec<_>>(),
-            "rules": config.policy.rules().iter().map(|rule| &rule.name).collect::<Vec<_>>(),
-        }),
+fn as_json(result: &Result<Loaded, Vec<Problem>>, matrix: bool) -> Value {
+    let Loaded { config, warnings } = match result {
+        Ok(loaded) => loaded,
+        Err(problems) => return json!({ "ok": false, "problems": problems, "warnings": [] }),
+    };
+    let mut told = json!({
+        "ok": true,
+        "problems": [],
+        "warnings": warnings,
+        "listen": config.listen.address,
+        "admin": config.admin,
+        "audit": config.audit.path,
+        "issuers": config.issuers.iter().map(|issuer| &issuer.name).collect::<Vec<_>>(),
+        "instances": config.instances.iter().map(|instance| &instance.name).collect::<Vec<_>>(),
+        "databases": config.policy.databases().map(|target| &target.alias).collect::<Vec<_>>(),
+        "rules": config.policy.rules().iter().map(|rule| &rule.name).collect::<Vec<_>>(),
+        "expectations": config.expectations,
+    });
+    if let Some(members) = told.as_object_mut().filter(|_| matrix) {
+        members.insert("matrix".to_owned(), matrix::as_json(&config.policy));
     }
+    told
 }
 
 #[cfg(test)]
@@ -139,7 +136,7 @@ mod tests {
 
     fn output(config: PathBuf, json: bool) -> (Outcome, String, String) {
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let outcome = run(&Arguments { config, json }, &mut out, &mut err);
+        let outcome = run(&Arguments { config, matrix: false, json }, &mut out, &mut err);
         (outcome, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
     }
 

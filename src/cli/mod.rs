@@ -7,6 +7,7 @@ mod check_config;
 mod client;
 #[cfg(feature = "demo")]
 mod demo;
+mod matrix;
 mod psql;
 mod serve;
 mod sessions;

@@ -13,8 +13,8 @@ const FILE: &str = "/nonexistent/pgpassport.toml";
 /// A value that nobody wrote for others to read: no name, no URL, no path.
 const PRIVATE: &str = "c4n4ry/+= \\\\\\u0022";
 /// Keys whose values are names of things that a reason may name: paths, and references to other sections.
-const NAMED: [&str; 9] =
-    ["certificate", "key", "ca_certificate", "path", "file", "key_file", "instance", "issuer", "databases"];
+const NAMED: [&str; 10] =
+    ["certificate", "key", "ca_certificate", "path", "file", "key_file", "instance", "issuer", "databases", "name"];
 
 /// Any text is a config or a list of what is wrong with it, each with the file, a line that exists, a key and a reason
 /// of one line, in the order of the lines, the same each time. A value is not repeated in a reason.

@@ -4,7 +4,8 @@ use super::reader::{Declared, Placed, Report, Section};
 use super::{ListenConfig, ProxyProtocol};
 use crate::cloudsql::InstanceConfig;
 use crate::identity::IssuerConfig;
-use crate::policy::{Rule, Target};
+use crate::policy::{How, MAX_COMPARISONS, Population, Reach, Rule, Target, reach};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 /// The two listeners must not be the same.
@@ -45,15 +46,77 @@ pub(super) fn unused(
     }
 }
 
-/// Rules whose every caller and database an earlier rule takes already.
-pub(super) fn unreachable(report: &Report<'_>, rules: &[Placed<Rule>]) {
-    for (index, later) in rules.iter().enumerate() {
-        let earlier = || rules.iter().take(index).filter(|rule| rule.value.takes_callers_of(&later.value));
-        let taken = |alias| earlier().find(|rule| rule.value.databases.contains(alias));
-        let takers: Option<Vec<_>> = later.value.databases.iter().map(taken).collect();
-        if let Some(taker) = takers.as_deref().and_then(<[_]>::first) {
-            let reason = format!("is never reached: {} comes first and asks no more of the caller", taker.key);
-            report.warning(later.at, &later.key, &reason);
+/// Rules that decide for nobody, because earlier ones do. For all of a rule's databases that is a mistake: what was meant
+/// as an exception is none. For some of them it can be meant.
+pub(super) fn unreachable(report: &Report<'_>, rules: &[Placed<Rule>], issuers: &Declared<IssuerConfig>) {
+    let order: Vec<Rule> = rules.iter().map(|rule| rule.value.clone()).collect();
+    let mut budget = MAX_COMPARISONS;
+    for (index, rule) in rules.iter().enumerate() {
+        let Some(issuer) = issuers.entries.iter().find(|issuer| issuer.value.name == rule.value.issuer) else {
+            continue;
+        };
+        let population = Population::of(&issuer.value);
+        let mut takers = BTreeSet::new();
+        let mut taken = Vec::new();
+        for database in &rule.value.databases {
+            if let Reach::Shadowed(by) = reach(&order, index, database, &population, &mut budget) {
+                takers.extend(by);
+                taken.push(database.as_str());
+            }
+        }
+        if taken.is_empty() {
+            continue;
+        }
+        let takers = takers.iter().filter_map(|place| rules.get(*place));
+        let takers: Vec<String> =
+            takers.map(|taker| format!("{} on line {}", taker.key, report.line(taker.at))).collect();
+        let takers = takers.join(", ");
+        if taken.len() == rule.value.databases.len() {
+            let reason = format!("is never reached: before it everyone whom it is for is taken by {takers}");
+            report.problem(rule.at, &rule.key, &reason);
+        } else {
+            let databases = taken.join(", ");
+            let reason = format!(
+                "is never reached for {databases}: before it everyone whom it is for is taken there by {takers}"
+            );
+            report.warning(rule.at, &rule.key, &reason);
+        }
+    }
+    if let Some(last) = rules.last().filter(|_| budget == 0) {
+        report.warning(last.at, "rule", "are too many to tell of each whether it is reached");
+    }
+}
+
+/// Rules that hold for nobody or let nobody in, whatever the others say.
+pub(super) fn impossible(
+    report: &Report<'_>,
+    rules: &[Placed<Rule>],
+    issuers: &Declared<IssuerConfig>,
+    listen: Option<&ListenConfig>,
+) {
+    let silent = listen
+        .is_some_and(|listen| !listen.trusted_proxies.is_empty() && listen.proxy_protocol != ProxyProtocol::Required);
+    for rule in rules {
+        let Rule { issuer, who, how, .. } = &rule.value;
+        let key = |condition: &str| format!("{}.{condition}", rule.key);
+        let Some(issuer) = issuers.entries.iter().find(|other| other.value.name == *issuer) else { continue };
+        if let Some(condition) = Population::of(&issuer.value).cannot_meet(who) {
+            let reason = format!("is met by nobody: no token of {} says so", issuer.key);
+            report.problem(rule.at, &key(condition), &reason);
+        } else if who.guest == Some(true) && who.object_ids.is_empty() && matches!(how, How::Workforce { .. }) {
+            let reason = "lets nobody in: a workforce grant is for guests that object_ids names";
+            report.problem(rule.at, &key("guest"), reason);
+        }
+        let allowed = &issuer.value.allowed_apps;
+        let never = |app: &&String| !allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(app));
+        if !allowed.is_empty() && who.apps.iter().any(|app| never(&app)) {
+            let reason = format!("names an app whose tokens {} refuses (allowed_apps)", issuer.key);
+            report.warning(rule.at, &key("apps"), &reason);
+        }
+        if silent && !who.networks.is_empty() {
+            let reason = "is met by no client that comes through a balancer that adds no header \
+                          (listen.proxy_protocol = \"required\" tells the addresses)";
+            report.warning(rule.at, &key("networks"), reason);
         }
     }
 }

@@ -6,6 +6,7 @@
 pub mod client;
 mod document;
 mod durations;
+mod expect;
 mod files;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
@@ -18,6 +19,7 @@ mod pools;
 mod reader;
 mod rules;
 mod settings;
+mod startup;
 mod suggest;
 mod tag;
 mod targets;
@@ -25,6 +27,7 @@ mod targets;
 mod tests;
 mod trust;
 mod values;
+mod who;
 
 use crate::cloudsql::InstanceConfig;
 use crate::federation::{GoogleEndpoints, OwnIdentityConfig};
@@ -61,6 +64,8 @@ pub struct Config {
     pub instances: Vec<InstanceConfig>,
     /// Databases and rules.
     pub policy: Policy,
+    /// How many logins of `[[expect]]` end as they should.
+    pub expectations: usize,
     /// What the tag says.
     pub tag: Template,
     /// Counts.

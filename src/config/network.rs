@@ -20,7 +20,7 @@ pub(super) fn listen(section: Section<'_>, folder: &Path) -> Option<ListenConfig
     let chain = section.required("certificate", |value| files::certificates(value, folder));
     let key = section.required_field("key");
     let private = key.as_ref().and_then(|key| key.read(|value| files::private_key(value, folder)));
-    let trusted_proxies = section.list("trusted_proxies", values::network);
+    let trusted_proxies = section.list("trusted_proxies", values::network("trusts every address there is"));
     let proxy_protocol = proxy_protocol(&section);
     section.finish();
     let ((certificate, chain), key, (path, private)) = (chain?, key?, private?);

@@ -77,6 +77,16 @@ impl<'f> Report<'f> {
         (problems, warnings)
     }
 
+    /// Whether nothing is wrong so far with these sections.
+    pub(super) fn is_clean(&self, sections: &[&str]) -> bool {
+        let found = self.found.borrow();
+        let of = |problem: &Problem| {
+            let section = problem.key.split(['.', '[']).next();
+            section.is_some_and(|section| sections.contains(&section))
+        };
+        found.broken.is_empty() && !found.problems.iter().chain(&found.absences).any(of)
+    }
+
     /// The line of a byte offset, from 1.
     pub(super) fn line(&self, at: usize) -> usize {
         self.lines.partition_point(|start| *start <= at)

@@ -1,10 +1,11 @@
 //! `[[rule]]`: who may reach what, and how they arrive there.
 
-use super::reader::{Declared, Field, Placed, Section};
-use super::{lifetimes, limits, trust, values};
+use super::reader::{Declared, Placed, Section};
+use super::who::{some_entries, who};
+use super::{lifetimes, limits, startup, trust, values};
 use crate::identity::{CallerKind, IssuerConfig};
 use crate::names::{DatabaseAlias, IssuerName, RuleName, ServiceAccount};
-use crate::policy::{How, Powers, Rule, Target, Who, refused_subject_claim};
+use crate::policy::{How, Rule, Target, refused_subject_claim};
 use toml::de::DeValue;
 
 /// As rules and issuers name them.
@@ -63,9 +64,9 @@ fn rule(
     let replication = section.optional("replication", values::boolean).unwrap_or(false);
     let limits = section.section("limits").map(limits::limits).unwrap_or_default();
     let lifetime = lifetimes::lifetime(&section);
+    let startup = startup::powers(section.section("startup"));
     let (key, at) = (section.key.clone(), section.at);
     section.finish();
-    let startup = Powers::default();
     let (name, issuer, who, how) = (name?, issuer?, who?, how?);
     Some(Placed { key, at, value: Rule { name, issuer, databases, who, how, replication, startup, limits, lifetime } })
 }
@@ -74,46 +75,6 @@ fn rule(
 fn is_entra(name: &IssuerName, issuers: &Declared<IssuerConfig>) -> bool {
     let issuer = issuers.entries.iter().find(|issuer| issuer.value.name == *name);
     issuer.is_some_and(|issuer| issuer.value.entra().is_some())
-}
-
-/// The conditions. None at all would hand the database to the whole tenant, software included. Entra's ids are GUIDs.
-fn who(section: &Section<'_>, entra: bool) -> Option<Who> {
-    let conditions = ["kind", "object_ids", "groups", "roles", "apps"].map(|key| section.field(key).is_some());
-    let text = |value: &DeValue<'_>| values::text(value).map(str::to_owned);
-    let ids = |key| condition(section, key, |value| if entra { values::guid(value) } else { text(value) });
-    let who = Who {
-        kind: section.optional("kind", values::one_of(KINDS)),
-        guest: None,
-        networks: Vec::new(),
-        object_ids: ids("object_ids"),
-        groups: ids("groups"),
-        roles: condition(section, "roles", text),
-        apps: ids("apps"),
-    };
-    if !conditions.contains(&true) {
-        let reason = "needs at least one condition besides databases: kind, object_ids, groups, roles or apps";
-        section.report.absence(section.at, &section.key, reason);
-        return None;
-    }
-    Some(who)
-}
-
-/// A list that must not be empty when it is there: an empty one would ask nothing, not admit nobody.
-fn condition(
-    section: &Section<'_>,
-    key: &'static str,
-    parse: impl Fn(&DeValue<'_>) -> Result<String, String>,
-) -> Vec<String> {
-    let entries = section.field(key).and_then(|field| some_entries(&field)).unwrap_or_default();
-    entries.iter().filter_map(|entry| entry.read(&parse)).collect()
-}
-
-fn some_entries<'a>(field: &Field<'a>) -> Option<Vec<Field<'a>>> {
-    let entries = field.entries()?;
-    if entries.is_empty() {
-        field.problem("is empty; leave it out or name at least one");
-    }
-    Some(entries)
 }
 
 fn how(section: Section<'_>) -> Option<How> {

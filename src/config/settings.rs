@@ -3,7 +3,8 @@
 use super::durations::{DEADLINES, DRAIN};
 use super::reader::{Placed, Section};
 use super::{
-    AuditConfig, Config, Deadlines, Limits, files, issuers, lints, network, pools, rules, tag, targets, trust, values,
+    AuditConfig, Config, Deadlines, Limits, expect, files, issuers, lints, network, pools, rules, tag, targets, trust,
+    values,
 };
 use crate::policy::Policy;
 use std::ops::RangeInclusive;
@@ -33,11 +34,14 @@ pub(super) fn settings(root: Section<'_>, file: &Path) -> Option<Config> {
         lints::addresses(&root, listen.address, admin);
     }
     lints::unused(root.report, &issuers, &instances, &databases, &rules);
-    lints::unreachable(root.report, &rules);
+    lints::unreachable(root.report, &rules, &issuers);
+    lints::impossible(root.report, &rules, &issuers, listen.as_ref());
     lints::unknown_addresses(&root, listen.as_ref(), &rules);
     network::universe(&root, &universe, &rules, own_identity.as_ref());
     pools::feeds(root.report, &rules, own_identity.as_ref());
     pools::subjects(root.report, &rules, &issuers, &databases);
+    let policy = Policy::new(databases.entries.iter().map(|d| d.value.clone()).collect(), Placed::values(rules));
+    let expectations = expect::expectations(&root, &issuers, &policy);
     root.finish();
     Some(Config {
         listen: listen?,
@@ -49,7 +53,8 @@ pub(super) fn settings(root: Section<'_>, file: &Path) -> Option<Config> {
         ca_certificate,
         own_identity: own_identity?,
         instances: Placed::values(instances.entries),
-        policy: Policy::new(Placed::values(databases.entries), Placed::values(rules)),
+        policy,
+        expectations,
         tag: tag?,
         limits,
         deadlines,

@@ -77,8 +77,15 @@ pub(super) fn socket_address(value: &DeValue<'_>) -> Result<SocketAddr, String> 
     text(value)?.parse().map_err(|_| "is not IP:PORT, such as \"0.0.0.0:5432\" or \"[::]:5432\"".to_owned())
 }
 
-/// A network in CIDR form, written as its first address and not the whole of IPv4 or IPv6.
-pub(super) fn network(value: &DeValue<'_>) -> Result<IpNet, String> {
+/// A network in CIDR form, written as its first address and not the whole of IPv4 or IPv6, which is what `whole` says.
+pub(super) fn network(whole: &'static str) -> impl Fn(&DeValue<'_>) -> Result<IpNet, String> {
+    move |value| {
+        let network = some_network(value)?;
+        if network.prefix_len() == 0 { Err(whole.to_owned()) } else { Ok(network) }
+    }
+}
+
+fn some_network(value: &DeValue<'_>) -> Result<IpNet, String> {
     // `IpNet`'s own reader takes 010 for 10, which other programs take for 8.
     let parts = text(value)?.split_once('/').filter(|(_, length)| length.bytes().all(|byte| byte.is_ascii_digit()));
     let network = parts.and_then(|(address, length)| IpNet::new(address.parse().ok()?, length.parse().ok()?).ok());
@@ -86,9 +93,6 @@ pub(super) fn network(value: &DeValue<'_>) -> Result<IpNet, String> {
         network.ok_or_else(|| "is not a network in CIDR form, such as \"10.0.0.0/8\" or \"10.0.0.7/32\"".to_owned())?;
     if network.trunc() != network {
         return Err(format!("has bits behind its prefix; the network is {}", network.trunc()));
-    }
-    if network.prefix_len() == 0 {
-        return Err("trusts every address there is".to_owned());
     }
     // Addresses of such clients are compared as what they mean.
     if matches!(network, IpNet::V6(network) if network.network().to_ipv4_mapped().is_some()) {
@@ -202,7 +206,7 @@ mod tests {
     #[test]
     fn networks_are_exact_and_never_everybody() {
         for good in ["10.0.0.0/8", "192.0.2.7/32", "35.191.0.0/16", "2001:db8::/32", "::1/128", "0.0.0.0/1"] {
-            assert_eq!(network(&string(good)).map(|network| network.to_string()).as_deref(), Ok(good));
+            assert_eq!(network("is everybody")(&string(good)).map(|network| network.to_string()).as_deref(), Ok(good));
         }
         for (bad, reason) in [
             ("10.0.0.1/8", "the network is 10.0.0.0/8"),
@@ -222,7 +226,7 @@ mod tests {
             ("*", "CIDR form"),
             ("", "is empty"),
         ] {
-            let refused = network(&string(bad)).unwrap_err();
+            let refused = network("is every address")(&string(bad)).unwrap_err();
             assert!(refused.contains(reason), "{bad}: {refused}");
         }
     }

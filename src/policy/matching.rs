@@ -1,12 +1,35 @@
-//! Whether a rule speaks of a caller and a database, and whether one rule leaves nothing for another.
+//! Whether a rule speaks of a caller and a database.
 //!
 //! Every comparison is exact. The config writes GUIDs as Entra does (lower case, hyphenated).
 
 use super::{Rule, Who};
-use crate::identity::IdentityFacts;
+use crate::identity::{CallerKind, IdentityFacts};
 use crate::names::DatabaseAlias;
-use ipnet::IpNet;
 use std::net::IpAddr;
+
+/// What conditions look at.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Traits<'a> {
+    pub(super) kind: CallerKind,
+    pub(super) guest: bool,
+    pub(super) object_id: &'a str,
+    pub(super) app: &'a str,
+    pub(super) groups: Option<&'a [String]>,
+    pub(super) roles: Option<&'a [String]>,
+}
+
+impl<'a> From<&'a IdentityFacts> for Traits<'a> {
+    fn from(facts: &'a IdentityFacts) -> Self {
+        Self {
+            kind: facts.kind,
+            guest: facts.guest,
+            object_id: &facts.object_id,
+            app: &facts.app,
+            groups: facts.groups.as_deref(),
+            roles: facts.roles.as_deref(),
+        }
+    }
+}
 
 impl Rule {
     /// Whether this rule speaks of this caller and database.
@@ -16,48 +39,25 @@ impl Rule {
 
     /// Whether it would, wherever the client is.
     pub(super) fn matches_elsewhere(&self, caller: &IdentityFacts, database: &DatabaseAlias) -> bool {
-        self.issuer == caller.issuer && self.databases.contains(database) && self.who.is_met_by(caller)
-    }
-
-    /// Whether every caller of `later` is this rule's caller too, whatever the database.
-    pub fn takes_callers_of(&self, later: &Rule) -> bool {
-        self.issuer == later.issuer && self.who.is_implied_by(&later.who)
+        self.issuer == caller.issuer && self.databases.contains(database) && self.who.is_met_by(&caller.into())
     }
 }
 
 impl Who {
-    fn is_met_by(&self, caller: &IdentityFacts) -> bool {
+    /// Whether every condition but the address holds.
+    pub(super) fn is_met_by(&self, caller: &Traits<'_>) -> bool {
         self.kind.is_none_or(|kind| kind == caller.kind)
             && self.guest.is_none_or(|guest| guest == caller.guest)
-            && names(&self.object_ids, &caller.object_id)
-            && names(&self.apps, &caller.app)
-            && shares(&self.groups, caller.groups.as_deref())
-            && shares(&self.roles, caller.roles.as_deref())
+            && names(&self.object_ids, caller.object_id)
+            && names(&self.apps, caller.app)
+            && shares(&self.groups, caller.groups)
+            && shares(&self.roles, caller.roles)
     }
 
     /// An address that is not known is in no network.
-    fn is_at(&self, address: Option<IpAddr>) -> bool {
+    pub(super) fn is_at(&self, address: Option<IpAddr>) -> bool {
         let contains = |address: IpAddr| self.networks.iter().any(|network| network.contains(&address));
         self.networks.is_empty() || address.is_some_and(|address| contains(address.to_canonical()))
-    }
-
-    /// Whether whoever meets `narrower` meets this as well: each list that is given here is given there, with no
-    /// entry that is missing here.
-    fn is_implied_by(&self, narrower: &Who) -> bool {
-        let kind = self.kind.is_none() || self.kind == narrower.kind;
-        let guest = self.guest.is_none() || self.guest == narrower.guest;
-        let within = |network: &IpNet| self.networks.iter().any(|wide| wide.contains(network));
-        let networks =
-            self.networks.is_empty() || (!narrower.networks.is_empty() && narrower.networks.iter().all(within));
-        kind && guest
-            && networks
-            && self.lists().iter().zip(narrower.lists()).all(|(wide, narrow)| {
-                wide.is_empty() || (!narrow.is_empty() && narrow.iter().all(|entry| wide.contains(entry)))
-            })
-    }
-
-    fn lists(&self) -> [&[String]; 4] {
-        [&self.object_ids, &self.groups, &self.roles, &self.apps]
     }
 }
 
@@ -73,27 +73,6 @@ fn shares(asked: &[String], carried: Option<&[String]>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::CallerKind;
-
-    fn who(kind: Option<CallerKind>, groups: &[&str], apps: &[&str]) -> Who {
-        let owned = |list: &[&str]| list.iter().map(|&s| s.to_owned()).collect();
-        Who { kind, groups: owned(groups), apps: owned(apps), ..Who::default() }
-    }
-
-    #[test]
-    fn a_wider_rule_implies_the_narrower_and_never_the_other_way() {
-        let user = Some(CallerKind::User);
-        for (wide, narrow) in [
-            (who(user, &[], &[]), who(user, &["g"], &[])),
-            (who(None, &["g", "h"], &[]), who(None, &["h"], &[])),
-            (who(None, &["g"], &[]), who(user, &["g"], &["a"])),
-        ] {
-            assert!(wide.is_implied_by(&narrow), "{wide:?} takes all of {narrow:?}");
-            assert!(!narrow.is_implied_by(&wide), "{narrow:?} does not take all of {wide:?}");
-        }
-        let (groups, apps) = (who(None, &["g"], &[]), who(None, &[], &["a"]));
-        assert!(!groups.is_implied_by(&apps) && !apps.is_implied_by(&groups), "unlike conditions are not compared");
-    }
 
     #[test]
     fn an_absent_claim_meets_no_condition() {
@@ -103,5 +82,23 @@ mod tests {
         assert!(!shares(&asked, Some(&["G".to_owned()])), "exact");
         assert!(shares(&asked, Some(&["h".to_owned(), "g".to_owned()])));
         assert!(shares(&[], None), "nothing asked");
+    }
+
+    #[test]
+    fn an_address_is_in_a_network_as_what_it_means() {
+        let who =
+            Who { networks: vec!["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()], ..Who::default() };
+        for (address, inside) in [
+            ("10.1.2.3", true),
+            ("::ffff:10.1.2.3", true),
+            ("2001:db8::7", true),
+            ("11.0.0.0", false),
+            ("9.255.255.255", false),
+            ("2001:db9::", false),
+            ("::10.1.2.3", false),
+        ] {
+            assert_eq!(who.is_at(Some(address.parse().unwrap())), inside, "{address}");
+        }
+        assert!(!who.is_at(None) && Who::default().is_at(None), "an address that is not known is in no network");
     }
 }

@@ -3,16 +3,19 @@
 //! Rules are tried in the order of the file; the first whose *who* and *what* both match decides.
 //! A rule that asks for a claim which the token does not carry does not match. Pure: no I/O, no clock.
 
+mod expect;
 mod expiry;
 mod limits;
 mod matching;
 mod options;
 mod powers;
+mod reach;
 mod role;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use crate::identity::{CallerKind, IdentityFacts, VerifiedIdentity};
 use crate::names::{
@@ -24,9 +27,11 @@ use ipnet::IpNet;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+pub use expect::{Expectation, Outcome, REASONS, Reason};
 pub use expiry::{AtExpiry, Because, Due, END_GRACE, Lifetime, Urgency};
 pub use limits::{Limits, Line, Over, Rate};
-pub use powers::{Overreach, Power, Powers, Startup};
+pub use powers::{ACTING, Overreach, Power, Powers, Startup};
+pub use reach::{MAX_COMPARISONS, Population, Reach, reach};
 pub use role::{MAX_SUBJECT_BYTES, refused_subject_claim};
 
 /// One `[database.NAME]`.

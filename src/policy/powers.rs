@@ -85,6 +85,22 @@ impl Powers {
         Self { others: false, ..self }
     }
 
+    /// The name of a setting as it is looked up, or why it is none that a rule can speak of.
+    pub fn setting(name: &str) -> Result<String, &'static str> {
+        if matches!(name, "user" | "database" | "replication") || name.starts_with("_pq_") {
+            return Err("is not a client's to set: the grant decides it");
+        }
+        let part = |part: &str| {
+            let mut bytes = part.bytes();
+            let letter = |byte: u8| byte.is_ascii_alphabetic() || byte == b'_';
+            bytes.next().is_some_and(letter) && bytes.all(|byte| letter(byte) || byte.is_ascii_digit() || byte == b'$')
+        };
+        if name.len() > MAX_NAME_BYTES || !name.split('.').all(part) {
+            return Err("is not the name of a setting, such as role, search_path or my.own");
+        }
+        Ok(canonical(name.as_bytes()))
+    }
+
     /// Each setting that has a word of its own, in the order of names.
     pub fn named(&self) -> impl Iterator<Item = (&str, &Power)> {
         self.named.iter().map(|(name, power)| (name.as_str(), power))

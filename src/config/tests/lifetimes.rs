@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// `MINIMAL` with these lines in its rule.
 fn ruled(lines: &str) -> String {
-    edited("kind = \"user\"", &format!("kind = \"user\"\n{lines}"))
+    edited(rules::GROUP, &format!("{}\n{lines}", rules::GROUP))
 }
 
 #[test]

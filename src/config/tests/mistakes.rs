@@ -114,16 +114,11 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ),
     ("databases = [\"orders\"]", "databases = \"orders\"", "27: rule.people.databases: must be an array, not a string"),
     (
-        "kind = \"user\"",
-        "kind = \"user\"\ngroups = []",
-        "29: rule.people.groups: is empty; leave it out or name at least one",
+        "subject_claim = \"upn\" }",
+        "subject_claim = \"upn\" }\nnetworks = []",
+        "30: rule.people.networks: is empty; leave it out or name at least one",
     ),
-    ("kind = \"user\"", "groups = [\"analysts\"]", "28: rule.people.groups[0]: is not a hyphenated GUID"),
-    (
-        "kind = \"user\"",
-        "",
-        "24: rule.people: needs at least one condition besides databases: kind, object_ids, groups, roles or apps",
-    ),
+    ("0c7a5f0e-4b5d-4f5e-9a3b-6f1f2d3e4a5b", "analysts", "28: rule.people.groups[0]: is not a hyphenated GUID"),
     (
         "subject_claim = \"upn\"",
         "subject_claim = \"email\"",

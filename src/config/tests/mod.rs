@@ -1,16 +1,18 @@
 //! The config file as an operator meets it: good files, and every problem with its line, key and reason.
 
+mod expect;
 mod federation;
 mod issuers;
 mod lifetimes;
 mod limits;
 mod mistakes;
 mod pools;
+mod rules;
 mod tag;
 
 use super::*;
 use crate::cloudsql::{IpType, LoginMethod, Route};
-use crate::identity::{CallerKind, LEEWAY};
+use crate::identity::LEEWAY;
 use crate::policy::How;
 use proptest::prelude::*;
 use std::fs;
@@ -58,7 +60,7 @@ instance = "demo-project:europe-west1:orders"
 name = "people"
 issuer = "contoso"
 databases = ["orders"]
-kind = "user"
+groups = ["0c7a5f0e-4b5d-4f5e-9a3b-6f1f2d3e4a5b"]
 grant = { kind = "workforce", provider = "//iam.googleapis.com/locations/global/workforcePools/contoso/providers/entra", subject_claim = "upn" }
 "#;
 
@@ -68,6 +70,7 @@ const APP_RULE: &str = r#"
 name = "apps"
 issuer = "contoso"
 databases = ["orders"]
+kind = "app"
 apps = ["8D1E2F3A-4B5C-4D6E-8F70-8192A3B4C5D6"]
 grant = { kind = "service_account", provider = "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/entra/providers/contoso", service_account = "orders-app@demo-project.iam.gserviceaccount.com" }
 "#;
@@ -122,7 +125,7 @@ fn the_minimal_file_gets_every_default() {
     );
     let target = config.policy.databases().next().unwrap();
     assert_eq!((target.alias.as_str(), target.database.as_str(), target.tag), ("orders", "orders", true));
-    assert_eq!(config.policy.rules()[0].who.kind, Some(CallerKind::User));
+    assert_eq!(config.policy.rules()[0].who.kind, None);
     assert_eq!((config.listen.trusted_proxies.len(), config.listen.proxy_protocol), (0, ProxyProtocol::Off));
     assert!(config.listen.certificate.is_absolute(), "relative paths start at the file's folder");
 }
@@ -206,7 +209,7 @@ fn a_service_account_whose_user_would_be_cut_is_refused() {
     assert_eq!(
         found,
         [
-            "36: rule.apps.grant.service_account: gives a database user that is 67 bytes long; PostgreSQL names end at 63"
+            "37: rule.apps.grant.service_account: gives a database user that is 67 bytes long; PostgreSQL names end at 63"
         ]
     );
 }
@@ -220,8 +223,7 @@ fn warnings_are_said_and_do_not_refuse() {
          logins = 5\nlogins_per_address = 6\n[listen]\n\
          trusted_proxies = [\"10.0.0.0/8\"]\nproxy_protocol = \"optional\"",
     );
-    let narrower = APP_RULE.replace("apps = [", "kind = \"user\"\napps = [");
-    let loaded = checked(&format!("{text}{narrower}")).map_err(|problems| shown(&problems)).unwrap();
+    let loaded = checked(&text).map_err(|problems| shown(&problems)).unwrap();
     assert_eq!(
         shown(&loaded.warnings),
         [
@@ -232,7 +234,6 @@ fn warnings_are_said_and_do_not_refuse() {
              address; \"required\" does not",
             "32: database.orders.tag: turns the caller's tag off: the database's own logs will not say who asked",
             "33: database.spare: is in no rule: nobody can reach it",
-            "43: rule.apps: is never reached: rule.people comes first and asks no more of the caller",
         ]
     );
 }

@@ -38,7 +38,7 @@ impl Second {
         let second_instance =
             if *instance == FABRIKAM.instance { String::new() } else { format!("[instance.\"{instance}\"]\n") };
         format!(
-            "{}\n[[rule]]\nname = \"second\"\nissuer = \"second\"\ndatabases = [\"second\"]\nkind = \"user\"\n\
+            "{}\n[[rule]]\nname = \"second\"\nissuer = \"second\"\ndatabases = [\"second\"]\nkind = \"user\"\neveryone = true\n\
              grant = {{ kind = \"workforce\", provider = \"{provider}\", subject_claim = \"{second}\"{} }}\n\n\
              [issuer.second]\n{issuer}\n\n[database.second]\ninstance = \"{instance}\"\n\n{second_instance}",
             MINIMAL.replace("subject_claim = \"upn\"", &contoso),
@@ -96,7 +96,8 @@ fn one_tenants_people_may_come_through_two_pools_by_one_claim() {
     let second = |claim: &str| {
         let rule = MINIMAL.split("[[rule]]").nth(1).unwrap().replace("\"people\"", "\"second\"");
         let rule = rule.replace("workforcePools/contoso", "workforcePools/other").replace("upn", claim);
-        format!("{MINIMAL}\n[[rule]]{rule}")
+        let second = "[database.second]\ninstance = \"demo-project:europe-west1:orders\"\ndatabase = \"orders\"";
+        format!("{MINIMAL}\n[[rule]]{}{second}\n", rule.replace("[\"orders\"]", "[\"second\"]"))
     };
     let Ok(loaded) = checked(&second("upn")) else { panic!("{:?}", problems(&second("upn"))) };
     assert_eq!(loaded.config.policy.rules().len(), 2);

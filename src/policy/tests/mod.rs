@@ -1,6 +1,7 @@
 //! Callers, rules and databases that the tests of the policy share, and every way to be denied.
 
 mod matrix;
+mod reach;
 mod renew;
 
 use super::*;
@@ -112,10 +113,10 @@ fn a_guest_arrives_as_themselves_only_where_a_rule_names_them_by_object_id() {
     for (who, expected) in [
         (named("oid-of-guest"), "only as guest@contoso.example"),
         (Who { kind: user, groups: list(&["analysts"]), ..Who::default() }, "guest"),
-        (named("oid-of-analyst"), "no rule"),
+        (named("oid-of-analyst"), "no-rule"),
     ] {
         let policy = Policy::new(vec![target("orders")], vec![rule("only", &["orders"], who, workforce("upn"))]);
-        assert_eq!(matrix::decision(&policy, &proven(guest.clone()), "orders"), expected);
+        assert_eq!(matrix::decision(&policy, &proven(guest.clone()), &asking("orders")), expected);
     }
 }
 
@@ -131,14 +132,14 @@ fn a_prefix_stands_in_front_of_the_claim_and_counts() {
     let policy = Policy::new(vec![target("orders")], vec![rule("p", &["orders"], who(), prefixed("uid"))]);
     let mut caller = person("analyst", None);
     caller.claims = BTreeMap::from([("uid".to_owned(), "00u1".to_owned())]);
-    assert_eq!(matrix::decision(&policy, &proven(caller.clone()), "orders"), "p as partner:00u1");
+    assert_eq!(matrix::decision(&policy, &proven(caller.clone()), &asking("orders")), "p as partner:00u1");
     caller.claims = BTreeMap::from([("uid".to_owned(), "x".repeat(56))]);
     assert_eq!(
-        matrix::decision(&policy, &proven(caller.clone()), "orders"),
+        matrix::decision(&policy, &proven(caller.clone()), &asking("orders")),
         "uid is 64 bytes long; PostgreSQL names end at 63"
     );
     caller.claims = BTreeMap::from([("oid".to_owned(), "x".to_owned())]);
-    assert_eq!(matrix::decision(&policy, &proven(caller), "orders"), "uid is absent");
+    assert_eq!(matrix::decision(&policy, &proven(caller), &asking("orders")), "uid is absent");
 }
 
 #[test]
