@@ -24,6 +24,13 @@ pub enum Limited {
     Later,
     /// Every write to standard error fails.
     NoLog,
+    /// More file descriptors than these limits.
+    Descriptors {
+        /// What it starts with.
+        soft: u32,
+        /// What it may raise that to.
+        hard: u32,
+    },
 }
 
 /// A running `pgpassport serve`.
@@ -144,6 +151,14 @@ impl Proxy {
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
     }
 
+    /// Its soft and hard limits of file descriptors.
+    pub fn descriptors(&self) -> (u64, u64) {
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", self.child.id())).expect("it runs");
+        let line = limits.lines().find(|line| line.starts_with("Max open files")).expect("the limit");
+        let mut numbers = line.split_whitespace().filter_map(|word| word.parse().ok());
+        (numbers.next().expect("the soft limit"), numbers.next().expect("the hard limit"))
+    }
+
     /// Sends SIGTERM.
     pub fn terminate(&self) {
         signal(&self.child, "TERM");
@@ -202,6 +217,7 @@ fn command(limited: Limited) -> Command {
         // Ignored signals stay ignored across `exec`: writes past the limit fail and do not end the process.
         Limited::FilesKib(limit) => format!("trap '' XFSZ; ulimit -f {limit}; exec \"$@\""),
         Limited::Later => "trap '' XFSZ; exec \"$@\"".to_owned(),
+        Limited::Descriptors { soft, hard } => format!("ulimit -H -n {hard}; ulimit -S -n {soft}; exec \"$@\""),
         Limited::NoLog => "exec \"$@\" 2>/dev/full".to_owned(),
     };
     let mut shell = Command::new("bash");

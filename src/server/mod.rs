@@ -4,6 +4,7 @@
 //! ready once both listeners are open; on SIGTERM or SIGINT it stops accepting, lets sessions end when they are idle,
 //! and ends those that are not at the drain deadline.
 
+mod descriptors;
 mod generation;
 mod reload;
 
@@ -95,6 +96,7 @@ pub enum Error {
 pub async fn run(config: Config, source: PathBuf) -> Result<(), Error> {
     let mut stop = Stop::new().map_err(Error::Signals)?;
     let hangup = signal(SignalKind::hangup()).map_err(Error::Signals)?;
+    descriptors::make_room(&config.limits);
     let metrics = Arc::new(Metrics::new().map_err(Error::Metrics)?);
     let (readiness, watched) = watch::channel(Readiness::Starting);
     let fixed = Fixed::of(&config);

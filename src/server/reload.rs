@@ -5,7 +5,7 @@
 //! that the new policy does not give are ended; what only a start can set is said by its key.
 
 use super::generation::{Fixed, Generation, Lasting};
-use super::warm_up;
+use super::{descriptors, warm_up};
 use crate::audit::event::Event;
 use crate::config::{self, Config, Loaded, Problem};
 use crate::names::SessionId;
@@ -47,12 +47,14 @@ impl Reloader {
         let config = self.load().await?;
         let unchanged = self.fixed.differing(&Fixed::of(&config));
         let refusals = config.audit.unverified_refusals_per_minute;
+        let limits = config.limits;
         let generation = self.make(config).await?;
         warm_up(&generation).await;
         self.record(ReloadOutcome::Applied, &[], &unchanged)
             .map_err(|_| vec!["the audit log cannot take the record of the reload".to_owned()])?;
         let Lasting { auditor, sessions, clock, .. } = &self.lasting;
         auditor.change_budget(refusals);
+        descriptors::make_room(&limits);
         let judge = std::sync::Arc::clone(&generation.services.judge);
         self.current.send_replace(generation).services.exchanger.retire();
         let ended = sessions.judge(judge, clock.now());
