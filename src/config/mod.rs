@@ -7,6 +7,7 @@ pub mod client;
 mod document;
 mod durations;
 mod files;
+mod first_party;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod issuers;
@@ -14,6 +15,7 @@ mod lifetimes;
 mod limits;
 mod lints;
 mod network;
+mod open_issuers;
 mod pools;
 mod reader;
 mod rules;

@@ -138,6 +138,15 @@ impl<'a> Field<'a> {
         };
         Some(array.iter().enumerate().map(entry).collect())
     }
+
+    /// The same of a list that must not be empty when it is there.
+    pub(super) fn some_entries(&self) -> Option<Vec<Field<'a>>> {
+        let entries = self.entries()?;
+        if entries.is_empty() {
+            self.problem("is empty; leave it out or name at least one");
+        }
+        Some(entries)
+    }
 }
 
 /// A table that is being read.
@@ -190,6 +199,16 @@ impl<'a> Section<'a> {
     /// Each entry of an array that may be absent, except the bad ones, which are reported.
     pub(super) fn list<T>(&self, key: &'static str, parse: impl Fn(&'a DeValue<'a>) -> Result<T, String>) -> Vec<T> {
         let entries = self.field(key).and_then(|field| field.entries()).unwrap_or_default();
+        entries.iter().filter_map(|entry| entry.read(&parse)).collect()
+    }
+
+    /// The same of an array that restricts something: an empty one would restrict nothing, and is refused.
+    pub(super) fn some_list<T>(
+        &self,
+        key: &'static str,
+        parse: impl Fn(&'a DeValue<'a>) -> Result<T, String>,
+    ) -> Vec<T> {
+        let entries = self.field(key).and_then(|field| field.some_entries()).unwrap_or_default();
         entries.iter().filter_map(|entry| entry.read(&parse)).collect()
     }
 

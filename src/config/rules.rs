@@ -1,6 +1,6 @@
 //! `[[rule]]`: who may reach what, and how they arrive there.
 
-use super::reader::{Declared, Field, Placed, Section};
+use super::reader::{Declared, Placed, Section};
 use super::{lifetimes, limits, trust, values};
 use crate::identity::{CallerKind, IssuerConfig};
 use crate::names::{DatabaseAlias, IssuerName, RuleName, ServiceAccount};
@@ -55,7 +55,7 @@ fn rule(
     }
     let issuer = section.required_field("issuer");
     let issuer = issuer.as_ref().and_then(|field| issuers.resolve(field, "issuer", IssuerName::parse));
-    let listed = section.required_field("databases").and_then(|field| some_entries(&field)).unwrap_or_default();
+    let listed = section.required_field("databases").and_then(|field| field.some_entries()).unwrap_or_default();
     let databases =
         listed.iter().filter_map(|entry| databases.resolve(entry, "database", DatabaseAlias::parse)).collect();
     let who = who(&section, issuer.as_ref().is_some_and(|name| is_entra(name, issuers)));
@@ -104,16 +104,8 @@ fn condition(
     key: &'static str,
     parse: impl Fn(&DeValue<'_>) -> Result<String, String>,
 ) -> Vec<String> {
-    let entries = section.field(key).and_then(|field| some_entries(&field)).unwrap_or_default();
+    let entries = section.field(key).and_then(|field| field.some_entries()).unwrap_or_default();
     entries.iter().filter_map(|entry| entry.read(&parse)).collect()
-}
-
-fn some_entries<'a>(field: &Field<'a>) -> Option<Vec<Field<'a>>> {
-    let entries = field.entries()?;
-    if entries.is_empty() {
-        field.problem("is empty; leave it out or name at least one");
-    }
-    Some(entries)
 }
 
 fn how(section: Section<'_>) -> Option<How> {

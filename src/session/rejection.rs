@@ -276,7 +276,8 @@ fn denied_by_policy(denied: &Denied) -> Rejection {
         ),
         Denied::Guest => client(
             INVALID_AUTHORIZATION,
-            "Use an account of the tenant itself, or ask the operator for a grant through a service account.",
+            "Use an account of the tenant itself, or ask the operator for a rule that names your object id in object_ids, or \
+             for one that grants a service account.",
         ),
         Denied::Subject { .. } => client(INVALID_AUTHORIZATION, ASK_OPERATOR),
     }
