@@ -15,6 +15,8 @@ use std::sync::Arc;
 
 /// Microsoft Graph, whose tokens only Graph can check.
 const GRAPH: &str = "https://graph.microsoft.com";
+/// The delegated permission that the simulated APIs have, and people's tokens carry in `scp`.
+const PERMISSION: &str = "access_as_user";
 /// Shortest lifetime of an access token, in seconds (Microsoft: random between 60 and 90 minutes).
 const SHORTEST_LIFETIME: i64 = 3600;
 /// Longest lifetime beyond the shortest, in seconds.
@@ -125,6 +127,16 @@ impl Scope {
         let text = "The request was denied because one or more scopes requested are unauthorized or expired. The user \
                     must first sign in and grant the client application access to the requested scope.";
         Err(refuse.with(400, "invalid_grant", 70_000, text))
+    }
+
+    /// Whether the resource has the permission: an API its one scope, Graph any (it has hundreds).
+    pub(super) fn has_permission(&self) -> bool {
+        self.is_default() || self.resource == GRAPH || self.permission == PERMISSION
+    }
+
+    /// The permission as asked for.
+    pub(super) fn permission(&self) -> &str {
+        &self.permission
     }
 
     /// Whether the tenant knows the resource.
