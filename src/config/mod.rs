@@ -154,7 +154,7 @@ impl fmt::Display for Problem {
 ///
 /// Relative paths in the file start at the file's folder.
 pub fn load(path: &Path) -> Result<Loaded, Vec<Problem>> {
-    let bytes = document::read(path)
+    let bytes = files::regular(path, document::MAX_CONFIG_BYTES)
         .map_err(|reason| vec![Problem { file: path.to_owned(), line: 1, key: "(file)".to_owned(), reason }])?;
     check(path, &bytes)
 }

@@ -1,7 +1,7 @@
 //! Issuers that sign for anybody who makes an account: a token of theirs says nothing until a claim names its owner.
 //!
-//! Sources: Google, "OpenID Connect" (`hd`); GitHub, "OpenID Connect reference"; GitLab, "ID token authentication";
-//! HashiCorp, "Workload identity tokens"; Buildkite, "OIDC". Apple says no organization at all. Not a complete list.
+//! Sources: Google, "`OpenID` Connect" (`hd`); GitHub, "`OpenID` Connect reference"; GitLab, "ID token authentication";
+//! Terraform, "Workload identity tokens"; Buildkite, "OIDC". Apple says no organization at all. Not a complete list.
 
 use std::collections::BTreeMap;
 

@@ -214,10 +214,7 @@ impl<'a> Section<'a> {
 
     /// Every key of a table whose keys are not known beforehand.
     pub(super) fn all_fields(&self) -> Vec<(&'a str, Field<'a>)> {
-        let named = |(name, value): (&'a Spanned<std::borrow::Cow<'a, str>>, &'a Spanned<DeValue<'a>>)| {
-            (name.get_ref().as_ref(), self.entry(name, value))
-        };
-        self.table.iter().map(named).collect()
+        self.table.iter().map(|(name, value)| (name.get_ref().as_ref(), self.entry(name, value))).collect()
     }
 
     /// A sub-table whose absence is left to the caller.
@@ -246,11 +243,6 @@ impl<'a> Section<'a> {
     /// Checks the name that this table has as a key.
     pub(super) fn named<T>(&self, name: &str, parse: impl Fn(&str) -> Result<T, NameError>) -> Option<T> {
         parse(name).map_err(|error| self.report.problem(self.at, &self.key, &format!("the name {error}"))).ok()
-    }
-
-    /// Every key with its value, whatever it is called.
-    pub(super) fn every_field(&self) -> Vec<(&'a str, Field<'a>)> {
-        self.table.iter().map(|(name, value)| (name.get_ref().as_ref(), self.entry(name, value))).collect()
     }
 
     /// Calls the table by a better name than its index.
