@@ -380,15 +380,6 @@ impl Chain {
         std::fs::read_to_string(self.cloud.postgres_log()).expect("the database's log can be read")
     }
 
-    /// The proxy is a Google service account with this key file, in place of a managed identity on Azure.
-    #[must_use]
-    pub fn with_service_account_key(self, key: &Path) -> Self {
-        let section = format!("kind = \"google-service-account-file\"\nkey_file = \"{}\"\n", key.display());
-        let ca = self.cloud.ca_path().to_owned();
-        // `gcp_auth` trusts the platform's roots; this is how the platform's are changed.
-        self.replace(&managed_identity(), &section).with_environment("SSL_CERT_FILE", &ca)
-    }
-
     /// A folder for a test's own files.
     pub fn folder(&self) -> &Path {
         self.folder.path()

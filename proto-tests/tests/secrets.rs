@@ -176,7 +176,7 @@ impl Secrets {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_search_finds_a_token_that_a_client_puts_into_a_statement() {
     let chain = Chain::start().await;
-    let login = chain.login(ANALYST.upn, &pgpassport::sim::TokenSpec::person(&ANALYST));
+    let login = chain.login(ANALYST.upn, &TokenSpec::person(&ANALYST));
     let secrets = Secrets::of(&chain, &[&login]);
     let payload = login.password.split('.').nth(1).expect("three parts").to_owned();
     chain.query(&login, &format!("select '{payload}'")).await;

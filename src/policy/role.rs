@@ -69,7 +69,9 @@ fn subject(claim: &str, prefix: &str, caller: &IdentityFacts) -> Result<RoleName
 fn is_accounts(name: &str) -> bool {
     let lower = name.to_ascii_lowercase();
     let user = lower.strip_suffix(ACCOUNT_SUFFIX).unwrap_or(&lower);
-    user != lower || user.ends_with(".iam") || user.rsplit_once('@').is_some_and(|(_, domain)| !domain.contains('.'))
+    let in_project = user.rsplit_once('.').is_some_and(|(_, last)| last == "iam");
+    let of_google = user.rsplit_once('@').is_some_and(|(_, domain)| !domain.contains('.'));
+    user != lower || in_project || of_google
 }
 
 /// The config refuses an account whose user would be too long, so the error is for whoever builds rules elsewhere.
