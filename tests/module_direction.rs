@@ -461,7 +461,7 @@ fn one(path: &str, text: &str) -> [Source; 1] {
 #[test]
 fn simulators_clocks_io_and_untidiness_are_seen() {
     assert_eq!(simulator_uses(&one("cli/serve.rs", "use crate::sim::Cloud;")).len(), 1);
-    assert_eq!(simulator_uses(&one("cli/demo.rs", "use crate::sim::Cloud;")).len(), 0);
+    assert_eq!(simulator_uses(&one("cli/demo/mod.rs", "use crate::sim::Cloud;")).len(), 0);
     assert_eq!(clock_reads(&one("http.rs", "let now = std::time::SystemTime::now();")).len(), 1);
     assert_eq!(clock_reads(&one("http.rs", "#[cfg(test)]\nmod tests { fn f() { Timestamp::now(); } }")).len(), 0);
     assert_eq!(clock_reads(&one("time.rs", "Timestamp::now()")).len(), 0);

@@ -139,13 +139,14 @@ fn entras_own_issuers_are_no_other_provider() {
     }
 }
 
+const GITHUB: &str = "https://token.actions.githubusercontent.com";
+
 #[test]
 fn where_anybody_has_an_account_a_claim_names_the_owner() {
     let found = |url: &str, claims: &str| {
         let okta = OKTA.replace("https://contoso.okta.example/oauth2/default", url);
         checked(&with_okta(&format!("{okta}\nrequired_claims = {{ {claims} }}"))).map_err(|problems| shown(&problems))
     };
-    const GITHUB: &str = "https://token.actions.githubusercontent.com";
     for (url, claims) in [
         ("https://accounts.google.com", "hd = \"contoso.example\""),
         (GITHUB, "repository_owner_id = \"1\""),

@@ -208,5 +208,5 @@ fn random_lifetime() -> i64 {
 /// The claims of a signed-in person's ID token.
 pub(super) fn id_token_spec(spec: TokenSpec, client: &str, tenant: Tenant) -> TokenSpec {
     let spec = spec.audience(client).claim("tid", tenant.id);
-    ["scp", "azp", "azpacr", "acct", "groups", "idp"].into_iter().fold(spec, TokenSpec::without)
+    ["scp", "azp", "azpacr", "acct", "groups", "idp", "idtyp"].into_iter().fold(spec, TokenSpec::without)
 }
