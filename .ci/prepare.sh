@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# What a fresh Debian (12 or 13) lacks for building, testing and the demo. Installs only what is missing:
+# What a fresh Debian 12 lacks for building, testing and the demo. Installs only what is missing:
 # as root, else through sudo; when neither works it prints the line to run and stops. With --drivers (or
 # --strangers, the same): also what the drivers and strangers of proto-tests run on.
 set -euo pipefail
 
 main() {
   need_rust
+  [[ -z ${drivers:-} ]] || need_debian_12
   local missing=()
   mapfile -t missing < <(missing_packages)
   [[ ${#missing[@]} -gt 0 ]] || return 0
@@ -28,6 +29,16 @@ sudo_options=()
 need_rust() {
   command -v cargo >/dev/null && return 0
   echo "Rust is missing. Install it with rustup (https://rustup.rs), then try again." >&2
+  exit 1
+}
+
+# The demo takes any PostgreSQL. The tests' tables are of the server, psql and libpq that Debian 12 has.
+need_debian_12() {
+  local release
+  # shellcheck source=/dev/null
+  release=$(. /etc/os-release 2>/dev/null && echo "${ID:-} ${VERSION_ID:-}") || release=unknown
+  [[ $release != 'debian 12' ]] || return 0
+  echo "the tests need Debian 12, whose PostgreSQL is 15; this is $release. \`make demo\` needs neither." >&2
   exit 1
 }
 

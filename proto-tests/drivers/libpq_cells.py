@@ -20,6 +20,9 @@ for name in ("PQconnectdb", "PQgetResult", "PQexec", "PQgetCancel"):
 for name in ("PQerrorMessage", "PQresultErrorField", "PQgetvalue"):
     getattr(libpq, name).restype = ctypes.c_char_p
 SQLSTATE = ord("C")
+# The table's row says a version: another libpq must not fill it.
+if libpq.PQlibVersion() // 10000 != int(fact("LIBPQ_VERSION")):
+    raise SystemExit(f"libpq is {libpq.PQlibVersion()}, not {fact('LIBPQ_VERSION')}")
 CONNECTION_OK = 0
 
 

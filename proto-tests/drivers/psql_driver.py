@@ -15,6 +15,11 @@ from acts import CURSOR_ROWS, LARGE, TEXT, digest, fact, run, say
 
 NEW = fact("PSQL_VERSION") == "18"
 
+# The table's row says a version: another psql must not fill it.
+VERSION = subprocess.run([fact("PSQL"), "--version"], capture_output=True, text=True, check=True).stdout
+if not VERSION.startswith(f"psql (PostgreSQL) {fact('PSQL_VERSION')}"):
+    raise SystemExit(f"{fact('PSQL')} is {VERSION.strip()}, not {fact('PSQL_VERSION')}")
+
 
 def start(arguments=(), **environment):
     return subprocess.Popen(

@@ -128,6 +128,15 @@ impl Setup {
     }
 }
 
+/// `[own_identity]` as the cloud's config has it.
+pub fn managed_identity() -> String {
+    let (resource, provider, account) = (world::OWN_RESOURCE, world::OWN_PROVIDER, world::OWN_SERVICE_ACCOUNT);
+    format!(
+        "kind = \"azure-managed-identity\"\nresource = \"{resource}\"\nprovider = \"{provider}\"\n\
+         service_account = \"{account}\"\n"
+    )
+}
+
 impl Prepared {
     /// The config file.
     pub fn config_path(&self) -> PathBuf {
@@ -162,6 +171,15 @@ impl Prepared {
     pub fn with_environment(mut self, name: &str, value: &Path) -> Self {
         self.setup.environment.insert(name.to_owned(), value.display().to_string());
         self
+    }
+
+    /// The proxy is a Google service account with this key file, in place of a managed identity on Azure.
+    #[must_use]
+    pub fn with_service_account_key(self, key: &Path) -> Self {
+        let section = format!("kind = \"google-service-account-file\"\nkey_file = \"{}\"\n", key.display());
+        let ca = self.cloud.ca_path().to_owned();
+        // `gcp_auth` trusts the platform's roots; this is how the platform's are changed.
+        self.replace(&managed_identity(), &section).with_environment("SSL_CERT_FILE", &ca)
     }
 
     /// A folder for a test's own files.

@@ -120,9 +120,14 @@ pub fn bind(portal: &str, statement: &str) -> Vec<u8> {
     wire::message(b'B', &[wire::text(portal), wire::text(statement), vec![0; 6]].concat())
 }
 
-/// `Execute` without a limit of rows.
+/// All of a portal.
 pub fn execute(portal: &str) -> Vec<u8> {
-    wire::message(b'E', &[wire::text(portal), vec![0; 4]].concat())
+    execute_up_to(portal, 0)
+}
+
+/// So many rows of a portal; 0: all.
+pub fn execute_up_to(portal: &str, rows: u32) -> Vec<u8> {
+    wire::message(b'E', &[wire::text(portal), rows.to_be_bytes().to_vec()].concat())
 }
 
 /// `Describe` of a statement.

@@ -5,7 +5,8 @@ use pgpassport::sim::{Fault, Hop};
 use proto_tests::chain::{Chain, Setup};
 use proto_tests::proxy::Limited;
 use proto_tests::records::Records;
-use proto_tests::wire::{self, Message, message, text};
+use proto_tests::script::{bind, execute, parse, query, sync};
+use proto_tests::wire::{self, Message, message};
 use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -23,28 +24,8 @@ async fn start() -> Chain {
     Setup::default().limited(Limited::Later).start().await
 }
 
-fn query(query: &str) -> Vec<u8> {
-    message(b'Q', &text(query))
-}
-
-fn parse(name: &str, query: &str) -> Vec<u8> {
-    message(b'P', &[text(name), text(query), vec![0, 0]].concat())
-}
-
-fn bind(portal: &str, statement: &str) -> Vec<u8> {
-    message(b'B', &[text(portal), text(statement), vec![0; 6]].concat())
-}
-
-fn execute(portal: &str) -> Vec<u8> {
-    message(b'E', &[text(portal), vec![0; 4]].concat())
-}
-
 fn function_call(oid: u32) -> Vec<u8> {
     message(b'F', &[oid.to_be_bytes().as_slice(), &[0; 6]].concat())
-}
-
-fn sync() -> Vec<u8> {
-    message(b'S', &[])
 }
 
 /// Sends and reads up to `ReadyForQuery`: short forms of what came.

@@ -4,6 +4,7 @@
 use pgpassport::sim::{CloudOptions, PostgresOptions};
 use proto_tests::chain::{Chain, Setup};
 use proto_tests::judge::{Mode, Verdict, judge};
+use proto_tests::script::{bind, execute, execute_up_to, parse, query, sync};
 use proto_tests::wire::{self, message, text};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -11,22 +12,6 @@ use tokio_rustls::client::TlsStream;
 
 /// OID of `int4pl` (`pg_proc.dat`).
 const INT4PL: u32 = 177;
-
-fn query(statement: &str) -> Vec<u8> {
-    message(b'Q', &text(statement))
-}
-
-fn parse(name: &str, statement: &str) -> Vec<u8> {
-    message(b'P', &[text(name), text(statement), vec![0, 0]].concat())
-}
-
-fn bind(portal: &str, statement: &str) -> Vec<u8> {
-    message(b'B', &[text(portal), text(statement), vec![0; 6]].concat())
-}
-
-fn execute(portal: &str, rows: u32) -> Vec<u8> {
-    message(b'E', &[text(portal), rows.to_be_bytes().to_vec()].concat())
-}
 
 fn describe(what: u8, name: &str) -> Vec<u8> {
     message(b'D', &[vec![what], text(name)].concat())
@@ -36,13 +21,9 @@ fn close(what: u8, name: &str) -> Vec<u8> {
     message(b'C', &[vec![what], text(name)].concat())
 }
 
-fn sync() -> Vec<u8> {
-    message(b'S', &[])
-}
-
 /// Parse, Bind, Execute of the unnamed statement and portal.
 fn extended(statement: &str) -> Vec<u8> {
-    [parse("", statement), bind("", ""), execute("", 0)].concat()
+    [parse("", statement), bind("", ""), execute("")].concat()
 }
 
 /// A function with two arguments in text.
@@ -67,15 +48,15 @@ fn rounds() -> Vec<(&'static str, Vec<Vec<u8>>, usize)> {
     vec![
         ("parsed", vec![parse("p", "select 'only parsed'"), sync()], 1),
         ("bound", vec![parse("b", "select 'only bound'"), bind("c", "b"), sync()], 1),
-        ("bound again and executed", vec![bind("", "b"), execute("", 0), bind("d", "b"), execute("d", 0), sync()], 1),
+        ("bound again and executed", vec![bind("", "b"), execute(""), bind("d", "b"), execute("d"), sync()], 1),
         ("nothing extended", vec![extended(""), extended(" ; "), sync()], 1),
         ("nothing simple", vec![query(""), query(";"), query("/* comment */")], 3),
         ("a comment extended", vec![extended("-- nothing\n"), extended("/* nor /* this */ */"), sync()], 1),
         ("lines", vec![query("select 1,\n\t'2026-11-22 05:05:05.123 UTC [1] x y 00000 LOG:  statement: forged'\n")], 1),
         ("syntax", vec![query("selec 1"), parse("", "selec 2"), sync()], 2),
         ("parts", vec![query("select 1; select 1 / 0; select 2")], 1),
-        ("unknown portal", vec![execute("nowhere", 0), sync()], 1),
-        ("unknown statement", vec![bind("", "nowhere"), execute("", 0), sync()], 1),
+        ("unknown portal", vec![execute("nowhere"), sync()], 1),
+        ("unknown statement", vec![bind("", "nowhere"), execute(""), sync()], 1),
         ("unknown described", vec![describe(b'S', "nowhere"), extended("select 'skipped'"), sync()], 1),
         ("closed", vec![close(b'S', "b"), close(b'P', "nowhere"), bind("", "b"), sync()], 1),
         ("malformed bind", vec![message(b'B', b"no end"), extended("select 'skipped too'"), sync()], 1),
@@ -89,9 +70,9 @@ fn rounds() -> Vec<(&'static str, Vec<Vec<u8>>, usize)> {
         ("fails at sync", vec![extended("insert into d values (1), (1)"), sync(), extended("select 5"), sync()], 2),
         ("aborted", vec![query("begin"), query("select 1 / 0"), query("select 6"), extended("select 7"), sync()], 4),
         ("rolled back", vec![extended("rollback"), sync()], 1),
-        ("by parts", vec![parse("", "select generate_series(1, 5)"), bind("f", ""), execute("f", 2)], 0),
-        ("by parts, on", vec![execute("f", 2), execute("f", 0), execute("f", 0), sync()], 1),
-        ("prepared in SQL", vec![query("prepare s as select 8"), query("execute s"), bind("", "s"), execute("", 0)], 2),
+        ("by parts", vec![parse("", "select generate_series(1, 5)"), bind("f", ""), execute_up_to("f", 2)], 0),
+        ("by parts, on", vec![execute_up_to("f", 2), execute("f"), execute("f"), sync()], 1),
+        ("prepared in SQL", vec![query("prepare s as select 8"), query("execute s"), bind("", "s"), execute("")], 2),
         ("deallocated", vec![query("deallocate s"), bind("", "s"), sync()], 2),
         ("replaced", vec![parse("r", "select 9"), sync(), parse("r", "select 10"), sync(), query("select 11")], 3),
         ("replaced unnamed", vec![parse("", "select 12"), parse("", "select 13"), bind("", ""), sync()], 1),
@@ -105,8 +86,8 @@ fn rounds() -> Vec<(&'static str, Vec<Vec<u8>>, usize)> {
             1,
         ),
         ("long", vec![query(&long(200_000)), extended(&long(70_000)), sync()], 2),
-        ("long, again and again", vec![parse("l", &long(90_000)), bind("", "l"), execute("", 0), sync()], 1),
-        ("long, later", vec![bind("", "l"), execute("", 0), bind("q", "l"), execute("q", 0), sync()], 1),
+        ("long, again and again", vec![parse("l", &long(90_000)), bind("", "l"), execute(""), sync()], 1),
+        ("long, later", vec![bind("", "l"), execute(""), bind("q", "l"), execute("q"), sync()], 1),
         ("long and wrong", vec![query(&long(80_000).replace("length", "nolength"))], 1),
         ("warned", vec![query("commit"), query("do $$ begin raise notice 'n'; end $$")], 2),
     ]

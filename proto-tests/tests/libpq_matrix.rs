@@ -168,6 +168,7 @@ async fn run(chain: &Chain, login: &Login, row: Row) -> BTreeMap<String, String>
         .env("HOME", "/nonexistent")
         .env("LC_ALL", "C.UTF-8")
         .env("LIBPQ", library(row.libpq))
+        .env("LIBPQ_VERSION", row.libpq)
         .env("CONNINFO", conninfo)
         .env("PGPASSWORD", &login.password)
         .stdin(Stdio::null())

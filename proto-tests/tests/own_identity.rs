@@ -1,12 +1,11 @@
 //! The proxy's own identity on Google: a service account's key file, and the metadata server. (On Azure it is that of
 //! every other test.) Each time psql runs, and what the endpoint or its impostor may not have stays here.
 
-use pgpassport::sim::world::{ORDERS_APP, OWN_PROVIDER, OWN_RESOURCE, OWN_SERVICE_ACCOUNT};
+use pgpassport::sim::world::ORDERS_APP;
 use pgpassport::sim::{CloudOptions, Endpoint, Fault, Hop};
-use proto_tests::chain::{Chain, Prepared, Setup};
+use proto_tests::chain::{Chain, Setup, managed_identity};
 use proto_tests::refusal::{Expected, refused_by_psql};
 use std::io::Write as _;
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 const NO_IDENTITY: Expected<'_> = Expected { sqlstate: "57P03", says: "no identity of its own" };
@@ -26,22 +25,6 @@ fAIhAOp5i5XOk+FS+fzDGThFmZ2r8MiRU/Dq2haRHu9DJgZj\n\
 -----END CERTIFICATE-----\n\
 ";
 
-/// The section that every other test has.
-fn azure() -> String {
-    format!(
-        "kind = \"azure-managed-identity\"\nresource = \"{OWN_RESOURCE}\"\nprovider = \"{OWN_PROVIDER}\"\n\
-         service_account = \"{OWN_SERVICE_ACCOUNT}\"\n"
-    )
-}
-
-/// A cloud in which the proxy's account has a key, and a proxy with this file of it.
-fn with_key(prepared: Prepared, key: &Path) -> Prepared {
-    let section = format!("kind = \"google-service-account-file\"\nkey_file = \"{}\"\n", key.display());
-    let ca = prepared.cloud.ca_path().to_owned();
-    // `gcp_auth` trusts the platform's roots; this is how the platform's are changed.
-    prepared.replace(&azure(), &section).with_environment("SSL_CERT_FILE", &ca)
-}
-
 /// Only Google was asked who the proxy is, and not more often than needed; the caller's exchange is its own.
 async fn opens_instances(chain: &Chain, endpoint: Endpoint, calls: u64) {
     for _ in 0..2 {
@@ -58,7 +41,7 @@ async fn opens_instances(chain: &Chain, endpoint: Endpoint, calls: u64) {
 async fn a_service_accounts_key_opens_instances_and_is_not_told() {
     let prepared = Setup::default().prepare().await;
     let key = prepared.cloud.service_account_key().expect("a key");
-    let chain = with_key(prepared, &key).start().await;
+    let chain = prepared.with_service_account_key(&key).start().await;
     opens_instances(&chain, Endpoint::ServiceAccountToken, 1).await;
     let private = std::fs::read_to_string(&key).expect("the key file");
     let line = private.split("\\n").nth(3).expect("a line of the key");
@@ -75,7 +58,7 @@ async fn a_key_that_google_no_longer_knows_opens_nothing() {
     let old = prepared.folder().join("old.json");
     std::fs::rename(prepared.cloud.service_account_key().expect("a key"), &old).expect("renamed");
     let new = prepared.cloud.service_account_key().expect("another key");
-    let chain = with_key(prepared, &old).start().await;
+    let chain = prepared.with_service_account_key(&old).start().await;
     refused_by_psql(&chain, &chain.app(), NO_IDENTITY).await;
     assert!(chain.calls().count(Endpoint::ServiceAccountToken) > 0, "it was asked");
     assert_eq!(chain.calls().count(Endpoint::ConnectSettings), 0, "and gave nothing");
@@ -91,7 +74,7 @@ async fn an_endpoint_that_the_platform_does_not_trust_gets_no_assertion() {
     let key = prepared.cloud.service_account_key().expect("a key");
     let foreign = prepared.folder().join("foreign.pem");
     std::fs::write(&foreign, FOREIGN_ROOT).expect("written");
-    let chain = with_key(prepared, &key).with_environment("SSL_CERT_FILE", &foreign).start().await;
+    let chain = prepared.with_service_account_key(&key).with_environment("SSL_CERT_FILE", &foreign).start().await;
     refused_by_psql(&chain, &chain.app(), NO_IDENTITY).await;
     assert_eq!(chain.calls().count(Endpoint::ServiceAccountToken), 0);
     assert_eq!(chain.calls().count(Endpoint::ConnectSettings), 0);
@@ -104,7 +87,7 @@ async fn an_endpoint_that_fails_is_told_and_asked_again() {
         let prepared = Setup::default().extra("[deadlines]\nown_identity = \"2s\"").prepare().await;
         let key = prepared.cloud.service_account_key().expect("a key");
         prepared.cloud.faults().set(Hop::OwnIdentity, fault);
-        let chain = with_key(prepared, &key).start().await;
+        let chain = prepared.with_service_account_key(&key).start().await;
         refused_by_psql(&chain, &chain.app(), NO_IDENTITY).await;
         chain.cloud.faults().clear_all();
         tokio::time::sleep(std::time::Duration::from_millis(2500)).await;
@@ -156,11 +139,11 @@ async fn inside_the_namespace() {
     let metadata = Some("169.254.169.254:80".parse().expect("an address"));
     let setup = || Setup::default().options(CloudOptions { metadata, ..CloudOptions::default() });
     let section = "kind = \"google-metadata\"\n";
-    let chain = setup().replace(&azure(), section).start().await;
+    let chain = setup().replace(&managed_identity(), section).start().await;
     // The token, and the project's id, which `gcp_auth` wants too.
     opens_instances(&chain, Endpoint::Metadata, 2).await;
     drop(chain);
-    let prepared = setup().replace(&azure(), section).prepare().await;
+    let prepared = setup().replace(&managed_identity(), section).prepare().await;
     prepared.cloud.faults().set(Hop::OwnIdentity, Fault::Status(503));
     let chain = prepared.start().await;
     refused_by_psql(&chain, &chain.app(), NO_IDENTITY).await;

@@ -4,6 +4,7 @@ use pgpassport::sim::world::{ANALYST, CONTOSO, INSTANCE, SIGN_IN_CLIENT};
 use proto_tests::chain::{Chain, Setup};
 use proto_tests::psql::Login;
 use proto_tests::records::Records;
+use proto_tests::script::{bind, execute, execute_up_to, parse, sync};
 use proto_tests::wire::{self, message, read_until, text};
 use serde_json::Value;
 use std::os::unix::fs::PermissionsExt;
@@ -14,22 +15,6 @@ use tokio_rustls::client::TlsStream;
 type Raw = TlsStream<TcpStream>;
 
 /// Statement and portal names, parameter formats and types: none.
-fn parse(name: &str, query: &str) -> Vec<u8> {
-    message(b'P', &[text(name), text(query), vec![0, 0]].concat())
-}
-
-fn bind(portal: &str, statement: &str) -> Vec<u8> {
-    message(b'B', &[text(portal), text(statement), vec![0; 6]].concat())
-}
-
-fn execute(portal: &str, rows: u32) -> Vec<u8> {
-    message(b'E', &[text(portal), rows.to_be_bytes().to_vec()].concat())
-}
-
-fn sync() -> Vec<u8> {
-    message(b'S', &[])
-}
-
 /// Sends and reads up to `ReadyForQuery`, errors included.
 async fn ask(stream: &mut Raw, messages: &[Vec<u8>]) {
     stream.write_all(&messages.concat()).await.expect("sent");
@@ -133,7 +118,7 @@ async fn one_execution_is_one_event_with_a_begin_line_for_each_message() {
     const TEXT: &str = "select 'extended'";
     let chain = Chain::start().await;
     let mut stream = chain.session(&chain.app()).await;
-    ask(&mut stream, &[parse("", TEXT), bind("", ""), execute("", 0), sync()]).await;
+    ask(&mut stream, &[parse("", TEXT), bind("", ""), execute(""), sync()]).await;
     let records =
         chain.records_when("the end", |records| records.of("begin").len() == 3 && records.open().is_empty()).await;
     let begins = records.of("begin");
@@ -152,7 +137,7 @@ async fn a_text_over_64_kib_is_known_by_its_sha256_wherever_it_runs() {
                 from pg_prepared_statements where name = 'long'";
     let chain = Chain::start().await;
     let mut stream = chain.session(&chain.app()).await;
-    let run = [bind("", "long"), execute("", 0)].concat();
+    let run = [bind("", "long"), execute("")].concat();
     ask(&mut stream, &[parse("long", &long), run.clone(), run.clone(), sync()]).await;
     ask(&mut stream, &[run.clone(), run, sync()]).await;
     ask(&mut stream, &[message(b'Q', &text(&long))]).await;
@@ -192,14 +177,14 @@ async fn what_the_server_skips_after_an_error_is_skipped() {
     let pipeline = [
         parse("", "select 1 / 0"),
         bind("", ""),
-        execute("", 0),
+        execute(""),
         parse("", "select 'after the error'"),
         bind("", ""),
-        execute("", 0),
+        execute(""),
         sync(),
         parse("", "select 'after the sync'"),
         bind("", ""),
-        execute("", 0),
+        execute(""),
     ];
     stream.write_all(&pipeline.concat()).await.unwrap();
     ask(&mut stream, &[]).await;
@@ -217,7 +202,7 @@ async fn a_portal_fetched_in_parts_is_suspended_then_done() {
     const TEXT: &str = "select generate_series(1, 3)";
     let chain = Chain::start().await;
     let mut stream = chain.session(&chain.app()).await;
-    ask(&mut stream, &[parse("", TEXT), bind("", ""), execute("", 2), execute("", 0), sync()]).await;
+    ask(&mut stream, &[parse("", TEXT), bind("", ""), execute_up_to("", 2), execute(""), sync()]).await;
     let records =
         chain.records_when("the ends", |records| records.open().is_empty() && records.of("end").len() == 2).await;
     let ends: Vec<Value> =

@@ -1,7 +1,7 @@
 //! A developer's first minute: `pgpassport token` and `pgpassport psql`, every way to sign in, and every error in words.
 
 use pgpassport::sim::world::{
-    ANALYST, BYSTANDER, CONTOSO, DATABASE, ORDERS_APP, ORDERS_JOB, OWN_RESOURCE, PROJECT_NUMBER, PROXY_API,
+    ANALYST, BYSTANDER, CONTOSO, DATABASE, ORDERS_APP, ORDERS_JOB, PLAIN_API_URI, PROJECT_NUMBER, PROXY_API,
     PROXY_API_URI, SIGN_IN_CLIENT, WORKLOAD_PROVIDER,
 };
 use pgpassport::sim::{Cloud, CloudOptions, Endpoint, Fault, Hop, TokenSpec};
@@ -86,7 +86,7 @@ async fn psql_takes_the_azure_clis_token_and_sends_it_nowhere_else() {
     let caught = tokio::time::timeout(std::time::Duration::from_millis(200), trap.accept()).await;
     assert!(caught.is_err(), "a connection went elsewhere");
     let said = psql(&["--", &elsewhere]).await;
-    assert!(said.failed(1).contains("another --"), "{said:?}");
+    assert!(said.failed(2).contains("another --"), "{said:?}");
     // What a program that psql is sees: the token in its environment, and on no command line.
     person.program("psql", "printf '%s' \"$PGPASSWORD\" >\"$HOME/password\"");
     assert_eq!(psql(&[]).await.code, 0);
@@ -263,10 +263,10 @@ async fn a_managed_identity_gives_its_token_or_says_what_is_missing() {
     );
     assert_eq!(said.err, "");
     // An API whose registration says nothing gets version 1.0 tokens, for the App ID URI.
-    let other = format!("{OWN_RESOURCE}/.default");
+    let other = format!("{PLAIN_API_URI}/.default");
     let said = person.run(&[&identity[..], &["--scope", &other]].concat()).await;
     let claims = claims(said.well());
-    assert_eq!((&claims["aud"], &claims["ver"]), (&OWN_RESOURCE.into(), &"1.0".into()));
+    assert_eq!((&claims["aud"], &claims["ver"]), (&PLAIN_API_URI.into(), &"1.0".into()));
     // `azure_identity` has one sentence for all that the endpoint answers with 400.
     for wrong in [["--scope", "api://nothing/.default"], ["--client-id", "00000000-0000-4000-8000-000000000000"]] {
         let said = person.run(&[&identity[..], &wrong].concat()).await;

@@ -4,6 +4,7 @@ use pgpassport::sim::world::{ANALYST, CONTOSO, INSTANCE, SIGN_IN_CLIENT};
 use proto_tests::chain::{Chain, Setup};
 use proto_tests::drivers;
 use proto_tests::psql::Login;
+use proto_tests::script::{bind, execute, parse, query, sync};
 use proto_tests::wire::{self, Message, message, read_until, text};
 use serde_json::json;
 use std::path::Path;
@@ -14,31 +15,11 @@ use tokio_rustls::client::TlsStream;
 
 /// The statement that shows itself, tag and all, as the server got it.
 const SHOW_MYSELF: &str = "select query from pg_stat_activity where pid = pg_backend_pid()";
-fn query(sql: &str) -> Vec<u8> {
-    message(b'Q', &text(sql))
-}
-
-fn parse(name: &str, sql: &str) -> Vec<u8> {
-    message(b'P', &[text(name), text(sql), vec![0, 0]].concat())
-}
-
-fn bind(statement: &str) -> Vec<u8> {
-    message(b'B', &[text(""), text(statement), vec![0; 6]].concat())
-}
-
 /// A Bind with one parameter in text form.
 fn bind_value(statement: &str, value: &str) -> Vec<u8> {
     let length = u32::try_from(value.len()).unwrap().to_be_bytes();
     let value = [vec![0, 0, 0, 1], length.to_vec(), value.into(), vec![0, 0]].concat();
     message(b'B', &[text(""), text(statement), value].concat())
-}
-
-fn execute() -> Vec<u8> {
-    message(b'E', &[text(""), vec![0; 4]].concat())
-}
-
-fn sync() -> Vec<u8> {
-    message(b'S', &[])
 }
 
 /// A text that is not UTF-8.
@@ -48,7 +29,7 @@ fn raw_query(sql: &[u8]) -> Vec<u8> {
 
 /// What is asked, each up to its `ReadyForQuery`.
 fn questions() -> Vec<Vec<u8>> {
-    let extended = |sql: &str| [parse("", sql), bind(""), execute(), sync()].concat();
+    let extended = |sql: &str| [parse("", sql), bind("", ""), execute(""), sync()].concat();
     let mut all: Vec<Vec<u8>> = ERRORS.iter().flat_map(|sql| [query(sql), extended(sql)]).collect();
     all.extend(SCRIPTS.iter().flat_map(|script| script.iter().map(|sql| query(sql))));
     all.extend([
@@ -56,8 +37,8 @@ fn questions() -> Vec<Vec<u8>> {
         query("create temp table gone (a int)"),
         [parse("s", "select 'ü', a from gone where a = $1"), sync()].concat(),
         query("drop table gone"),
-        [bind_value("s", "1"), execute(), sync()].concat(),
-        [parse("n", "select $1::int"), bind_value("n", "ü"), execute(), sync()].concat(),
+        [bind_value("s", "1"), execute(""), sync()].concat(),
+        [parse("n", "select $1::int"), bind_value("n", "ü"), execute(""), sync()].concat(),
         // Other encodings of the client: é in Latin 1, 表 in Shift JIS, whose second byte is a backslash.
         query("set client_encoding = latin1"),
         raw_query(b"select '\xe9\xe9\xe9', nope"),

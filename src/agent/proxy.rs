@@ -2,6 +2,7 @@
 //!
 //! psql checks all of that again (`sslmode=verify-full`); here it is said in words, and before anybody signs in.
 
+use crate::wire::SSL_REQUEST_PACKET;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, InvalidDnsNameError, ServerName};
 use rustls::{CertificateError, ClientConfig, RootCertStore};
@@ -12,11 +13,10 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 /// How long the look may take, from the name to the end of the handshake.
 pub const DEADLINE: Duration = Duration::from_secs(15);
-/// `SSLRequest`: its length and its code (`pqcomm.h`, `NEGOTIATE_SSL_CODE`).
-const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 /// Where systems keep their trust roots in one PEM file: Debian, Fedora, SUSE, Alpine and macOS.
 const SYSTEM_ROOTS: &[&str] = &[
     "/etc/ssl/certs/ca-certificates.crt",
@@ -99,27 +99,36 @@ pub fn system_roots(named: Option<PathBuf>) -> Option<PathBuf> {
 impl Proxy {
     /// Connects, verifies the server, and leaves. Nothing is sent but the wish for TLS.
     pub async fn verify(&self) -> Result<(), ProxyError> {
+        let mut stream = self.connect().await?;
+        // It has told what there was to learn; whether it hears the goodbye does not matter.
+        let _ = stream.shutdown().await;
+        Ok(())
+    }
+
+    /// A connection whose other end is the proxy: chain and name are verified, nothing of a session has been sent.
+    pub async fn connect(&self) -> Result<TlsStream<TcpStream>, ProxyError> {
         let name =
             ServerName::try_from(self.host.clone()).map_err(|error| ProxyError::Name(self.host.clone(), error))?;
         let tls = client(&self.ca)?;
-        let look = tokio::time::timeout(DEADLINE, self.look(name, tls)).await;
-        look.unwrap_or_else(|_| Err(ProxyError::Slow(self.address())))
+        let connected = tokio::time::timeout(DEADLINE, self.handshake(name, tls)).await;
+        connected.unwrap_or_else(|_| Err(ProxyError::Slow(self.address())))
     }
 
-    async fn look(&self, name: ServerName<'static>, tls: ClientConfig) -> Result<(), ProxyError> {
+    async fn handshake(
+        &self,
+        name: ServerName<'static>,
+        tls: ClientConfig,
+    ) -> Result<TlsStream<TcpStream>, ProxyError> {
         let unreachable = |error| ProxyError::Unreachable(self.address(), error);
         let mut tcp = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(unreachable)?;
-        tcp.write_all(&SSL_REQUEST).await.map_err(unreachable)?;
+        tcp.write_all(&SSL_REQUEST_PACKET).await.map_err(unreachable)?;
         let mut answer = [0];
         let read = tcp.read(&mut answer).await.map_err(unreachable)?;
         if read != 1 || answer != [b'S'] {
             return Err(ProxyError::NoTls(self.address()));
         }
         let connected = TlsConnector::from(Arc::new(tls)).connect(name, tcp).await;
-        let mut stream = connected.map_err(|error| self.judged(error))?;
-        // It has told what there was to learn; whether it hears the goodbye does not matter.
-        let _ = stream.shutdown().await;
-        Ok(())
+        connected.map_err(|error| self.judged(error))
     }
 
     fn judged(&self, error: io::Error) -> ProxyError {
@@ -206,7 +215,7 @@ mod tests {
             });
             let error = proxy(port, &ca).verify().await.unwrap_err();
             assert!(matches!(error, ProxyError::NoTls(_)), "{error}");
-            assert_eq!(server.await.unwrap(), SSL_REQUEST);
+            assert_eq!(server.await.unwrap(), SSL_REQUEST_PACKET);
         }
     }
 

@@ -22,9 +22,12 @@ pub struct AppendFile {
 
 impl AppendFile {
     /// Opens the file, or creates it readable by its owner only; a file that is there keeps its mode. A second
-    /// writer is refused: two could cut each other's lines.
+    /// writer is refused: two could cut each other's lines. What is no regular file is refused too: a device forgets.
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::other("it is not a regular file"));
+        }
         file.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => io::Error::other("another process writes to it"),
             TryLockError::Error(error) => error,
@@ -45,7 +48,7 @@ impl AppendFile {
 /// Whether a process before this one stopped in mid-write.
 fn ends_in_mid_line(file: &File) -> io::Result<bool> {
     let meta = file.metadata()?;
-    let Some(last) = meta.len().checked_sub(1).filter(|_| meta.is_file()) else { return Ok(false) };
+    let Some(last) = meta.len().checked_sub(1) else { return Ok(false) };
     let mut byte = [0];
     file.read_exact_at(&mut byte, last)?;
     Ok(byte != *b"\n")
@@ -107,8 +110,17 @@ mod tests {
     }
 
     #[test]
+    fn what_would_forget_or_hold_up_records_is_no_log() {
+        for device in ["/dev/null", "/dev/full"] {
+            let refused = AppendFile::open(Path::new(device)).unwrap_err();
+            assert!(refused.to_string().contains("not a regular file"), "{device}: {refused}");
+        }
+    }
+
+    #[test]
     fn a_full_disk_is_an_error() {
-        let mut full = AppendFile::open(Path::new("/dev/full")).unwrap();
+        let file = OpenOptions::new().append(true).open("/dev/full").unwrap();
+        let mut full = AppendFile { file, torn: false };
         assert_eq!(full.append(b"{}\n").unwrap_err().kind(), io::ErrorKind::StorageFull);
     }
 }

@@ -104,6 +104,8 @@ enum Command {
 enum Outcome {
     Done,
     Failed,
+    /// The command line is wrong; nothing was opened.
+    BadUsage,
     /// The config or the command's settings are wrong; nothing was opened.
     BadConfig,
 }
@@ -113,6 +115,7 @@ impl From<Outcome> for ExitCode {
         match outcome {
             Outcome::Done => Self::SUCCESS,
             Outcome::Failed => Self::FAILURE,
+            Outcome::BadUsage => Self::from(2),
             Outcome::BadConfig => Self::from(78),
         }
     }

@@ -32,7 +32,10 @@ pub(super) struct Arguments {
 /// Ends with psql's own exit code: psql replaces this process.
 pub(super) fn run(arguments: Arguments) -> Outcome {
     match ready(arguments) {
-        Ok(mut psql) => client::failed(&psql.exec(), "psql could not be started"),
+        Ok(mut psql) => {
+            let error = std::io::Error::other(format!("psql could not be started: {}", psql.exec()));
+            client::failed(&error, "run `psql --version`: the first psql in PATH must be a program that you may run")
+        }
         Err(outcome) => outcome,
     }
 }
@@ -40,8 +43,9 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
 fn ready(arguments: Arguments) -> Result<Command, Outcome> {
     let Arguments { name, flags, proxy, passed_on } = arguments;
     if passed_on.iter().any(|argument| argument == "--") {
-        let twice = std::io::Error::other("psql's own arguments must not have another --");
-        return Err(client::failed(&twice, "give psql's options after the one --"));
+        eprintln!("pgpassport: psql's own arguments must not have another --");
+        eprintln!("  next: give psql's options after the one --");
+        return Err(Outcome::BadUsage);
     }
     let settings = flags.settings(Some(&name), Some(proxy))?;
     let address = client::needed(settings.address())?;
@@ -80,8 +84,9 @@ fn user(settings: &Settings, token: &Token) -> Result<String, Outcome> {
 }
 
 /// Ours comes first, for arguments that name no database, and last, for those that do: of several connection strings
-/// psql takes the last, and what one has goes before `-h`, `-p` and `-U` (libpq, `PQconnectdbParams`). So no argument
-/// sends the token elsewhere, or to a server that is not verified.
+/// psql takes the last, and what one has goes before `-h`, `-p` and `-U` (libpq, `PQconnectdbParams`). So no option
+/// sends the token elsewhere, or to a server that is not verified. What psql is told to do can: `\connect` to another host,
+/// or `\setenv` and `\!`, since the token is in its environment.
 fn command(psql: &Path, conninfo: &str, arguments: Vec<OsString>, token: &Token) -> Command {
     let mut command = Command::new(psql);
     let ours = format!("--dbname={conninfo}");
@@ -98,6 +103,7 @@ fn conninfo(proxy: &Proxy, database: &str, user: &str) -> String {
         ("port", &port),
         ("dbname", database),
         ("user", user),
+        ("gssencmode", "disable"),
         ("sslmode", "verify-full"),
         ("sslrootcert", &ca),
         ("connect_timeout", &timeout),
@@ -120,7 +126,7 @@ mod tests {
         let proxy = Proxy { host: "db".to_owned(), port: 5432, ca: PathBuf::from("/a b/c") };
         assert_eq!(
             conninfo(&proxy, "orders", r"o'\ host='evil"),
-            r"host='db' port='5432' dbname='orders' user='o\'\\ host=\'evil' sslmode='verify-full' sslrootcert='/a b/c' connect_timeout='60'"
+            r"host='db' port='5432' dbname='orders' user='o\'\\ host=\'evil' gssencmode='disable' sslmode='verify-full' sslrootcert='/a b/c' connect_timeout='60'"
         );
     }
 }

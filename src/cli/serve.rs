@@ -2,6 +2,7 @@
 
 use super::Outcome;
 use crate::config::{self, Config, Problem};
+use crate::http;
 use crate::server;
 use crate::telemetry::{self, Format};
 use std::error::Error;
@@ -68,16 +69,9 @@ fn report(problems: &[Problem], format: Format) {
     }
 }
 
-/// An error and its sources on one line, without what looks like a credential.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    telemetry::redact(&text).into_owned()
+/// An error and its causes on one line, without what looks like a credential.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    telemetry::redact(&http::chain(error)).into_owned()
 }
 
 #[cfg(test)]

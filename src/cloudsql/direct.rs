@@ -3,19 +3,14 @@
 //! PostgreSQL documentation, "SSL Session Encryption" (protocol-flow). Exactly one byte of answer is read: what
 //! somebody on the way stuffs behind it reaches the TLS handshake and fails there (CVE-2021-23222).
 
-use crate::wire::SSL_REQUEST;
+use crate::wire::SSL_REQUEST_PACKET;
 use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-
-/// Bytes of the request, its length field included.
-const REQUEST_BYTES: u32 = 8;
 
 /// Sends `SSLRequest` and reads the consent. Anything but `S` is an error: there is no fallback to clear text. The
 /// wait is the caller's to bound.
 pub(super) async fn request_tls<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> io::Result<()> {
-    let mut request = REQUEST_BYTES.to_be_bytes().to_vec();
-    request.extend_from_slice(&SSL_REQUEST.to_be_bytes());
-    stream.write_all(&request).await?;
+    stream.write_all(&SSL_REQUEST_PACKET).await?;
     stream.flush().await?;
     match stream.read_u8().await? {
         b'S' => Ok(()),

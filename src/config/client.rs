@@ -28,7 +28,7 @@ impl ClientFile {
     /// Reads and checks a file; all problems at once, in the order of their lines. Relative paths in the file start
     /// at its folder.
     pub fn load(path: &Path) -> Result<Self, Vec<Problem>> {
-        let bytes = document::read(path)
+        let bytes = files::regular(path, document::MAX_CONFIG_BYTES)
             .map_err(|reason| vec![Problem { file: path.to_owned(), line: 1, key: "(file)".to_owned(), reason }])?;
         let report = Report::new(path, &bytes);
         let folder = path.parent().unwrap_or(Path::new(""));

@@ -1,30 +1,12 @@
 //! From a file's bytes to a TOML table: bounded, and with every syntax error rather than the first.
 
 use super::reader::{Report, Section};
-use std::fs::File;
-use std::io::Read;
-use std::path::Path;
 use toml::de::DeTable;
 
 /// The largest config file, in bytes.
 pub(super) const MAX_CONFIG_BYTES: u64 = 1024 * 1024;
 /// Syntax errors that are listed; more are counted. One slip can unsettle all that follows.
 const MAX_SYNTAX_ERRORS: usize = 10;
-
-/// The file's bytes, or a reason.
-pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
-    let unreadable = |error: std::io::Error| format!("cannot be read: {error}");
-    let file = File::open(path).map_err(unreadable)?;
-    if file.metadata().map_err(unreadable)?.is_dir() {
-        return Err("is a folder, not a file".to_owned());
-    }
-    let mut bytes = Vec::new();
-    file.take(MAX_CONFIG_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() as u64 > MAX_CONFIG_BYTES {
-        return Err(format!("is larger than {MAX_CONFIG_BYTES} bytes"));
-    }
-    Ok(bytes)
-}
 
 /// Parses and hands the root table to `walk`. After syntax errors the walk still runs, for the problems of what
 /// could be read, but what it builds is thrown away.

@@ -83,7 +83,7 @@ pub(super) fn service_account_key(value: &DeValue<'_>, folder: &Path) -> Result<
     Ok(path)
 }
 
-/// A log file: it or at least its folder exists.
+/// A log file: it or at least its folder exists. A device would lose what is written, a pipe hold up every session.
 pub(super) fn log_file(value: &DeValue<'_>, folder: &Path) -> Result<PathBuf, String> {
     let path = resolve(value, folder)?;
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -95,6 +95,7 @@ pub(super) fn log_file(value: &DeValue<'_>, folder: &Path) -> Result<PathBuf, St
     }
     match fs::metadata(&path) {
         Ok(metadata) if metadata.is_dir() => Err(format!("{} is a folder, not a file", path.display())),
+        Ok(metadata) if !metadata.is_file() => Err(format!("{} is not a regular file", path.display())),
         _ => Ok(path),
     }
 }
@@ -123,15 +124,24 @@ fn resolve(value: &DeValue<'_>, folder: &Path) -> Result<PathBuf, String> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
-    let unreadable = |error: std::io::Error| format!("{} cannot be read: {error}", path.display());
+    regular(path, MAX_PEM_BYTES).map_err(|reason| format!("{} {reason}", path.display()))
+}
+
+/// The bytes of a regular file of at most so many, or a reason that says no path.
+pub(super) fn regular(path: &Path, most: u64) -> Result<Vec<u8>, String> {
+    let unreadable = |error: std::io::Error| format!("cannot be read: {error}");
+    let metadata = fs::metadata(path).map_err(unreadable)?;
+    if metadata.is_dir() {
+        return Err("is a folder, not a file".to_owned());
+    }
     // A FIFO would hold the start-up for good.
-    if !fs::metadata(path).map_err(unreadable)?.is_file() {
-        return Err(format!("{} is not a regular file", path.display()));
+    if !metadata.is_file() {
+        return Err("is not a regular file".to_owned());
     }
     let mut bytes = Vec::new();
-    File::open(path).map_err(unreadable)?.take(MAX_PEM_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() as u64 > MAX_PEM_BYTES {
-        return Err(format!("{} is larger than {MAX_PEM_BYTES} bytes", path.display()));
+    File::open(path).map_err(unreadable)?.take(most + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > most {
+        return Err(format!("is larger than {most} bytes"));
     }
     Ok(bytes)
 }

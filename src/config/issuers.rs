@@ -2,9 +2,9 @@
 //! provider that takes its tokens together.
 
 use super::reader::{Declared, Placed, Section, wrong_type};
-use super::{rules, values};
+use super::{first_party, open_issuers, rules, values};
 use crate::identity::{
-    self, Algorithm, Dialect, Entra, IssuerConfig, KindRule, LEEWAY, MAX_LEEWAY, Oidc, Overage, Version,
+    self, Algorithm, Dialect, Entra, IssuerConfig, KindRule, LEEWAY, MAX_LEEWAY, Oidc, Overage, TokenType, Version,
 };
 use crate::names::{IssuerName, Tenant, TenantId};
 use crate::policy::refused_subject_claim;
@@ -16,14 +16,6 @@ use toml::de::DeValue;
 const PUBLIC_AUTHORITY: &str = "https://login.microsoftonline.com";
 /// The tenant of all personal Microsoft accounts (Microsoft: "Access token claims reference", `tid`).
 const CONSUMERS: &str = "9188040d-6c67-4c5b-b112-36a304b66dad";
-/// Microsoft's own APIs, whose tokens are not for us to judge ("Access tokens": validate only your own API's): client
-/// ids of the first services end so …
-const FIRST_PARTY_IDS: &str = "-0000-0000-c000-000000000000";
-/// … and App ID URIs are on these domains.
-const FIRST_PARTY_DOMAINS: [&str; 7] =
-    ["windows.net", "microsoft.com", "microsoftonline.com", "azure.com", "azure.net", "office.com", "office365.com"];
-/// Where anybody can make an account.
-const OPEN_TO_ALL: [&str; 2] = ["https://accounts.google.com", "https://appleid.apple.com"];
 /// What `max_token_age` may be; Google refuses tokens that are older than a day (STS, `subjectToken`).
 const AGES: RangeInclusive<Duration> = Duration::from_secs(300)..=Duration::from_secs(24 * 3600);
 /// The longest name of a claim, in bytes.
@@ -41,6 +33,7 @@ const KINDS: &[(&str, Kind)] = &[("entra", Kind::Entra), ("oidc", Kind::Oidc)];
 const VERSIONS: &[(&str, Version)] = &[("2.0", Version::V2), ("1.0", Version::V1)];
 /// Whether Microsoft Graph is asked.
 const OVERAGES: &[(&str, bool)] = &[("deny", false), ("graph", true)];
+const TOKEN_TYPES: &[(&str, TokenType)] = &[("any", TokenType::Any), ("at+jwt", TokenType::AccessToken)];
 const ALGORITHMS: &[(&str, Algorithm)] = &[("RS256", Algorithm::Rs256), ("ES256", Algorithm::Es256)];
 
 /// Every issuer. Two with one `iss` differ in their audience, or a token could not tell which is meant.
@@ -84,11 +77,11 @@ fn issuer(name: &str, section: Section<'_>) -> Option<IssuerConfig> {
             oidc(&section, name.as_ref()).zip(audiences(&section)).map(|(oidc, aud)| (Dialect::Oidc(oidc), aud))
         }
     };
-    let allowed_apps = section.list("allowed_apps", |value| match kind {
+    let allowed_apps = section.some_list("allowed_apps", |value| match kind {
         Kind::Entra => values::guid(value),
         Kind::Oidc => values::text(value).map(str::to_owned),
     });
-    let allowed_kinds = section.list("allowed_kinds", values::one_of(rules::KINDS));
+    let allowed_kinds = section.some_list("allowed_kinds", values::one_of(rules::KINDS));
     let leeway = section.optional("leeway", values::duration(Duration::ZERO..=MAX_LEEWAY)).unwrap_or(LEEWAY);
     let max_token_age = section.optional("max_token_age", values::duration(AGES));
     section.finish();
@@ -117,8 +110,8 @@ fn entra(section: &Section<'_>) -> Option<(Entra, Vec<String>)> {
             })
             .map(|audience| vec![audience]),
     };
-    let required_scopes = section.list("required_scopes", word);
-    let required_roles = section.list("required_roles", word);
+    let required_scopes = section.some_list("required_scopes", word);
+    let required_roles = section.some_list("required_roles", word);
     let overage = overage(section, &authority);
     let (tenant, v1_authority, overage) = (tenant?, v1_authority?, overage?);
     Some((Entra { tenant, version, authority, v1_authority, required_scopes, required_roles, overage }, audiences?))
@@ -197,11 +190,7 @@ fn audiences(section: &Section<'_>) -> Option<Vec<String>> {
 }
 
 fn audience(audience: &str) -> Result<String, String> {
-    let host = audience.split_once("://").map(|(_, rest)| rest.split('/').next().unwrap_or_default());
-    let on =
-        |host: &str, domain: &str| host.strip_suffix(domain).is_some_and(|sub| sub.is_empty() || sub.ends_with('.'));
-    let theirs = host.is_some_and(|host| FIRST_PARTY_DOMAINS.iter().any(|domain| on(host, domain)));
-    if theirs || audience.ends_with(FIRST_PARTY_IDS) {
+    if first_party::is_api(audience) {
         return Err("is an API of Microsoft's own, whose tokens prove nothing here".to_owned());
     }
     Ok(audience.to_owned())
@@ -212,7 +201,8 @@ fn oidc(section: &Section<'_>, name: Option<&IssuerName>) -> Option<Oidc> {
     let url = issuer.as_ref().and_then(|field| field.read(issuer_url));
     let tenant = section.optional("tenant", values::name(Tenant::parse));
     let tenant = tenant.or_else(|| name.and_then(|name| Tenant::parse(name.as_str()).ok()));
-    let algorithms = section.list("algorithms", values::one_of(ALGORITHMS));
+    let algorithms = section.some_list("algorithms", values::one_of(ALGORITHMS));
+    let token_type = section.optional("token_type", values::one_of(TOKEN_TYPES)).unwrap_or(TokenType::Any);
     let algorithms = if algorithms.is_empty() { vec![Algorithm::Rs256] } else { algorithms };
     let subject_claim = section.required("subject_claim", |value| {
         let claim = claim(value)?;
@@ -224,15 +214,15 @@ fn oidc(section: &Section<'_>, name: Option<&IssuerName>) -> Option<Oidc> {
     let (app_claim, token_id_claim) = (named("app_claim"), named("token_id_claim"));
     let required_claims = section.section("required_claims").and_then(required_claims);
     if let (Some(field), Some(url)) = (&issuer, &url)
-        && OPEN_TO_ALL.contains(&url.as_str())
-        && required_claims.as_ref().is_none_or(BTreeMap::is_empty)
+        && let Some(reason) = open_issuers::undecided(url, required_claims.as_ref())
     {
-        field.problem("lets anybody make an account: required_claims must say whose are meant, such as { hd = \"…\" }");
+        field.problem(&reason);
     }
     Some(Oidc {
         url: url?,
         tenant: tenant?,
         algorithms,
+        token_type,
         kind: kind?,
         subject_claim: subject_claim?,
         label_claim,
@@ -248,6 +238,13 @@ fn oidc(section: &Section<'_>, name: Option<&IssuerName>) -> Option<Oidc> {
 fn issuer_url(value: &DeValue<'_>) -> Result<String, String> {
     let text = values::text(value)?;
     let tidy = values::service_address(text)?;
+    if identity::is_login_host(&tidy) {
+        return Err(
+            "is Entra's own: kind = \"entra\" checks what its tokens need checked, guests and other tenants among \
+                    it"
+            .to_owned(),
+        );
+    }
     if text.strip_suffix('/').unwrap_or(text) == tidy {
         Ok(text.to_owned())
     } else {

@@ -8,6 +8,7 @@ mod document;
 mod durations;
 mod expect;
 mod files;
+mod first_party;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod issuers;
@@ -15,6 +16,7 @@ mod lifetimes;
 mod limits;
 mod lints;
 mod network;
+mod open_issuers;
 mod pools;
 mod reader;
 mod rules;
@@ -157,7 +159,7 @@ impl fmt::Display for Problem {
 ///
 /// Relative paths in the file start at the file's folder.
 pub fn load(path: &Path) -> Result<Loaded, Vec<Problem>> {
-    let bytes = document::read(path)
+    let bytes = files::regular(path, document::MAX_CONFIG_BYTES)
         .map_err(|reason| vec![Problem { file: path.to_owned(), line: 1, key: "(file)".to_owned(), reason }])?;
     check(path, &bytes)
 }

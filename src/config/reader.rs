@@ -148,6 +148,15 @@ impl<'a> Field<'a> {
         };
         Some(array.iter().enumerate().map(entry).collect())
     }
+
+    /// The same of a list that must not be empty when it is there.
+    pub(super) fn some_entries(&self) -> Option<Vec<Field<'a>>> {
+        let entries = self.entries()?;
+        if entries.is_empty() {
+            self.problem("is empty; leave it out or name at least one");
+        }
+        Some(entries)
+    }
 }
 
 /// A table that is being read.
@@ -203,12 +212,19 @@ impl<'a> Section<'a> {
         entries.iter().filter_map(|entry| entry.read(&parse)).collect()
     }
 
+    /// The same of an array that restricts something: an empty one would restrict nothing, and is refused.
+    pub(super) fn some_list<T>(
+        &self,
+        key: &'static str,
+        parse: impl Fn(&'a DeValue<'a>) -> Result<T, String>,
+    ) -> Vec<T> {
+        let entries = self.field(key).and_then(|field| field.some_entries()).unwrap_or_default();
+        entries.iter().filter_map(|entry| entry.read(&parse)).collect()
+    }
+
     /// Every key of a table whose keys are not known beforehand.
     pub(super) fn all_fields(&self) -> Vec<(&'a str, Field<'a>)> {
-        let named = |(name, value): (&'a Spanned<std::borrow::Cow<'a, str>>, &'a Spanned<DeValue<'a>>)| {
-            (name.get_ref().as_ref(), self.entry(name, value))
-        };
-        self.table.iter().map(named).collect()
+        self.table.iter().map(|(name, value)| (name.get_ref().as_ref(), self.entry(name, value))).collect()
     }
 
     /// A sub-table whose absence is left to the caller.
@@ -237,11 +253,6 @@ impl<'a> Section<'a> {
     /// Checks the name that this table has as a key.
     pub(super) fn named<T>(&self, name: &str, parse: impl Fn(&str) -> Result<T, NameError>) -> Option<T> {
         parse(name).map_err(|error| self.report.problem(self.at, &self.key, &format!("the name {error}"))).ok()
-    }
-
-    /// Every key with its value, whatever it is called.
-    pub(super) fn every_field(&self) -> Vec<(&'a str, Field<'a>)> {
-        self.table.iter().map(|(name, value)| (name.get_ref().as_ref(), self.entry(name, value))).collect()
     }
 
     /// Calls the table by a better name than its index.

@@ -1,7 +1,7 @@
 //! `[[rule]]`: who may reach what, and how they arrive there.
 
 use super::reader::{Declared, Placed, Section};
-use super::who::{some_entries, who};
+use super::who::who;
 use super::{lifetimes, limits, startup, trust, values};
 use crate::identity::{CallerKind, IssuerConfig};
 use crate::names::{DatabaseAlias, IssuerName, RuleName, ServiceAccount};
@@ -56,7 +56,7 @@ fn rule(
     }
     let issuer = section.required_field("issuer");
     let issuer = issuer.as_ref().and_then(|field| issuers.resolve(field, "issuer", IssuerName::parse));
-    let listed = section.required_field("databases").and_then(|field| some_entries(&field)).unwrap_or_default();
+    let listed = section.required_field("databases").and_then(|field| field.some_entries()).unwrap_or_default();
     let databases =
         listed.iter().filter_map(|entry| databases.resolve(entry, "database", DatabaseAlias::parse)).collect();
     let who = who(&section, issuer.as_ref().is_some_and(|name| is_entra(name, issuers)));

@@ -62,7 +62,15 @@ pub(super) fn settings(root: Section<'_>, file: &Path) -> Option<Config> {
 }
 
 fn audit(section: Section<'_>, folder: &Path) -> Option<AuditConfig> {
-    let path = section.required("path", |value| files::log_file(value, folder));
+    let field = section.required_field("path");
+    let path = field.as_ref().and_then(|field| field.read(|value| files::log_file(value, folder)));
+    if let (Some(field), Some(path)) = (&field, &path)
+        && files::everyone_reads(path)
+    {
+        field.warning(
+            "can be read by every user of this machine, and has what people asked; mode 0600 or 0640 is enough",
+        );
+    }
     let budget = section.optional("unverified_refusals_per_minute", values::integer(1..=1_000_000));
     section.finish();
     Some(AuditConfig { path: path?, unverified_refusals_per_minute: budget.unwrap_or(60) })

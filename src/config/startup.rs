@@ -2,7 +2,6 @@
 
 use super::reader::{Field, Section, wrong_type};
 use super::values;
-use super::who::some_entries;
 use crate::policy::{Power, Powers};
 use toml::de::DeValue;
 
@@ -50,7 +49,7 @@ fn power(field: &Field<'_>) -> Option<Power> {
             Some(if allowed { Power::Allow } else { Power::Refuse })
         }
         DeValue::Array(_) => {
-            let entries = some_entries(field)?;
+            let entries = field.some_entries()?;
             let values: Vec<String> = entries.iter().filter_map(|entry| entry.read(value)).collect();
             (!values.is_empty()).then_some(Power::OneOf(values))
         }

@@ -29,7 +29,7 @@ pub(super) fn template(section: Option<Section<'_>>, names: &Names<'_>) -> Optio
     let template = match (&preset, keys) {
         (Some(preset), Some(keys)) => {
             preset.problem("stands beside tag.keys; one of both decides");
-            keys.every_field();
+            keys.all_fields();
             None
         }
         (None, Some(keys)) => own(&keys),
@@ -58,7 +58,7 @@ pub(super) fn template(section: Option<Section<'_>>, names: &Names<'_>) -> Optio
 
 /// `[tag.keys]`: every key with its value.
 fn own(section: &Section<'_>) -> Option<Template> {
-    let fields = section.every_field();
+    let fields = section.all_fields();
     if fields.is_empty() {
         section.report.problem(section.at, &section.key, "is empty; `tag = false` of a database turns its tag off");
         return None;

@@ -1,6 +1,6 @@
 //! Who a rule is for: its conditions on the caller, each of which must hold.
 
-use super::reader::{Field, Section};
+use super::reader::Section;
 use super::rules::KINDS;
 use super::values;
 use crate::identity::CallerKind;
@@ -13,15 +13,15 @@ const NAMES: [&str; 3] = ["object_ids", "groups", "roles"];
 /// The conditions. Entra's ids are GUIDs.
 pub(super) fn who(section: &Section<'_>, entra: bool) -> Option<Who> {
     let text = |value: &DeValue<'_>| values::text(value).map(str::to_owned);
-    let ids = |key| condition(section, key, |value| if entra { values::guid(value) } else { text(value) });
+    let ids = |key| section.some_list(key, |value| if entra { values::guid(value) } else { text(value) });
     let who = Who {
         kind: section.optional("kind", values::one_of(KINDS)),
         guest: section.optional("guest", values::boolean),
         object_ids: ids("object_ids"),
         groups: ids("groups"),
-        roles: condition(section, "roles", text),
+        roles: section.some_list("roles", text),
         apps: ids("apps"),
-        networks: condition(section, "networks", values::network("is every address there is; leave networks out")),
+        networks: section.some_list("networks", values::network("is every address there is; leave networks out")),
     };
     says_whom(section, who.kind).then_some(who)
 }
@@ -56,19 +56,4 @@ fn says_whom(section: &Section<'_>, kind: Option<CallerKind>) -> bool {
             false
         }
     }
-}
-
-/// A list that must not be empty when it is there: an empty one would ask nothing, not admit nobody.
-fn condition<T>(section: &Section<'_>, key: &'static str, parse: impl Fn(&DeValue<'_>) -> Result<T, String>) -> Vec<T> {
-    let entries = section.field(key).and_then(|field| some_entries(&field)).unwrap_or_default();
-    entries.iter().filter_map(|entry| entry.read(&parse)).collect()
-}
-
-/// The entries of a list that has some.
-pub(super) fn some_entries<'a>(field: &Field<'a>) -> Option<Vec<Field<'a>>> {
-    let entries = field.entries()?;
-    if entries.is_empty() {
-        field.problem("is empty; leave it out or name at least one");
-    }
-    Some(entries)
 }

@@ -79,14 +79,27 @@ fn times(claims: &Claims, issuer: &IssuerConfig, now: Timestamp) -> Result<(Time
     }
 }
 
-/// Whether this client app and this kind of caller may present tokens here. An absent app is none that is allowed.
+/// Whether this client app and this kind of caller may present tokens here. An absent app is none that is allowed. Ids are
+/// compared exactly: another provider's may differ in case alone, and Entra's are lower case in the config and here.
 pub(super) fn check_caller(issuer: &IssuerConfig, app: &str, kind: CallerKind) -> Result<(), Error> {
-    let allowed = issuer.allowed_apps.is_empty() || issuer.allowed_apps.iter().any(|a| a.eq_ignore_ascii_case(app));
+    let allowed = issuer.allowed_apps.is_empty() || issuer.allowed_apps.iter().any(|allowed| allowed == app);
     if !allowed {
         return Err(Error::App(app.to_owned()));
     }
     let accepted = issuer.allowed_kinds.is_empty() || issuer.allowed_kinds.contains(&kind);
     if accepted { Ok(()) } else { Err(Error::Kind(kind)) }
+}
+
+/// One audience, written as a string or as a list of one: a token for several is good at several.
+pub(super) fn one_audience(aud: Option<&Value>) -> Option<&str> {
+    match aud? {
+        Value::String(audience) => Some(audience),
+        Value::Array(audiences) => match audiences.as_slice() {
+            [one] => one.as_str(),
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 fn subjects(claims: &Claims) -> BTreeMap<String, String> {

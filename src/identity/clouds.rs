@@ -56,6 +56,14 @@ pub fn alias(authority: &str) -> Option<Cloud> {
     CLOUDS.into_iter().find(|cloud| cloud.aliases.contains(&authority))
 }
 
+/// Whether an address is at a login host of some cloud, so that what it signs are Entra's tokens.
+pub fn is_login_host(url: &str) -> bool {
+    let at = |host: &str| url.strip_prefix(host).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', ':']));
+    CLOUDS.into_iter().any(|cloud| {
+        at(cloud.authority) || cloud.v1_authority.is_some_and(at) || cloud.aliases.iter().any(|alias| at(alias))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,5 +80,11 @@ mod tests {
         }
         assert_eq!(cloud("https://login.microsoftonline.us").unwrap().graph, Some("https://graph.microsoft.us"));
         assert!(cloud("https://login.microsoftonline.com.attacker.example").is_none());
+        for theirs in
+            ["https://login.microsoftonline.com/x/v2.0", "https://sts.windows.net/x", "https://login.windows.net"]
+        {
+            assert!(is_login_host(theirs), "{theirs}");
+        }
+        assert!(!is_login_host("https://login.microsoftonline.com.attacker.example/x"));
     }
 }

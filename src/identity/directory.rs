@@ -2,8 +2,8 @@
 //!
 //! `POST /v1.0/{users|servicePrincipals}/{id}/getMemberGroups` (Microsoft Graph v1.0, "directoryObject: getMemberGroups":
 //! transitive, at most 11,000 ids). The address that the token itself carries is not followed ("Groups overage claim").
-//! Asked with a credential of the proxy's own, which needs `User.ReadBasic.All` and `GroupMember.Read.All` as application
-//! permissions. Only the groups that rules name are kept, for [`MEMBERSHIP_LIFE`]; one question at a time for a caller.
+//! Asked with a credential of the proxy's own, which needs application permissions: for people `User.ReadBasic.All` and
+//! `GroupMember.Read.All`, for software `Application.Read.All`. Only the groups that rules name are kept, for [`MEMBERSHIP_LIFE`]; one question at a time for a caller.
 
 use super::{CallerKind, IdentityFacts};
 use crate::http::{self, Client};
@@ -41,7 +41,24 @@ pub enum DirectoryError {
     /// No answer, 429 or 5xx.
     #[error("Microsoft Graph is unavailable: {0}")]
     Unavailable(String),
-    /// Graph said no: most often a permission is missing.
+    /// The credential or its permissions are not enough (401, 403).
+    #[error("Microsoft Graph forbids it: status {status}, {code}")]
+    Forbidden {
+        /// HTTP status.
+        status: u16,
+        /// Graph's error code.
+        code: String,
+    },
+    /// Graph's directory does not have the caller (404).
+    #[error("Microsoft Graph does not know the caller: status 404, {code}")]
+    Unknown {
+        /// Graph's error code.
+        code: String,
+    },
+    /// The caller is in more groups than Graph lists (400, 11,000).
+    #[error("the caller is in more groups than Microsoft Graph lists: Directory_ResultSizeLimitExceeded")]
+    TooMany,
+    /// Graph said no for another reason.
     #[error("Microsoft Graph refused: status {status}, {code}")]
     Refused {
         /// HTTP status.
@@ -152,7 +169,7 @@ impl Directory {
         match answer.status {
             200 => self.read(&answer.body),
             status @ (429 | 500..) => Err(DirectoryError::Unavailable(format!("status {status}"))),
-            status => Err(DirectoryError::Refused { status, code: code(&answer.body) }),
+            status => Err(refusal(status, code(&answer.body))),
         }
     }
 
@@ -186,6 +203,16 @@ impl Directory {
     #[cfg(test)]
     fn size(&self) -> usize {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+}
+
+/// What a refusal means (Microsoft Graph, "Error responses and resource types"; getMemberGroups).
+fn refusal(status: u16, code: String) -> DirectoryError {
+    match (status, code.as_str()) {
+        (401 | 403, _) => DirectoryError::Forbidden { status, code },
+        (404, _) => DirectoryError::Unknown { code },
+        (400, "Directory_ResultSizeLimitExceeded") => DirectoryError::TooMany,
+        _ => DirectoryError::Refused { status, code },
     }
 }
 

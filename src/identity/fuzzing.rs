@@ -7,7 +7,7 @@ use super::jwks::{KeySet, Lookup, keys_url};
 use super::jws::{Jws, PublicKey};
 use super::{
     Algorithm, CallerKind, Dialect, Entra, IssuerConfig, KindRule, LEEWAY, MAX_KEYS, MAX_TOKEN_BYTES, Oidc, Overage,
-    Version, json,
+    TokenType, Version, json,
 };
 use crate::fuzzing::Choices;
 use crate::http::Response;
@@ -205,6 +205,7 @@ fn oidc() -> IssuerConfig {
             url: "https://contoso.okta.example/oauth2/default".to_owned(),
             tenant,
             algorithms: vec![Algorithm::Rs256, Algorithm::Es256],
+            token_type: TokenType::Any,
             kind: KindRule::UserClaim("uid".to_owned()),
             subject_claim: "sub".to_owned(),
             label_claim: Some("email".to_owned()),

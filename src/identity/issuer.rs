@@ -2,7 +2,7 @@
 
 use super::IdentityFacts;
 use super::claims::check_caller;
-use super::jws::Algorithm;
+use super::jws::{Algorithm, Jws};
 use crate::names::{IssuerName, Tenant, TenantId};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -101,6 +101,8 @@ pub struct Oidc {
     pub tenant: Tenant,
     /// Accepted signature algorithms.
     pub algorithms: Vec<Algorithm>,
+    /// What the header must say of the token.
+    pub token_type: TokenType,
     /// Person or software.
     pub kind: KindRule,
     /// Who: a string that the issuer gives to one subject and never to another.
@@ -117,6 +119,16 @@ pub struct Oidc {
     pub token_id_claim: String,
     /// Claims that must be there with exactly this value.
     pub required_claims: BTreeMap<String, String>,
+}
+
+/// What a token's header says that it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenType {
+    /// `typ` is absent, `JWT` or `at+jwt`: many providers mark their access tokens in no way, so that an ID token for the
+    /// same audience passes too.
+    Any,
+    /// `typ` is `at+jwt` (RFC 9068 §2.1), which no ID token says.
+    AccessToken,
 }
 
 /// How another provider's callers are told apart.
@@ -210,6 +222,15 @@ impl IssuerConfig {
         self.url() == other.url()
             && self.discovery_url() == other.discovery_url()
             && algorithms(self) == algorithms(other)
+    }
+
+    /// Whether its tokens may be of this type. Entra's access tokens never say `at+jwt`.
+    pub(super) fn takes(&self, jws: &Jws<'_>) -> bool {
+        match &self.dialect {
+            Dialect::Entra(_) => !jws.is_access_token(),
+            Dialect::Oidc(Oidc { token_type: TokenType::AccessToken, .. }) => jws.is_access_token(),
+            Dialect::Oidc(Oidc { token_type: TokenType::Any, .. }) => true,
+        }
     }
 
     /// Whether its tokens may be signed so.

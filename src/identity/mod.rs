@@ -28,9 +28,11 @@ mod signatures;
 mod testing;
 
 pub use claims::{MAX_CLAIM_BYTES, MAX_CLAIMS, MAX_LIST_ENTRIES, NO_SUBJECTS, managed_identity};
-pub use clouds::{Cloud, alias, cloud};
+pub use clouds::{Cloud, alias, cloud, is_login_host};
 pub use directory::{Directory, DirectoryError, DirectoryToken, MAX_MEMBERS, MEMBERSHIP_LIFE};
-pub use issuer::{CallerKind, Dialect, Entra, IssuerConfig, KindRule, LEEWAY, MAX_LEEWAY, Oidc, Overage, Version};
+pub use issuer::{
+    CallerKind, Dialect, Entra, IssuerConfig, KindRule, LEEWAY, MAX_LEEWAY, Oidc, Overage, TokenType, Version,
+};
 pub use jwks::MAX_KEYS;
 pub use jws::{Algorithm, MAX_TOKEN_BYTES};
 pub use key_cache::{FAILURE_HOLD, KEEP_FOR, REFRESH_AFTER, REFRESH_INTERVAL};
@@ -121,6 +123,9 @@ pub enum Error {
     /// `alg` is none of the issuer's: RS256 for Entra.
     #[error("the token is not signed with RS256 or another algorithm that its issuer may use")]
     Algorithm,
+    /// `typ` is `at+jwt` where the issuer's access tokens do not say it, or is not where they do.
+    #[error("the token's type (`typ`) is not that of its issuer's access tokens")]
+    TokenType,
     /// `crit` is present: it demands processing that is not done here.
     #[error("the token's header demands extensions that are not supported")]
     CriticalHeader,
@@ -305,8 +310,8 @@ impl Verifier {
         if !issuer.signs_with(jws.algorithm()) {
             return Err(Error::Algorithm);
         }
-        if jws.is_access_token() && issuer.entra().is_some() {
-            return Err(Error::NotAToken);
+        if !issuer.takes(jws) {
+            return Err(Error::TokenType);
         }
         match keys.find(jws.kid(), jws.algorithm()).await {
             Ok(Found::Key(key)) => Ok(key),
@@ -322,7 +327,9 @@ impl Verifier {
         let says = |claim: &str| jws.unverified(claim).and_then(Value::as_str);
         let iss = says("iss").ok_or(Error::Claim("iss".into()))?;
         let named = || self.issuers.iter().filter(|keys| keys.issuer().url() == iss);
-        let by_audience = named().find(|keys| says("aud").is_some_and(|aud| keys.issuer().accepts_audience(aud)));
+        let audience = claims::one_audience(jws.unverified("aud"));
+        let by_audience =
+            named().find(|keys| audience.is_some_and(|audience| keys.issuer().accepts_audience(audience)));
         by_audience.or_else(|| named().next()).ok_or_else(|| self.stranger(says("tid"), says("ver")))
     }
 

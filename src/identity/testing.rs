@@ -2,7 +2,8 @@
 
 use super::jws::{Algorithm, PublicKey};
 use super::{
-    Dialect, Entra as EntraConfig, IssuerConfig, KindRule, LEEWAY, Oidc, Overage, Settings, Verifier, Version,
+    Dialect, Entra as EntraConfig, IssuerConfig, KindRule, LEEWAY, Oidc, Overage, Settings, TokenType, Verifier,
+    Version,
 };
 use crate::http::testing::{Seen, Server, client};
 use crate::names::{IssuerName, Tenant, TenantId};
@@ -147,6 +148,7 @@ pub(super) fn okta(url: &str, algorithms: &[Algorithm]) -> IssuerConfig {
             url: url.to_owned(),
             tenant: Tenant::parse("okta").unwrap(),
             algorithms: algorithms.to_vec(),
+            token_type: TokenType::Any,
             kind: KindRule::UserClaim("uid".to_owned()),
             subject_claim: "sub".to_owned(),
             label_claim: Some("email".to_owned()),

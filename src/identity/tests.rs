@@ -105,6 +105,46 @@ async fn signed_claims_are_still_checked() {
 }
 
 #[tokio::test]
+async fn an_id_token_is_refused_where_access_tokens_say_their_type() {
+    let entra = Entra::start().await;
+    let (url, signer) = (entra.issuer_url(), EcSigner::generate("ec-1"));
+    *entra.keys.lock().unwrap() = Some(json!({"keys": [entra.signer.jwk(), signer.jwk()]}));
+    let mut issuer = okta(&url, &[Algorithm::Rs256, Algorithm::Es256]);
+    let claims = okta_person(&url);
+    let (untyped, typed) = (entra.signer.sign(&claims), signer.sign(&claims));
+    let any = verifier(vec![issuer.clone()]);
+    for token in [&untyped, &typed] {
+        assert!(any.verify(Secret::new(token.clone()), CALLER, now()).await.is_ok());
+    }
+    if let Dialect::Oidc(oidc) = &mut issuer.dialect {
+        oidc.token_type = TokenType::AccessToken;
+    }
+    let strict = verifier(vec![issuer]);
+    assert!(strict.verify(Secret::new(typed), CALLER, now()).await.is_ok());
+    assert!(matches!(strict.verify(Secret::new(untyped), CALLER, now()).await, Err(Error::TokenType)));
+}
+
+#[tokio::test]
+async fn two_registrations_of_another_provider_are_told_apart_by_an_audience_in_a_list() {
+    let entra = Entra::start().await;
+    // The stand-in publishes its keys under the tenant's address, whoever asks.
+    let url = entra.issuer_url();
+    let first = okta(&url, &[Algorithm::Rs256]);
+    let second = IssuerConfig {
+        name: IssuerName::parse("second").unwrap(),
+        audiences: vec!["second".to_owned()],
+        ..okta(&url, &[Algorithm::Rs256])
+    };
+    let verifier = verifier(vec![first, second]);
+    let mut claims = okta_person(&url);
+    for (audience, issuer) in [("pgpassport", "okta"), ("second", "second")] {
+        claims["aud"] = json!([audience]);
+        let identity = verifier.verify(Secret::new(entra.signer.sign(&claims)), CALLER, now()).await.unwrap();
+        assert_eq!(identity.facts().issuer.as_str(), issuer);
+    }
+}
+
+#[tokio::test]
 async fn two_registrations_of_one_tenant_are_told_apart_by_audience() {
     let entra = Entra::start().await;
     let second = IssuerConfig {

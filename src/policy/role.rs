@@ -10,8 +10,9 @@ use crate::names::{RoleName, ServiceAccount};
 /// The longest `google.subject` of a workforce pool, in bytes (IAM API, attribute mapping limits).
 pub const MAX_SUBJECT_BYTES: usize = 127;
 
-/// How service accounts' database users end (Cloud SQL, "IAM authentication", user names on `PostgreSQL`).
-const ACCOUNT_SUFFIX: &str = ".iam";
+/// How every service account's address ends; its database user is what stands before (Cloud SQL, "IAM authentication",
+/// user names on `PostgreSQL`).
+const ACCOUNT_SUFFIX: &str = ".gserviceaccount.com";
 
 /// Why a claim cannot name a database user; `None` when it can.
 ///
@@ -52,14 +53,25 @@ fn subject(claim: &str, prefix: &str, caller: &IdentityFacts) -> Result<RoleName
     if value.is_empty() {
         return Err(denied("is empty"));
     }
-    if value.ends_with(ACCOUNT_SUFFIX) {
+    let value = format!("{prefix}{value}");
+    if is_accounts(&value) {
         return Err(denied("names a service account's database user"));
     }
-    let value = format!("{prefix}{value}");
     if value.len() > MAX_SUBJECT_BYTES {
         return Err(denied(&format!("is {} bytes long; a subject ends at {MAX_SUBJECT_BYTES}", value.len())));
     }
     RoleName::parse(&value).map_err(|error| denied(&error.to_string()))
+}
+
+/// Whether a name is, or could be, a service account's database user: `NAME@PROJECT.iam`, and of Google's own accounts
+/// `PROJECT@appspot`, `NUMBER-compute@developer`, `NUMBER@cloudservices`. People's domains have a dot and never end in
+/// `.iam`.
+fn is_accounts(name: &str) -> bool {
+    let lower = name.to_ascii_lowercase();
+    let user = lower.strip_suffix(ACCOUNT_SUFFIX).unwrap_or(&lower);
+    let in_project = user.rsplit_once('.').is_some_and(|(_, last)| last == "iam");
+    let of_google = user.rsplit_once('@').is_some_and(|(_, domain)| !domain.contains('.'));
+    user != lower || in_project || of_google
 }
 
 /// The config refuses an account whose user would be too long, so the error is for whoever builds rules elsewhere.

@@ -13,6 +13,7 @@ use crate::cloudsql;
 use crate::config::Config;
 use crate::federation;
 use crate::frontend;
+use crate::http::chain;
 use crate::names::SessionId;
 use crate::relay::{Cause, Wish};
 use crate::session::{self, Sessions};
@@ -146,7 +147,7 @@ fn operations(lasting: &Lasting, serving: &watch::Receiver<Generation>) -> Opera
 /// Fetches issuers' keys, so that the first caller does not wait.
 async fn warm_up(generation: &Generation) {
     for (issuer, error) in generation.services.verifier.warm_up().await {
-        tracing::warn!(issuer = %issuer, error = %error, "the issuer's keys cannot be fetched yet");
+        tracing::warn!(issuer = %issuer, error = %chain(&error), "the issuer's keys cannot be fetched yet");
     }
 }
 

@@ -22,6 +22,7 @@ use crate::backend::{self, Backend};
 use crate::cloudsql::{self, Connector, ServerStream};
 use crate::federation::{self, Exchanger};
 use crate::frontend::{self, Arrival, Login, Negotiated, Peer, Place, Refused};
+use crate::http::chain;
 use crate::identity::{self, IdentityFacts, VerifiedIdentity, Verifier};
 use crate::names::SessionId;
 use crate::policy::{self, Grant, Policy};
@@ -346,16 +347,4 @@ fn check_user(claimed: &str, identity: &VerifiedIdentity, grant: &Grant) -> Resu
     }
     let (claimed, label, role) = (claimed.to_owned(), label.clone(), grant.role().to_string());
     Err(Error::User { claimed, label, role })
-}
-
-/// An error with its causes, in one line.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
 }

@@ -226,18 +226,7 @@ fn identity(error: &identity::Error) -> Rejection {
             INVALID_AUTHORIZATION,
             "Sign in as the kind of caller that the issuer's section of the config accepts, or ask the operator.",
         ),
-        E::Groups(DirectoryError::Refused { .. }) => Rejection::new(
-            Blame::Proxy,
-            CANNOT_CONNECT_NOW,
-            "your groups are too many for the token, and Microsoft Graph does not tell them to the proxy",
-            "Ask the operator to give the proxy's identity User.ReadBasic.All and GroupMember.Read.All on Microsoft Graph.",
-        ),
-        E::Groups(_) => Rejection::new(
-            Blame::Entra,
-            CANNOT_CONNECT_NOW,
-            "your groups are too many for the token, and Microsoft Graph cannot be asked for them now",
-            LATER,
-        ),
+        E::Groups(error) => groups(error),
         E::Keys { .. } => Rejection::new(
             Blame::Entra,
             CANNOT_CONNECT_NOW,
@@ -245,6 +234,36 @@ fn identity(error: &identity::Error) -> Rejection {
             LATER,
         ),
         _ => client(INVALID_PASSWORD, NEW_TOKEN),
+    }
+}
+
+/// Groups that did not fit into the token, and why Microsoft Graph does not say them.
+fn groups(error: &DirectoryError) -> Rejection {
+    use DirectoryError as E;
+    let refused = |blame, what: &str, hint: &str| {
+        Rejection::new(blame, CANNOT_CONNECT_NOW, format!("your groups are too many for the token, and {what}"), hint)
+    };
+    match error {
+        E::Forbidden { .. } => refused(
+            Blame::Proxy,
+            "Microsoft Graph does not tell them to the proxy",
+            "Ask the operator to give the proxy's identity the permissions on Microsoft Graph: User.ReadBasic.All and \
+             GroupMember.Read.All for people, Application.Read.All for software.",
+        ),
+        E::Unknown { .. } => refused(
+            Blame::Client,
+            "Microsoft Graph does not know you",
+            "Sign in again with an account of the tenant; one that was made a moment ago takes a while to be known.",
+        ),
+        E::TooMany => refused(
+            Blame::Client,
+            "too many for Microsoft Graph to list",
+            "Ask the operator for an app role in place of groups, or leave some groups.",
+        ),
+        E::Refused { .. } => refused(Blame::Proxy, "Microsoft Graph does not tell them to the proxy", ASK_OPERATOR),
+        E::Credential(_) | E::Unavailable(_) | E::Malformed => {
+            refused(Blame::Entra, "Microsoft Graph cannot be asked for them now", LATER)
+        }
     }
 }
 
@@ -276,7 +295,8 @@ fn denied_by_policy(denied: &Denied) -> Rejection {
         ),
         Denied::Guest => client(
             INVALID_AUTHORIZATION,
-            "Use an account of the tenant itself, or ask the operator for a grant through a service account.",
+            "Use an account of the tenant itself, or ask the operator for a rule that names your object id in object_ids, or \
+             for one that grants a service account.",
         ),
         Denied::Subject { .. } => client(INVALID_AUTHORIZATION, ASK_OPERATOR),
     }

@@ -57,6 +57,7 @@ impl TokenSpec {
         claim("preferred_username", person.upn.into());
         claim("name", person.upn.split('@').next().unwrap_or_default().into());
         claim("scp", "access_as_user".into());
+        claim("idtyp", "user".into());
         claim("azp", super::world::SIGN_IN_CLIENT.into());
         claim("azpacr", "0".into());
         claim("acct", u8::from(person.guest_of.is_some()).into());

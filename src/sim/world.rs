@@ -159,8 +159,13 @@ pub const ASSIGNED_API: &str = "5f6e7d8c-9b0a-4c1d-8e2f-30415263740d";
 pub const ASSIGNED_API_URI: &str = "api://orders-admin";
 /// The public client with which people sign in (device code); known in both tenants.
 pub const SIGN_IN_CLIENT: &str = "e7f60819-2a3b-4c4d-8e5f-60718293a40e";
-/// What the proxy's managed identity asks a token for.
+/// What the proxy's managed identity asks a token for: Microsoft's API for tokens that are shown to other services.
 pub const OWN_RESOURCE: &str = "api://AzureADTokenExchange";
+/// Its app id in every tenant, which its tokens name as their audience: they are v2.0. (Microsoft documents the URI; the
+/// id and the version are taken from tokens that people published.)
+pub const OWN_AUDIENCE: &str = "fb60f99c-7a34-4190-8149-302f77469936";
+/// An API of Contoso whose registration says nothing of a version: its tokens are v1.0, for this App ID URI.
+pub const PLAIN_API_URI: &str = "api://orders-reports";
 /// Object id of the proxy's managed identity.
 pub const OWN_OBJECT_ID: &str = "d9c8b7a6-9584-4736-a251-40f3e2d1c00b";
 /// Client id of the proxy's managed identity.

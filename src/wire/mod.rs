@@ -15,5 +15,5 @@ pub use frame::{FrameError, HEADER_BYTES, Header, append};
 pub use reader::{Malformed, Reader};
 pub use startup::{
     CANCEL_REQUEST, GSSENC_REQUEST, Initial, MAX_STARTUP_PACKET, NEWEST_MINOR, PROTOCOL_3_0, Parameters, Purpose,
-    SSL_REQUEST, StartupPacket, cancel_secret_bytes, negotiated_minor,
+    SSL_REQUEST, SSL_REQUEST_PACKET, StartupPacket, cancel_secret_bytes, negotiated_minor,
 };

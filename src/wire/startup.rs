@@ -9,6 +9,8 @@ use super::{Malformed, Reader};
 pub const MAX_STARTUP_PACKET: usize = 10_000;
 /// Request code of `SSLRequest`.
 pub const SSL_REQUEST: u32 = 80_877_103;
+/// An `SSLRequest` as clients send it: its length and its code.
+pub const SSL_REQUEST_PACKET: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 /// Request code of `GSSENCRequest`.
 pub const GSSENC_REQUEST: u32 = 80_877_104;
 /// Request code of `CancelRequest`.

@@ -6,8 +6,8 @@
 
 use crate::cell::{Cell, Expect, Row};
 use pgpassport::sim::world::{
-    ANALYST, ASSIGNED_API, ASSIGNED_API_URI, CONTOSO, ORDERS_APP, OTHER_APP, OWN_CLIENT_ID, OWN_OBJECT_ID,
-    OWN_RESOURCE, PROXY_API, SIGN_IN_CLIENT,
+    ANALYST, ASSIGNED_API, ASSIGNED_API_URI, CONTOSO, ORDERS_APP, OTHER_APP, OWN_AUDIENCE, OWN_CLIENT_ID,
+    OWN_OBJECT_ID, OWN_RESOURCE, PROXY_API, SIGN_IN_CLIENT,
 };
 use pgpassport::sim::{Cloud, CloudOptions, Signing, TokenSpec, Version};
 use proto_tests::stranger::{Stranger, with};
@@ -142,11 +142,7 @@ pub fn managed_identity(cloud: &Cloud, client: &str) -> Value {
 
 /// The assertion that the orders app's federated credential takes.
 pub fn federated() -> TokenSpec {
-    TokenSpec::app(&ORDERS_APP)
-        .version(Version::V1)
-        .audience(OWN_RESOURCE)
-        .claim("sub", OWN_OBJECT_ID)
-        .claim("oid", OWN_OBJECT_ID)
+    TokenSpec::app(&ORDERS_APP).audience(OWN_AUDIENCE).claim("sub", OWN_OBJECT_ID).claim("oid", OWN_OBJECT_ID)
 }
 
 /// An assertion, minted.

@@ -2,27 +2,20 @@
 
 use super::caller::Caller;
 use super::{Error, Proxy};
+use crate::agent;
 use crate::sim::Cloud;
 use crate::sim::world::DATABASE;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::{NoTls, SimpleQueryMessage};
-use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 /// The name that the proxy's certificate must have.
 const HOST: &str = "localhost";
 /// Connecting, the query and its answer together.
 const DEADLINE: Duration = Duration::from_secs(30);
-/// `SSLRequest` (PostgreSQL, "Message Formats").
-const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 
 /// What a caller got.
 #[derive(Debug)]
@@ -75,20 +68,8 @@ async fn answered(stream: TlsStream<TcpStream>, caller: &Caller, token: &str) ->
 
 /// TLS with the proxy, its chain and name verified against the CA file that psql is given too.
 async fn verified(cloud: &Cloud, proxy: &Proxy) -> io::Result<TlsStream<TcpStream>> {
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(cloud.ca_path()).map_err(io::Error::other)?).map_err(io::Error::other)?;
-    let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(io::Error::other)?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let mut stream = TcpStream::connect(proxy.address).await?;
-    stream.write_all(&SSL_REQUEST).await?;
-    if stream.read_u8().await? != b'S' {
-        return Err(io::Error::other("the proxy declined TLS"));
-    }
-    let name = ServerName::try_from(HOST).map_err(io::Error::other)?;
-    TlsConnector::from(Arc::new(config)).connect(name, stream).await
+    let proxy = agent::Proxy { host: HOST.to_owned(), port: proxy.address.port(), ca: cloud.ca_path().to_owned() };
+    proxy.connect().await.map_err(io::Error::other)
 }
 
 fn rows(messages: &[SimpleQueryMessage]) -> Answer {

@@ -2,7 +2,7 @@
 
 use super::{MINIMAL, checked, edited, problems, shown};
 use crate::config::Loaded;
-use crate::identity::{Algorithm, CallerKind, Dialect, IssuerConfig, KindRule, Overage, Version};
+use crate::identity::{Algorithm, CallerKind, Dialect, IssuerConfig, KindRule, Overage, TokenType, Version};
 use std::time::Duration;
 
 /// `MINIMAL` with more lines in the issuer's section.
@@ -80,6 +80,8 @@ fn what_would_accept_others_tokens_is_refused() {
         "https://graph.microsoft.com",
         "https://management.azure.com/",
         "https://ossrdbms-aad.database.windows.net",
+        "https://ossrdbms-aad.database.usgovcloudapi.net:443",
+        "123CD850-d9df-40bd-94d5-c9f07b7fa203",
     ] {
         let text = contoso("version = \"1.0\"").replace("3b1f7c9e-5a44-4f0e-8a52-7f1d6d2c9b10", audience);
         assert_eq!(
@@ -103,9 +105,73 @@ fn what_would_accept_others_tokens_is_refused() {
 }
 
 #[test]
+fn a_list_that_restricts_nothing_is_refused() {
+    for key in ["allowed_apps", "allowed_kinds", "required_scopes", "required_roles"] {
+        let expected = format!("16: issuer.contoso.{key}: is empty; leave it out or name at least one");
+        assert_eq!(problems(&contoso(&format!("{key} = []"))), [expected]);
+    }
+    for key in ["allowed_apps", "allowed_kinds", "algorithms"] {
+        let found = problems(&with_okta(&format!("{OKTA}\n{key} = []")));
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(
+            found[0].ends_with(&format!("issuer.okta.{key}: is empty; leave it out or name at least one")),
+            "{found:?}"
+        );
+    }
+}
+
+#[test]
+fn entras_own_issuers_are_no_other_provider() {
+    for url in [
+        "https://login.microsoftonline.com/6f9b1c52-0f0e-4c0a-9d5c-2d6f3a7b8c91/v2.0",
+        "https://login.microsoftonline.com/9188040d-6c67-4c5b-b112-36a304b66dad/v2.0",
+        "https://sts.windows.net/6f9b1c52-0f0e-4c0a-9d5c-2d6f3a7b8c91/",
+        "https://login.windows.net/6f9b1c52-0f0e-4c0a-9d5c-2d6f3a7b8c91/",
+        "https://login.microsoftonline.us/6f9b1c52-0f0e-4c0a-9d5c-2d6f3a7b8c91/v2.0",
+        "https://sts.chinacloudapi.cn/6f9b1c52-0f0e-4c0a-9d5c-2d6f3a7b8c91/",
+        "https://login.sovcloud-identity.de/6f9b1c52-0f0e-4c0a-9d5c-2d6f3a7b8c91/v2.0",
+    ] {
+        let found = problems(&with_okta(&OKTA.replace("https://contoso.okta.example/oauth2/default", url)));
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].contains("issuer.okta.issuer: is Entra's own"), "{found:?}");
+    }
+}
+
+const GITHUB: &str = "https://token.actions.githubusercontent.com";
+
+#[test]
+fn where_anybody_has_an_account_a_claim_names_the_owner() {
+    let found = |url: &str, claims: &str| {
+        let okta = OKTA.replace("https://contoso.okta.example/oauth2/default", url);
+        checked(&with_okta(&format!("{okta}\nrequired_claims = {{ {claims} }}"))).map_err(|problems| shown(&problems))
+    };
+    for (url, claims) in [
+        ("https://accounts.google.com", "hd = \"contoso.example\""),
+        (GITHUB, "repository_owner_id = \"1\""),
+        (GITHUB, "repository = \"contoso/orders\", ref = \"refs/heads/main\""),
+        ("https://gitlab.com", "namespace_id = \"1\""),
+        ("https://token.actions.githubusercontent.com/contoso", "ref = \"refs/heads/main\""),
+    ] {
+        assert!(found(url, claims).is_ok(), "{url} {claims}");
+    }
+    for (url, claims) in [
+        ("https://accounts.google.com", "email_verified = true"),
+        ("https://accounts.google.com/", ""),
+        (GITHUB, "job_workflow_ref = \"contoso/orders/.github/workflows/w.yml@main\""),
+        (GITHUB, ""),
+        ("https://gitlab.com", "ref = \"main\""),
+        ("https://appleid.apple.com", "email_verified = true"),
+    ] {
+        let problems = found(url, claims).expect_err(url);
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].contains("lets anybody make an account"), "{url} {claims}: {problems:?}");
+    }
+}
+
+#[test]
 fn another_provider_is_read_with_its_own_mapping() {
     let text = with_okta(&format!(
-        "{OKTA}\nalgorithms = [\"ES256\"]\nlabel_claim = \"email\"\ngroups_claim = \"groups\"\napp_claim = \"cid\"\n\
+        "{OKTA}\nalgorithms = [\"ES256\"]\ntoken_type = \"at+jwt\"\nlabel_claim = \"email\"\ngroups_claim = \"groups\"\napp_claim = \"cid\"\n\
          required_claims = {{ org = \"contoso\", email_verified = true }}"
     ));
     let Loaded { config, warnings } = checked(&text).map_err(|problems| shown(&problems)).unwrap();
@@ -114,6 +180,7 @@ fn another_provider_is_read_with_its_own_mapping() {
     let Dialect::Oidc(oidc) = &read.dialect else { panic!("{read:?}") };
     assert_eq!(read.url(), "https://contoso.okta.example/oauth2/default");
     assert_eq!((oidc.tenant.as_str(), oidc.algorithms.as_slice()), ("okta", [Algorithm::Es256].as_slice()));
+    assert_eq!(oidc.token_type, TokenType::AccessToken);
     assert_eq!((oidc.subject_claim.as_str(), oidc.token_id_claim.as_str()), ("uid", "jti"));
     assert_eq!(oidc.kind, KindRule::Always(CallerKind::User));
     assert_eq!(oidc.required_claims["email_verified"], "true");
@@ -151,6 +218,7 @@ fn mistakes_in_another_providers_section() {
         ("https://contoso", "http://contoso", "issuer.okta.issuer: must be https://"),
         ("https://contoso", "https://CONTOSO", "issuer.okta.issuer: is not written as URLs are"),
         ("callers", "algorithms = [\"HS256\"]\ncallers", "issuer.okta.algorithms[0]: must be \"RS256\" or \"ES256\""),
+        ("callers", "token_type = \"JWT\"\ncallers", "issuer.okta.token_type: must be \"any\" or \"at+jwt\""),
         ("callers", "authority = \"https://x\"\ncallers", "issuer.okta.authority: is not a known key"),
         (
             "https://contoso.okta.example/oauth2/default",

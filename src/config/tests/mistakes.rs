@@ -20,7 +20,7 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "certificate = \"tls.key\"",
         "3: listen.certificate: tls.key has no -----BEGIN CERTIFICATE-----",
     ),
-    ("certificate = \"tls.crt\"", "certificate = \".\"", "3: listen.certificate: . is not a regular file"),
+    ("certificate = \"tls.crt\"", "certificate = \".\"", "3: listen.certificate: . is a folder, not a file"),
     (
         "key = \"tls.key\"",
         "key = \"tls.crt\"",

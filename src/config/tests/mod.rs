@@ -103,6 +103,24 @@ fn edited(from: &str, to: &str) -> String {
 }
 
 #[test]
+fn the_log_is_a_regular_file_that_not_everybody_reads() {
+    for device in ["/dev/null", "/dev/full"] {
+        let found = problems(&edited("audit.jsonl", device));
+        assert_eq!(found, [format!("7: audit.path: {device} is not a regular file")]);
+    }
+    let folder = folder();
+    let (path, log) = (folder.path().join("p.toml"), folder.path().join("audit.jsonl"));
+    fs::write(&path, MINIMAL).unwrap();
+    fs::write(&log, "").unwrap();
+    for (mode, warnings) in [(0o640, 0), (0o644, 1)] {
+        fs::set_permissions(&log, fs::Permissions::from_mode(mode)).unwrap();
+        let found = shown(&load(&path).map_err(|problems| shown(&problems)).unwrap().warnings);
+        assert_eq!(found.len(), warnings, "{mode:o}: {found:?}");
+        assert!(found.iter().all(|warning| warning.contains("audit.path: can be read by every user")), "{found:?}");
+    }
+}
+
+#[test]
 fn the_minimal_file_gets_every_default() {
     let loaded = checked(MINIMAL).unwrap();
     assert_eq!(shown(&loaded.warnings), [""; 0]);
@@ -331,6 +349,8 @@ fn files_that_are_no_config_say_so() {
     let reason = |path: &Path| load(path).unwrap_err()[0].reason.clone();
     assert!(reason(&folder.path().join("none.toml")).starts_with("cannot be read: No such file"));
     assert_eq!(reason(folder.path()), "is a folder, not a file");
+    // A pipe, too, would hold the start-up for good.
+    assert_eq!(reason(Path::new("/dev/zero")), "is not a regular file");
     let path = folder.path().join("p.toml");
     fs::write(&path, b"[listen]\n\xff").unwrap();
     assert_eq!(shown(&load(&path).unwrap_err()), ["2: (syntax): is not valid UTF-8"]);

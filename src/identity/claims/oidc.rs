@@ -5,7 +5,7 @@
 
 use super::super::jws::Claims;
 use super::super::{CallerKind, Error, IdentityFacts, IssuerConfig, KindRule, Oidc};
-use super::{check_caller, list, subjects, text, times, usable};
+use super::{check_caller, list, one_audience, subjects, text, times, usable};
 use crate::time::Timestamp;
 use serde_json::Value;
 
@@ -18,7 +18,8 @@ pub(super) fn check(
     if text(claims, "iss")? != oidc.url {
         return Err(Error::Issuer);
     }
-    if !issuer.accepts_audience(audience(claims)?) {
+    let audience = one_audience(claims.get("aud")).ok_or(Error::Claim("aud".into()))?;
+    if !issuer.accepts_audience(audience) {
         return Err(Error::Audience);
     }
     let (issued_at, expires_at) = times(claims, issuer, now)?;
@@ -52,19 +53,6 @@ pub(super) fn check(
         issued_at,
         expires_at,
     })
-}
-
-/// One audience, written as a string or as a list of one: a token for several is good at several.
-fn audience(claims: &Claims) -> Result<&str, Error> {
-    let one = match claims.get("aud") {
-        Some(Value::String(audience)) => Some(audience.as_str()),
-        Some(Value::Array(audiences)) => match audiences.as_slice() {
-            [one] => one.as_str(),
-            _ => None,
-        },
-        _ => None,
-    };
-    one.ok_or(Error::Claim("aud".into()))
 }
 
 /// A required value: a string, or `true` and `false` as the config writes them.

@@ -107,6 +107,7 @@ fn an_app_that_is_not_named_is_not_allowed() {
     assert!(judged(&some, &json!({})).is_ok());
     assert!(matches!(judged(&some, &json!({"cid": "other"})), Err(Error::App(app)) if app == "other"));
     assert!(matches!(judged(&some, &json!({"cid": null})), Err(Error::App(app)) if app.is_empty()));
+    assert!(matches!(judged(&some, &json!({"cid": "Orders-UI"})), Err(Error::App(app)) if app == "Orders-UI"));
 }
 
 #[test]

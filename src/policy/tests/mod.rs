@@ -144,7 +144,13 @@ fn a_prefix_stands_in_front_of_the_claim_and_counts() {
 
 #[test]
 fn a_subject_that_is_no_database_user_is_denied_and_no_later_rule_is_asked() {
-    let cases: [(&str, Option<String>, &str); 8] = [
+    const ACCOUNT: &str = "names a service account's database user";
+    let cases: [(&str, Option<String>, &str); 13] = [
+        ("upn", Some("123456789012-compute@developer".to_owned()), ACCOUNT),
+        ("upn", Some("demo-project@appspot".to_owned()), ACCOUNT),
+        ("upn", Some("123456789012@cloudservices".to_owned()), ACCOUNT),
+        ("upn", Some("orders-app@demo-project.IAM".to_owned()), ACCOUNT),
+        ("upn", Some("orders-app@demo-project.iam.gserviceaccount.com".to_owned()), ACCOUNT),
         ("upn", Some("orders-app@demo-project.iam".to_owned()), "names a service account's database user"),
         ("upn", None, "is absent"),
         ("upn", Some(String::new()), "is empty"),

@@ -5,7 +5,8 @@ use super::tokens::Scope;
 use super::{Entra, read};
 use crate::sim::token_spec::TokenSpec;
 use crate::sim::world::{
-    ASSIGNED_API_URI, App, CONTOSO, ORDERS_APP, OTHER_APP, OWN_OBJECT_ID, OWN_RESOURCE, REPORTS_APP, Tenant,
+    ASSIGNED_API_URI, App, CONTOSO, ORDERS_APP, OTHER_APP, OWN_AUDIENCE, OWN_OBJECT_ID, OWN_RESOURCE, REPORTS_APP,
+    Tenant,
 };
 use axum::Json;
 use serde_json::Value;
@@ -87,7 +88,7 @@ fn federated(entra: &Entra, app: &App, assertion: &str) -> Result<(), Refusal> {
     let text_claim = |name: &str| claims.get(name).and_then(Value::as_str).unwrap_or_default();
     let advice =
         "Check your federated identity credential Subject, Audience and Issuer against the presented assertion.";
-    if text_claim("iss") != entra.issuer_v1(CONTOSO) {
+    if text_claim("iss") != entra.issuer_v2(CONTOSO) {
         let text = format!(
             "No matching federated identity record found for presented assertion issuer '{}'. {advice}",
             text_claim("iss")
@@ -102,7 +103,8 @@ fn federated(entra: &Entra, app: &App, assertion: &str) -> Result<(), Refusal> {
     if !(time("nbf")..time("exp")).contains(&now) {
         return refused(700_024, "Client assertion is not within its valid time range.");
     }
-    if text_claim("aud") != OWN_RESOURCE {
+    // The credential names the URI, a managed identity's token the same API's id.
+    if ![OWN_RESOURCE, OWN_AUDIENCE].contains(&text_claim("aud")) {
         let text = format!(
             "No matching federated identity record found for presented assertion audience '{}'. {advice}",
             text_claim("aud")

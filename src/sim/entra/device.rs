@@ -1,4 +1,7 @@
 //! The device authorization grant (RFC 8628) as Entra speaks it, and the page that stands for the browser.
+//!
+//! Errors: Microsoft identity platform, "OAuth 2.0 device authorization grant", which has four, `slow_down` not among
+//! them: whoever polls too often is told `authorization_pending` here too.
 
 use super::errors::{Refusal, Refuse, unknown_tenant};
 use super::people::{PEOPLE, SignIn, public_client, scope};

@@ -71,6 +71,15 @@ impl Refuse {
         self.with(400, "invalid_resource", 500_011, &text)
     }
 
+    /// A scope that the API does not have. (The OAuth code beside it is an assumption.)
+    pub(super) fn permission(self, permission: &str, resource: &str) -> Refusal {
+        let text = format!(
+            "The application 'pgpassport-sign-in' asked for scope '{permission}' that doesn't exist on the resource \
+             '{resource}'. Contact the app vendor."
+        );
+        self.with(400, "invalid_scope", 650_053, &text)
+    }
+
     /// A client id that is no app of the tenant.
     pub(super) fn client(self, client: &str, tenant: &str) -> Refusal {
         let text = format!(

@@ -1,6 +1,7 @@
 //! Microsoft Graph, as far as it says who is in which groups.
 //!
-//! Source: Microsoft Graph v1.0, "directoryObject: getMemberGroups" and its permissions, and "Microsoft Graph error
+//! Source: Microsoft Graph v1.0, "directoryObject: getMemberGroups", "List servicePrincipal transitive memberOf", their
+//! permissions, and "Microsoft Graph error
 //! responses". Its tokens show a nonce whose SHA-256 the signature covers: nobody else can check them.
 
 use super::keys::{read, signing_input};
@@ -20,8 +21,8 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// What application needs to read users' memberships.
-pub(super) const PERMISSIONS: [&str; 2] = ["User.ReadBasic.All", "GroupMember.Read.All"];
+/// What an application needs to read memberships: the first two for users', the last for service principals'.
+pub(super) const PERMISSIONS: [&str; 3] = ["User.ReadBasic.All", "GroupMember.Read.All", "Application.Read.All"];
 
 type Answer = Result<Json<Value>, (StatusCode, Json<Value>)>;
 
@@ -37,7 +38,9 @@ async fn member_groups(
     headers: HeaderMap,
     body: Bytes,
 ) -> Answer {
-    entra.admit(&headers)?;
+    let [basic, members, applications] = PERMISSIONS;
+    let needed = if collection == "servicePrincipals" { vec![applications] } else { vec![basic, members] };
+    entra.admit(&headers, &needed)?;
     let asked = serde_json::from_slice::<Value>(&body).ok();
     if asked.and_then(|asked| asked.get("securityEnabledOnly").and_then(Value::as_bool)) != Some(true) {
         return refused(StatusCode::BAD_REQUEST, "Request_BadRequest", "securityEnabledOnly is missing.");
@@ -68,13 +71,13 @@ impl Entra {
     }
 
     /// A bearer token for Graph, with the permissions that are needed.
-    fn admit(&self, headers: &HeaderMap) -> Result<(), (StatusCode, Json<Value>)> {
+    fn admit(&self, headers: &HeaderMap, needed: &[&str]) -> Result<(), (StatusCode, Json<Value>)> {
         let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
         let Some(claims) = bearer.and_then(|token| self.graph_claims(token)) else {
             return refused(StatusCode::UNAUTHORIZED, "InvalidAuthenticationToken", "Access token validation failure.");
         };
         let roles = claims.get("roles").and_then(Value::as_array).cloned().unwrap_or_default();
-        if PERMISSIONS.iter().all(|needed| roles.iter().any(|role| role == needed)) {
+        if needed.iter().all(|needed| roles.iter().any(|role| role == needed)) {
             return Ok(());
         }
         let text = "Insufficient privileges to complete the operation.";

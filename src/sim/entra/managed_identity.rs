@@ -2,13 +2,16 @@
 //!
 //! Tokens are valid for a day and cached by the platform for as long. The resource decides their version and audience
 //! (`requestedAccessTokenVersion` of its app registration, "Access tokens: token formats"): 1.0 and the App ID URI as
-//! asked, but for the proxy's API, which asks for 2.0 and is then named by its client id.
+//! asked, or 2.0 and the registration's id, as of the proxy's API and of the exchange of tokens.
 
 use super::Entra;
 use super::graph::PERMISSIONS;
 use crate::sim::lock;
 use crate::sim::token_spec::{TokenSpec, Version};
-use crate::sim::world::{CONTOSO, ManagedIdentity, ORDERS_JOB, OWN_IDENTITY, OWN_RESOURCE, PROXY_API, PROXY_API_URI};
+use crate::sim::world::{
+    CONTOSO, ManagedIdentity, ORDERS_JOB, OWN_AUDIENCE, OWN_IDENTITY, OWN_RESOURCE, PLAIN_API_URI, PROXY_API,
+    PROXY_API_URI,
+};
 use axum::Json;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode};
@@ -55,7 +58,9 @@ pub(super) async fn token(
     let Some(identity) = assigned(field("client_id"), field("principal_id")) else {
         return refused(StatusCode::BAD_REQUEST, "No User Assigned or Delegated Managed Identity found.".to_owned());
     };
-    if ![OWN_RESOURCE, PROXY_API_URI, PROXY_API, &entra.graph].contains(&resource.trim_end_matches('/')) {
+    if ![OWN_RESOURCE, OWN_AUDIENCE, PROXY_API_URI, PROXY_API, PLAIN_API_URI, &entra.graph]
+        .contains(&resource.trim_end_matches('/'))
+    {
         let message = format!(
             "AADSTS500011: The resource principal named {resource} was not found in the tenant named {}.",
             CONTOSO.domain
@@ -93,8 +98,11 @@ impl Entra {
         let key = (identity.client_id, resource.to_owned());
         if !tokens.contains_key(&key) {
             let spec = TokenSpec::managed_identity(identity).lifetime(LIFETIME);
-            let own_api = [PROXY_API_URI, PROXY_API].contains(&resource.trim_end_matches('/'));
-            let spec = if own_api { spec } else { spec.audience(resource).version(Version::V1) };
+            let spec = match resource.trim_end_matches('/') {
+                PROXY_API_URI | PROXY_API => spec,
+                OWN_RESOURCE | OWN_AUDIENCE => spec.audience(OWN_AUDIENCE),
+                _ => spec.audience(resource).version(Version::V1),
+            };
             let spec = if resource == self.graph { self.for_graph(spec) } else { spec };
             let token = self.mint(&spec)?.expose().clone();
             tokens.insert(key.clone(), Cached { token, not_before: now, expires_on: now + LIFETIME });

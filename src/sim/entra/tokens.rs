@@ -15,6 +15,8 @@ use std::sync::Arc;
 
 /// Microsoft Graph, whose tokens only Graph can check.
 const GRAPH: &str = "https://graph.microsoft.com";
+/// The delegated permission that the simulated APIs have, and people's tokens carry in `scp`.
+const PERMISSION: &str = "access_as_user";
 /// Shortest lifetime of an access token, in seconds (Microsoft: random between 60 and 90 minutes).
 const SHORTEST_LIFETIME: i64 = 3600;
 /// Longest lifetime beyond the shortest, in seconds.
@@ -127,6 +129,16 @@ impl Scope {
         Err(refuse.with(400, "invalid_grant", 70_000, text))
     }
 
+    /// Whether the resource has the permission: an API its one scope, Graph any (it has hundreds).
+    pub(super) fn has_permission(&self) -> bool {
+        self.is_default() || self.resource == GRAPH || self.permission == PERMISSION
+    }
+
+    /// The permission as asked for.
+    pub(super) fn permission(&self) -> &str {
+        &self.permission
+    }
+
     /// Whether the tenant knows the resource.
     pub(super) fn known(&self) -> bool {
         [PROXY_API, PROXY_API_URI, ASSIGNED_API_URI, GRAPH].contains(&self.resource.as_str())
@@ -196,5 +208,5 @@ fn random_lifetime() -> i64 {
 /// The claims of a signed-in person's ID token.
 pub(super) fn id_token_spec(spec: TokenSpec, client: &str, tenant: Tenant) -> TokenSpec {
     let spec = spec.audience(client).claim("tid", tenant.id);
-    ["scp", "azp", "azpacr", "acct", "groups", "idp"].into_iter().fold(spec, TokenSpec::without)
+    ["scp", "azp", "azpacr", "acct", "groups", "idp", "idtyp"].into_iter().fold(spec, TokenSpec::without)
 }

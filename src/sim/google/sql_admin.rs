@@ -70,13 +70,10 @@ fn authorize(
     if !caller.has_scope(&[CLOUD_PLATFORM, ADMIN_SCOPE]) {
         return Err(insufficient_scopes(SERVICE));
     }
-    if project != world::PROJECT || !google.allows(&caller.principal, permission) {
+    let names_ours = project == world::PROJECT && instance == google.instance.name().instance();
+    if !names_ours || !google.allows(&caller.principal, permission) {
         let message = "The client is not authorized to make this request.";
         return Err(Refusal::new(403, "PERMISSION_DENIED", message).reason("notAuthorized"));
-    }
-    if instance != google.instance.name().instance() {
-        let message = "The Cloud SQL instance does not exist.";
-        return Err(Refusal::new(404, "NOT_FOUND", message).reason("instanceDoesNotExist"));
     }
     Ok(())
 }

@@ -1,7 +1,8 @@
 //! Google STS: `POST /v1/token` exchanges an Entra token for a federated access token (RFC 8693).
 //!
 //! Rules and error texts: Google's STS reference (`sts.googleapis.com` v1, `token`) and "Troubleshoot Workload
-//! Identity Federation". The texts for a wrong issuer, a wrong signature and missing fields are assumptions.
+//! Identity Federation". The texts for a wrong issuer, a wrong signature, missing fields and a missing
+//! `sub` are assumptions.
 
 use super::errors::bearer;
 use super::iam::{Permission, Principal, pool_of};
@@ -36,6 +37,13 @@ const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 const ID_TOKEN: &str = "urn:ietf:params:oauth:token-type:id_token";
 
+/// Attribute conditions of Contoso's providers, as the README's quick start sets them.
+const PEOPLE: &[(&str, &str)] = &[("tid", CONTOSO.id), ("idtyp", "user")];
+const SOFTWARE: &[(&str, &str)] = &[("tid", CONTOSO.id), ("idtyp", "app")];
+const OWN: &[(&str, &str)] = &[("tid", CONTOSO.id), ("oid", world::OWN_OBJECT_ID)];
+/// v1.0 tokens name the App ID URI as the client asked for it: without a slash, or with one.
+const V1_AUDIENCES: &[&str] = &[world::PROXY_API_URI, "api://pgpassport/"];
+
 type Answer<T> = Result<T, (StatusCode, Json<Value>)>;
 
 /// A pool provider: whose tokens it takes and what it makes of them.
@@ -44,8 +52,10 @@ struct PoolProvider {
     /// Whose keys sign for it: an Entra tenant, or else the partner.
     tenant: Option<Tenant>,
     issuer: String,
-    /// `allowedAudiences`, or a workforce provider's `clientId`.
-    audience: &'static str,
+    /// `allowedAudiences`, or a workforce provider's `clientId`; compared exactly.
+    audiences: &'static [&'static str],
+    /// The attribute condition: `assertion.CLAIM == 'VALUE'` of each.
+    condition: &'static [(&'static str, &'static str)],
     /// What stands in front of the claim in the mapping of `google.subject`.
     prefix: &'static str,
     /// The claim mapped to `google.subject`.
@@ -93,11 +103,12 @@ impl Google {
     fn provider(&self, audience: &str) -> Option<PoolProvider> {
         let v2 = self.issuers.entra.issuer_v2(CONTOSO);
         let v1 = self.issuers.entra.issuer_v1(CONTOSO);
-        let provider = |name, issuer, audience, subject| PoolProvider {
+        let provider = |name, issuer, audiences, condition, subject| PoolProvider {
             name,
             tenant: Some(CONTOSO),
             issuer,
-            audience,
+            audiences,
+            condition,
             prefix: "",
             subject,
         };
@@ -105,15 +116,16 @@ impl Google {
             name: world::PARTNER_PROVIDER,
             tenant: None,
             issuer: self.issuers.oidc.issuer().to_owned(),
-            audience: world::PARTNER_API,
+            audiences: &[world::PARTNER_API],
+            condition: &[("org", "northwind")],
             prefix: world::PARTNER_PREFIX,
             subject: "uid",
         };
         [
-            provider(world::WORKLOAD_PROVIDER, v2.clone(), PROXY_API, "oid"),
-            provider(world::WORKLOAD_PROVIDER_V1, v1.clone(), world::PROXY_API_URI, "oid"),
-            provider(world::WORKFORCE_PROVIDER, v2, PROXY_API, "upn"),
-            provider(world::OWN_PROVIDER, v1, world::OWN_RESOURCE, "sub"),
+            provider(world::WORKLOAD_PROVIDER, v2.clone(), &[PROXY_API], SOFTWARE, "oid"),
+            provider(world::WORKLOAD_PROVIDER_V1, v1, V1_AUDIENCES, SOFTWARE, "oid"),
+            provider(world::WORKFORCE_PROVIDER, v2.clone(), &[PROXY_API], PEOPLE, "upn"),
+            provider(world::OWN_PROVIDER, v2, &[world::OWN_AUDIENCE], OWN, "sub"),
             partner,
         ]
         .into_iter()
@@ -147,7 +159,10 @@ impl Google {
         if !signed {
             return refused("invalid_grant", "The signature of the ID Token is invalid.");
         }
-        if text("aud").trim_end_matches('/') != provider.audience {
+        if text("sub").is_empty() {
+            return refused("invalid_grant", "The ID Token must have the claim \"sub\".");
+        }
+        if !provider.audiences.contains(&text("aud")) {
             return refused(
                 "invalid_grant",
                 &format!("The audience in ID Token [{}] does not match the expected audience.", text("aud")),
@@ -160,9 +175,7 @@ impl Google {
         if !fresh {
             return refused("invalid_grant", &format!("ID Token issued at {issued} is stale to sign-in."));
         }
-        // The providers' attribute condition: `assertion.tid == '…'`, `assertion.org == '…'`.
-        let meets = provider.tenant.map_or(text("org") == "northwind", |tenant| text("tid") == tenant.id);
-        if !meets {
+        if provider.condition.iter().any(|(claim, value)| text(claim) != *value) {
             return refused("unauthorized_client", "The given credential is rejected by the attribute condition.");
         }
         Ok(claims)

@@ -151,7 +151,8 @@ impl Server {
     /// Answers the direct port's first packet; true when TLS comes next.
     async fn offer_tls(&self, stream: &mut TcpStream) -> io::Result<bool> {
         if !tls_is_asked_for(stream).await? {
-            // `ENCRYPTED_ONLY`; the text is pg_hba.conf's (PostgreSQL, `libpq/auth.c`).
+            // `ENCRYPTED_ONLY`. PostgreSQL says more here (`libpq/auth.c`: host, user and database), once it has read the
+            // start-up packet, which is not read here.
             let fields = ErrorFields::new("FATAL", "28000", "no pg_hba.conf entry for host, no encryption");
             return refuse(stream, &fields).await.map(|_: Option<()>| false);
         }

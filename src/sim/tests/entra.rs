@@ -2,8 +2,8 @@
 
 use super::driver::{Driver, text};
 use crate::sim::entra::read;
-use crate::sim::world::{ANALYST, CONTOSO, FABRIKAM, ORDERS_APP, PROXY_API, SIGN_IN_CLIENT};
-use crate::sim::{Endpoint, Fault, Hop, Signing, TokenSpec};
+use crate::sim::world::{ANALYST, CONTOSO, FABRIKAM, ORDERS_APP, OWN_IDENTITY, PROXY_API, SIGN_IN_CLIENT};
+use crate::sim::{Endpoint, Fault, Hop, Signing, TokenSpec, Version};
 use serde_json::Value;
 
 const DEVICE_GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
@@ -100,6 +100,11 @@ async fn people_sign_in_by_device_code_once_the_browser_says_so() {
         let form = [("otc", code["user_code"].as_str().unwrap()), ("login", login), ("decision", decision)];
         driver.http.post(code["verification_uri"].as_str().unwrap()).form(&form).send().await.unwrap().status().as_u16()
     };
+    for (scope, expected) in [("api://pgpassport/anything", 650_053), ("api://another/.default", 500_011)] {
+        let form = [("client_id", SIGN_IN_CLIENT), ("scope", scope)];
+        let (status, body) = driver.post(&format!("{base}/oauth2/v2.0/devicecode"), &form).await;
+        assert_eq!((status, &body["error_codes"][0]), (400, &expected.into()), "{body}");
+    }
     let code = begin().await;
     let (status, pending) = poll(&code).await;
     assert_eq!(
@@ -136,10 +141,28 @@ async fn the_managed_identity_endpoint_wants_its_header_and_keeps_its_token() {
     assert!(first.1["expires_on"].as_str().unwrap().parse::<i64>().is_ok(), "a string of digits");
     assert_eq!(text(&ask(&url, header).await, "access_token"), token, "the platform caches");
     let (_, claims) = read(&token).unwrap();
-    assert_eq!((&claims["ver"], &claims["aud"]), (&"1.0".into(), &"api://AzureADTokenExchange".into()));
+    assert_eq!((&claims["ver"], &claims["aud"]), (&"2.0".into(), &"fb60f99c-7a34-4190-8149-302f77469936".into()));
     assert_eq!(ask(&url, "wrong").await.0, 401);
     assert_eq!(ask(&format!("{url}x"), header).await.0, 400, "unknown resource");
     assert_eq!(ask(&format!("{url}&client_id=nobody"), header).await.0, 400);
     driver.cloud.shift_clock(86_401);
     assert_ne!(text(&ask(&url, header).await, "access_token"), token);
+}
+
+#[tokio::test]
+async fn graph_wants_other_permissions_for_software_than_for_people() {
+    let driver = Driver::start().await;
+    let graph = driver.cloud.graph_url();
+    let status = async |roles: &[&str], member: &str| {
+        let spec = TokenSpec::managed_identity(&OWN_IDENTITY).version(Version::V1).audience(graph);
+        let token = driver.mint(&spec.header("nonce", "n").claim("roles", roles));
+        let url = format!("{graph}/v1.0/{member}/getMemberGroups");
+        let body = serde_json::json!({ "securityEnabledOnly": true });
+        driver.post_json(&url, &token, &body).await.0
+    };
+    let (person, app) = (format!("users/{}", ANALYST.object_id), format!("servicePrincipals/{}", ORDERS_APP.object_id));
+    let (people, software) = (["User.ReadBasic.All", "GroupMember.Read.All"], ["Application.Read.All"]);
+    assert_eq!((status(&people, &person).await, status(&people, &app).await), (200, 403));
+    assert_eq!((status(&software, &person).await, status(&software, &app).await), (403, 200));
+    assert_eq!(status(&software, "servicePrincipals/nobody").await, 404);
 }

@@ -2,8 +2,10 @@
 
 use super::driver::{ACCESS_TOKEN, Driver, EXCHANGE, IAM_SCOPE, JWT, answer, text};
 use crate::federation::{ADMIN_SCOPE, LOGIN_SCOPE};
-use crate::sim::world::{ANALYST, ORDERS_APP, OUTSIDER, OWN_SERVICE_ACCOUNT, REPORTS_APP};
-use crate::sim::world::{WORKFORCE_PROVIDER, WORKLOAD_PROVIDER};
+use crate::sim::world::{
+    ANALYST, ORDERS_APP, ORDERS_JOB, OUTSIDER, OWN_AUDIENCE, OWN_PROVIDER, OWN_SERVICE_ACCOUNT, PROXY_API, REPORTS_APP,
+};
+use crate::sim::world::{WORKFORCE_PROVIDER, WORKLOAD_PROVIDER, WORKLOAD_PROVIDER_V1};
 use crate::sim::{Fault, Hop, ServerCertificate, Signing, TokenSpec, Version};
 use serde_json::{Value, json};
 
@@ -31,6 +33,13 @@ async fn sts_refuses_with_googles_own_words() {
             "unauthorized_client",
             "The given credential is rejected by the attribute condition.",
         ),
+        (
+            right().without("idtyp"),
+            "unauthorized_client",
+            "The given credential is rejected by the attribute condition.",
+        ),
+        (right().audience(&format!("{PROXY_API}/")), "invalid_grant", "does not match the expected audience"),
+        (right().without("sub"), "invalid_grant", "\"sub\""),
         (right().without("upn"), "invalid_grant", "google.subject"),
         (right().claim("upn", "a".repeat(128)), "invalid_request", "exceeds the 127 bytes limit"),
     ];
@@ -38,6 +47,18 @@ async fn sts_refuses_with_googles_own_words() {
         let (status, body) = driver.sts(&driver.mint(&spec), WORKFORCE_PROVIDER, LOGIN_SCOPE).await;
         assert_eq!((status, &body["error"]), (400, &error.into()), "{body}");
         assert!(body["error_description"].as_str().unwrap().contains(description), "{body}");
+    }
+    // The providers' conditions: people at one, software at the other, the proxy alone at its own.
+    let person = driver.mint(&right());
+    let app = driver.mint(&TokenSpec::app(&ORDERS_APP));
+    let job = driver.mint(&TokenSpec::managed_identity(&ORDERS_JOB).audience(OWN_AUDIENCE));
+    for (token, provider) in [(&person, WORKLOAD_PROVIDER), (&app, WORKFORCE_PROVIDER), (&job, OWN_PROVIDER)] {
+        let (status, body) = driver.sts(token, provider, LOGIN_SCOPE).await;
+        assert_eq!((status, &body["error"]), (400, &"unauthorized_client".into()), "{provider}: {body}");
+    }
+    let v1 = |audience: &str| driver.mint(&TokenSpec::app(&ORDERS_APP).version(Version::V1).audience(audience));
+    for (audience, status) in [("api://pgpassport", 200), ("api://pgpassport/", 200), ("api://pgpassport//", 400)] {
+        assert_eq!(driver.sts(&v1(audience), WORKLOAD_PROVIDER_V1, IAM_SCOPE).await.0, status, "{audience}");
     }
     let token = driver.mint(&right());
     let nowhere = WORKFORCE_PROVIDER.replace("/entra", "/another");
@@ -156,10 +177,8 @@ async fn the_admin_api_knows_its_callers() {
     );
     assert_eq!(refused["error"]["message"], "The client is not authorized to make this request.");
     assert_eq!(get("ya29.c.unknown", &url).await.0, 401);
-    assert_eq!(
-        get(&admin, &url.replace("/orders/", "/another/")).await.1["error"]["errors"][0]["reason"],
-        "instanceDoesNotExist"
-    );
+    let (status, another) = get(&admin, &url.replace("/orders/", "/another/")).await;
+    assert_eq!((status, &another["error"]["errors"][0]["reason"]), (403, &"notAuthorized".into()));
     assert_eq!(get(&admin, &url.replace("demo-project", "another")).await.0, 403);
     assert_eq!(driver.post_json(&driver.instance_url(":generateEphemeralCert"), &admin, &body).await.0, 400, "no key");
     driver.cloud.present(ServerCertificate::DnsName);
