@@ -2,7 +2,9 @@
 //! anything, recorded, and never at the cost of the process.
 
 use proto_tests::chain::Chain;
-use proto_tests::script::{Step, bind, execute, flush, parse, query, same, send, sync, through, to_end, types};
+use proto_tests::script::{
+    Step, bind, direct, execute, flush, parse, query, run, same, send, sync, through, to_end, types,
+};
 use proto_tests::wire::{self, message, text};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -241,4 +243,48 @@ async fn clients_that_do_not_read_cost_no_memory() {
         let mut some = vec![0; 3_000_000];
         stream.read_exact(&mut some).await.expect("rows");
     }
+}
+
+/// PostgreSQL quotes the client's own values in errors and notices: they pass as directly, and nobody holds them.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_client_has_quoted_to_it_costs_no_memory_and_differs_by_no_field() {
+    const LONG: usize = 17 * 1024 * 1024;
+    let chain = Chain::start().await;
+    let quoted = query(&format!("select '{}'::int", "x".repeat(LONG)));
+    let noticed = query(&format!("do $$begin raise notice '%', repeat('y', {LONG}); end$$"));
+    let script = [send(&[quoted, noticed])];
+    let mut direct = direct(&chain).await;
+    let direct = fields(&run(&mut direct, &script).await);
+    let before = chain.proxy.peak_memory();
+    let mut open = Vec::new();
+    for _ in 0..4 {
+        let mut stream = chain.session(&chain.person()).await;
+        let Step::Send(bytes) = &script[0] else { unreachable!() };
+        let (mut read, mut write) = tokio::io::split(stream);
+        let ((), answers) = tokio::join!(async { write.write_all(bytes).await.expect("sent") }, async {
+            [wire::read_until(&mut read, b'Z').await, wire::read_until(&mut read, b'Z').await].concat()
+        },);
+        assert_eq!(types(&answers), "EZNCZ");
+        assert!(fields(&answers) == direct[..5], "an answer differs");
+        stream = read.unsplit(write);
+        open.push(stream);
+    }
+    let grown = chain.proxy.peak_memory() - before;
+    println!("grown by {} KiB", grown / 1024);
+    assert!(grown < LONG as u64 / 2, "{grown} bytes more");
+}
+
+/// Each message by its fields, a position as a number: in a message that streams it keeps the tagged text's width.
+fn fields(messages: &[wire::Message]) -> Vec<Vec<(u8, String)>> {
+    let fields = |message: &wire::Message| {
+        if !matches!(message.tag, b'E' | b'N') {
+            return vec![(message.tag, message.body.escape_ascii().to_string())];
+        }
+        let number = |code: u8, value: String| {
+            if code == b'P' { value.parse().map_or(value, |n: u32| n.to_string()) } else { value }
+        };
+        let named = |code: &u8| message.field(*code).map(|value| (*code, number(*code, value)));
+        b"SVCMDHWPFLR".iter().filter_map(named).collect()
+    };
+    messages.iter().map(fields).collect()
 }

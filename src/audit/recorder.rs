@@ -66,6 +66,8 @@ pub struct End {
 
 /// Prepared lines are committed when they pass this size, in bytes.
 const COMMIT_AT: usize = 1024 * 1024;
+/// How much of the prepared lines' room is kept from commit to commit, in bytes.
+const KEPT_LINES: usize = 64 * 1024;
 /// Lines of one session that wait for the log to take them, in bytes at most.
 pub const MAX_OWED: usize = 1024 * 1024;
 /// How long a session may owe lines to the log.
@@ -216,6 +218,7 @@ impl Recorder {
             self.gap.get_or_insert(Gap { since, began, refused: 0, passed: 0, lost: 0 });
         }
         self.lines.truncate(self.owed);
+        self.lines.shrink_to(KEPT_LINES);
         result
     }
 

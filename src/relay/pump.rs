@@ -30,6 +30,8 @@ use tokio::time::timeout;
 
 /// A read buffer's first size, in bytes.
 const FIRST_BUFFER: usize = 8 * 1024;
+/// How much of an empty read buffer is kept, in bytes.
+const KEPT_BUFFER: usize = 64 * 1024;
 /// The least free space that is read into, in bytes.
 const LEAST_SPACE: usize = 4 * 1024;
 /// How much of a client's bytes is held at most: one inspected start and one read.
@@ -167,7 +169,7 @@ impl Relay {
                 return std::future::pending().await;
             }
             self.writing.store(false, Ordering::Relaxed);
-            buffer.advance(taken);
+            consume(&mut buffer, taken);
             match stop {
                 Stop::Violated(violation) => return Ending::Violated(violation),
                 _ if side.is_terminated() => return Ending::Client,
@@ -321,6 +323,14 @@ async fn read<R: AsyncRead>(reader: &mut ReadHalf<R>, buffer: &mut BytesMut, lim
         buffer.reserve(buffer.len().clamp(FIRST_BUFFER, 64 * 1024));
     }
     reader.read_buf(buffer).await
+}
+
+/// Takes what was dealt with off the buffer, and gives back what one long message has taken.
+fn consume(buffer: &mut BytesMut, taken: usize) {
+    buffer.advance(taken);
+    if buffer.is_empty() && buffer.try_reclaim(KEPT_BUFFER.saturating_add(1)) {
+        *buffer = BytesMut::with_capacity(FIRST_BUFFER);
+    }
 }
 
 #[cfg(test)]

@@ -1,18 +1,18 @@
 //! The server's direction: answers as they come, until there is a reason to stop.
 
-use super::{FAREWELL, FIRST_BUFFER, Log, OFFER_AGAIN, Relay, Shared, read};
+use super::{FAREWELL, FIRST_BUFFER, Log, OFFER_AGAIN, Relay, Shared, consume, read};
 use crate::relay::ending::{Cause, Ending, Host, Wish};
 use crate::relay::output::Output;
 use crate::relay::server_side::{MAX_ERROR_BYTES, ServerSide};
 use crate::relay::tag::Tag;
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-/// How much of a server's bytes is held at most: one long error and one read.
+/// How much of a server's bytes is held at most: what is looked at of a long error, and one read.
 const SERVER_BUFFER: usize = MAX_ERROR_BYTES + 64 * 1024;
 /// How long what either side still sends is read away after the last message to it.
 const READ_AWAY: Duration = Duration::from_secs(1);
@@ -141,7 +141,7 @@ impl Relay {
             let (taken, ending) = self.take_server(down, read, host);
             // What came before an ending is delivered, so that the last word stands at a frame's edge.
             let delivered = deliver(down, wish, &mut pause).await;
-            down.buffer.advance(taken);
+            consume(&mut down.buffer, taken);
             match (ending, delivered) {
                 (Some(ending), _) => return Some(ending),
                 (None, Some(Err(_))) => return Some(Ending::Client),
@@ -171,7 +171,7 @@ impl Relay {
                 down.client_lost = true;
                 down.output.clear();
             }
-            down.buffer.advance(taken);
+            consume(&mut down.buffer, taken);
         }
     }
 

@@ -411,3 +411,21 @@ async fn a_cancel_without_an_end_ends_the_session_whether_its_client_speaks_or_n
         assert!(setup.gate.hold().is_none(), "nothing is left to cancel");
     }
 }
+
+#[tokio::test]
+async fn what_one_long_message_has_taken_is_given_back() {
+    let (mut writer, reader) = duplex(8 * CLIENT_BUFFER);
+    let (mut reader, _) = tokio::io::split(reader);
+    let mut buffer = BytesMut::with_capacity(FIRST_BUFFER);
+    for piece in [INSPECTED_BYTES, 1] {
+        writer.write_all(&vec![7; INSPECTED_BYTES + 10]).await.unwrap();
+        while buffer.len() < INSPECTED_BYTES + 10 {
+            read(&mut reader, &mut buffer, CLIENT_BUFFER).await.unwrap();
+        }
+        assert!(buffer.capacity() > KEPT_BUFFER);
+        consume(&mut buffer, piece);
+        consume(&mut buffer, INSPECTED_BYTES + 10 - piece);
+        buffer.reserve(1);
+        assert!(buffer.capacity() <= KEPT_BUFFER, "{} bytes are kept", buffer.capacity());
+    }
+}

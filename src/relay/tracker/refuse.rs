@@ -71,6 +71,11 @@ impl Tracker {
         self.refused_copies.iter().find(|refused| refused.name.is_in(message)).map(|refused| refused.refusal)
     }
 
+    /// Whether what the server works on is a substitute.
+    pub fn works_on_substitute(&self) -> bool {
+        self.queue.front().is_some_and(|front| front.refused.is_some())
+    }
+
     /// Whether a notice quotes the substitute that the server works on.
     pub fn shows_substitute(&self, notice: &[u8]) -> bool {
         let refused = self.queue.front().and_then(|front| front.refused.as_ref());

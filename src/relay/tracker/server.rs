@@ -9,6 +9,9 @@ use std::time::Instant;
 /// SQLSTATE of a cancelled statement (`query_canceled`, `errcodes.txt`).
 const QUERY_CANCELED: &str = "57014";
 
+/// How many messages' room is kept when none is outstanding.
+const KEPT_QUEUE: usize = 1024;
+
 /// `CommandComplete`'s tag: the command's words, and the number at its end.
 type Command = (Option<String>, Option<u64>);
 
@@ -213,6 +216,9 @@ impl Tracker {
         self.spread_doubt(&front.kind);
         if !self.is_busy() {
             self.refused_copies.clear();
+        }
+        if self.queue.is_empty() {
+            self.queue.shrink_to(KEPT_QUEUE);
         }
         match front.kind {
             Kind::Query { event, mut progress, .. } => match progress.held.take() {
