@@ -6,7 +6,7 @@ use proto_tests::script::{
     Step, bind, direct, execute, flush, parse, query, run, same, send, sync, through, to_end, types,
 };
 use proto_tests::wire::{self, message, text};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// The most memory that the process may hold at any time of these tests, in bytes. A debug build begins with some 20
@@ -137,6 +137,17 @@ async fn messages_out_of_order_are_answered_as_by_postgresql() {
         ("a portal run twice", vec![send(&[parse("", "select 1"), bind("", ""), execute(""), execute(""), sync()])]),
         ("a Terminate in front of a Query", vec![send(&[query("select 1"), message(b'X', b""), query("select 2")])]),
         ("only Syncs", vec![send(&[sync(), sync(), sync()])]),
+        (
+            "more Syncs than can be outstanding, which a COPY reads as part of it",
+            vec![send(&[
+                query("create temp table t (a int)"),
+                query("select pg_sleep(1); copy t from stdin"),
+                sync().repeat(65_535),
+                message(b'd', b"1\n2\n"),
+                message(b'c', b""),
+                query("select sum(a) from t"),
+            ])],
+        ),
     ] {
         println!("{name}");
         same(&chain, &script).await;
@@ -146,6 +157,12 @@ async fn messages_out_of_order_are_answered_as_by_postgresql() {
         let last = answers.last().expect("a last word");
         assert_eq!((last.sqlstate().as_str(), last.field(b'S').as_deref()), ("08P01", Some("FATAL")), "{kind}");
     }
+    // What came before it is answered, and at once, though no Sync asks for it.
+    let began = Instant::now();
+    let batch = [parse("", "select 1"), bind("", ""), execute(""), message(b'~', b"")];
+    let answers = through(&chain, &chain.person(), &[send(&batch)]).await;
+    assert_eq!(types(&answers), "12DCE");
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]

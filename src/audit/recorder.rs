@@ -50,6 +50,8 @@ pub struct End {
     pub text_of: Option<u64>,
     /// The text that ran, where the record does not hold it whole.
     pub text: Option<Arc<TextDigest>>,
+    /// What ran cannot be the text that the begin line told.
+    pub text_doubtful: bool,
     /// SQL-level EXECUTE: the event whose text gave the name.
     pub executes: Option<u64>,
     /// Command tag without numbers.
@@ -185,6 +187,7 @@ impl Recorder {
             text_of: end.text_of.map(|event| self.id(event)),
             text_sha256: end.text.as_ref().map(|text| text.sha256()),
             text_bytes: end.text.as_ref().map(|text| text.bytes()),
+            text_doubtful: end.text_doubtful,
             executes: end.executes.map(|event| self.id(event)),
             command: end.command.as_deref(),
             rows: end.rows,

@@ -6,6 +6,7 @@
 //! What the session's log does not take is refused here ([`ClientSide::refuse`]); what it is owed is offered again
 //! with every read and every [`OFFER_AGAIN`].
 
+mod buffer;
 mod down;
 mod farewell;
 
@@ -18,13 +19,14 @@ use super::tracker::Tracker;
 use crate::audit::event::Event;
 use crate::audit::{Overdue, Recorder};
 use crate::wire::Purpose;
-use bytes::{Buf, BytesMut};
+use buffer::{Input, consume};
 use down::Down;
-use std::io;
+pub use farewell::LAST_WORDS;
+use farewell::LINGER;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
@@ -123,7 +125,7 @@ impl Relay {
                 }
             }
         };
-        self.wind_down(&ending, &mut down, &mut server_write, host).await;
+        self.wind_down(&ending, &mut down, &mut server_write, &mut wish, host).await;
         if let Some(frame) = host.farewell(&ending) {
             down.say(&frame).await;
         }
@@ -156,37 +158,32 @@ impl Relay {
         H: Host,
     {
         let mut side = ClientSide::new(self.tag.clone()).serving(self.purpose);
-        let mut buffer = BytesMut::with_capacity(FIRST_BUFFER);
+        let mut input = Input::new();
         let mut output = Output::default();
         loop {
-            let (taken, stop) = match self.take_client(&mut side, &buffer, &mut output, host) {
+            let (taken, stop) = match self.take_client(&mut side, &input.buffer, &mut output, host) {
                 Ok(taken) => taken,
                 Err(Overdue) => return Ending::Unrecorded,
             };
             self.writing.store(true, Ordering::Relaxed);
-            if output.write_to(&buffer, server).await.is_err() {
+            if output.write_to(&input.buffer, server).await.is_err() {
                 // The server's direction sees why; wait for it there.
                 return std::future::pending().await;
             }
             self.writing.store(false, Ordering::Relaxed);
-            consume(&mut buffer, taken);
-            match stop {
+            consume(&mut input.buffer, taken);
+            let goes_on = match stop {
                 Stop::Violated(violation) => return Ending::Violated(violation),
                 _ if side.is_terminated() => return Ending::Client,
-                Stop::Answers => {
-                    self.progress.notified().await;
-                    continue;
-                }
-                Stop::Held => {
-                    self.gate.opened().await;
-                    continue;
-                }
+                Stop::Answers => input.until(self.progress.notified(), client, LINGER).await,
+                // It opens in time, or breaks.
+                Stop::Held => input.until(self.gate.opened(), client, Duration::MAX).await,
                 Stop::Commit => continue,
-                Stop::Input => {}
-            }
-            match read(client, &mut buffer, CLIENT_BUFFER).await {
-                Ok(1..) => {}
-                Ok(_) => {
+                Stop::Input => input.more(client).await,
+            };
+            match goes_on {
+                Ok(true) => {}
+                Ok(false) => {
                     let _ = server.shutdown().await;
                     return Ending::Client;
                 }
@@ -233,7 +230,7 @@ impl Relay {
         shared.bytes_in = shared.bytes_in.saturating_add(taken as u64);
         let client = side.is_mid_frame() || taken < input.len();
         shared.mid_frame = MidFrame { client, server: side.has_left_in_part() };
-        if owed == Log::Overdue { Err(Overdue) } else { Ok((taken, stop)) }
+        if owed == Log::Overdue || side.must_end() { Err(Overdue) } else { Ok((taken, stop)) }
     }
 
     /// Says goodbye to both sides, as far as they still listen, and lets them close first.
@@ -310,26 +307,6 @@ impl Shared {
             self.recorder.prepare(&Event::SyncError { sqlstate });
         }
         if self.recorder.owe().is_ok() { Log::Owed } else { Log::Overdue }
-    }
-}
-
-/// Reads once into the buffer's free space, which grows up to `limit`. Cancel-safe.
-async fn read<R: AsyncRead>(reader: &mut ReadHalf<R>, buffer: &mut BytesMut, limit: usize) -> io::Result<usize> {
-    let free = buffer.capacity().saturating_sub(buffer.len());
-    if free < LEAST_SPACE {
-        if buffer.len() >= limit {
-            return Err(io::Error::from(io::ErrorKind::OutOfMemory));
-        }
-        buffer.reserve(buffer.len().clamp(FIRST_BUFFER, 64 * 1024));
-    }
-    reader.read_buf(buffer).await
-}
-
-/// Takes what was dealt with off the buffer, and gives back what one long message has taken.
-fn consume(buffer: &mut BytesMut, taken: usize) {
-    buffer.advance(taken);
-    if buffer.is_empty() && buffer.try_reclaim(KEPT_BUFFER.saturating_add(1)) {
-        *buffer = BytesMut::with_capacity(FIRST_BUFFER);
     }
 }
 

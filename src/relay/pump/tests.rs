@@ -1,5 +1,6 @@
 //! Whole relays over in-memory streams: who gets which bytes, what is in the log by then, and how it ends.
 
+use super::buffer::read;
 use super::*;
 use crate::audit::testing::MemoryLog;
 use crate::relay::Cause;
@@ -7,9 +8,12 @@ use crate::relay::substitute::Refusal;
 use crate::relay::tag::testing::{analyst, tag};
 use crate::relay::testing::recorder;
 use crate::wire::{ErrorFields, HEADER_BYTES, Header, append};
+use bytes::BytesMut;
 use std::sync::atomic::AtomicUsize;
-use tokio::io::{DuplexStream, duplex};
+use tokio::io::{AsyncReadExt, DuplexStream, duplex};
 use tokio::task::JoinHandle;
+
+mod ends;
 
 /// A relay under test with both of its peers.
 struct Setup {
@@ -24,13 +28,16 @@ struct Setup {
 }
 
 fn start(tag: Tag) -> Setup {
+    start_with(tag, FakeHost::default())
+}
+
+fn start_with(tag: Tag, host: FakeHost) -> Setup {
     let log = MemoryLog::default();
     let gate = Arc::new(CancelGate::default());
     let relay = Relay::new(tag, recorder(&log), Arc::clone(&gate));
     let (client, client_side) = duplex(4096);
     let (server, server_side) = duplex(4096);
     let (wish, wished) = watch::channel(Wish::Run);
-    let host = FakeHost::default();
     let (cancels, told) = (Arc::clone(&host.cancels), Arc::clone(&host.told));
     let relay = tokio::spawn(async move { relay.run(client_side, server_side, wished, &host).await });
     Setup { client, server, wish, log, gate, cancels, told, relay }
@@ -40,6 +47,7 @@ fn start(tag: Tag) -> Setup {
 #[derive(Default)]
 struct FakeHost {
     cancels: Arc<AtomicUsize>,
+    cancel_takes: Duration,
     told: Told,
 }
 
@@ -60,6 +68,7 @@ impl Host for FakeHost {
     }
 
     async fn cancel(&self) {
+        tokio::time::sleep(self.cancel_takes).await;
         self.cancels.fetch_add(1, Ordering::Relaxed);
     }
 
