@@ -2,9 +2,11 @@
 //! anything, recorded, and never at the cost of the process.
 
 use proto_tests::chain::Chain;
-use proto_tests::script::{Step, bind, execute, flush, parse, query, same, send, sync, through, to_end, types};
+use proto_tests::script::{
+    Step, bind, direct, execute, flush, parse, query, run, same, send, sync, through, to_end, types,
+};
 use proto_tests::wire::{self, message, text};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// The most memory that the process may hold at any time of these tests, in bytes. A debug build begins with some 20
@@ -135,6 +137,17 @@ async fn messages_out_of_order_are_answered_as_by_postgresql() {
         ("a portal run twice", vec![send(&[parse("", "select 1"), bind("", ""), execute(""), execute(""), sync()])]),
         ("a Terminate in front of a Query", vec![send(&[query("select 1"), message(b'X', b""), query("select 2")])]),
         ("only Syncs", vec![send(&[sync(), sync(), sync()])]),
+        (
+            "more Syncs than can be outstanding, which a COPY reads as part of it",
+            vec![send(&[
+                query("create temp table t (a int)"),
+                query("select pg_sleep(1); copy t from stdin"),
+                sync().repeat(65_535),
+                message(b'd', b"1\n2\n"),
+                message(b'c', b""),
+                query("select sum(a) from t"),
+            ])],
+        ),
     ] {
         println!("{name}");
         same(&chain, &script).await;
@@ -144,6 +157,12 @@ async fn messages_out_of_order_are_answered_as_by_postgresql() {
         let last = answers.last().expect("a last word");
         assert_eq!((last.sqlstate().as_str(), last.field(b'S').as_deref()), ("08P01", Some("FATAL")), "{kind}");
     }
+    // What came before it is answered, and at once, though no Sync asks for it.
+    let began = Instant::now();
+    let batch = [parse("", "select 1"), bind("", ""), execute(""), message(b'~', b"")];
+    let answers = through(&chain, &chain.person(), &[send(&batch)]).await;
+    assert_eq!(types(&answers), "12DCE");
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -241,4 +260,48 @@ async fn clients_that_do_not_read_cost_no_memory() {
         let mut some = vec![0; 3_000_000];
         stream.read_exact(&mut some).await.expect("rows");
     }
+}
+
+/// PostgreSQL quotes the client's own values in errors and notices: they pass as directly, and nobody holds them.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_client_has_quoted_to_it_costs_no_memory_and_differs_by_no_field() {
+    const LONG: usize = 17 * 1024 * 1024;
+    let chain = Chain::start().await;
+    let quoted = query(&format!("select '{}'::int", "x".repeat(LONG)));
+    let noticed = query(&format!("do $$begin raise notice '%', repeat('y', {LONG}); end$$"));
+    let script = [send(&[quoted, noticed])];
+    let mut direct = direct(&chain).await;
+    let direct = fields(&run(&mut direct, &script).await);
+    let before = chain.proxy.peak_memory();
+    let mut open = Vec::new();
+    for _ in 0..4 {
+        let mut stream = chain.session(&chain.person()).await;
+        let Step::Send(bytes) = &script[0] else { unreachable!() };
+        let (mut read, mut write) = tokio::io::split(stream);
+        let ((), answers) = tokio::join!(async { write.write_all(bytes).await.expect("sent") }, async {
+            [wire::read_until(&mut read, b'Z').await, wire::read_until(&mut read, b'Z').await].concat()
+        },);
+        assert_eq!(types(&answers), "EZNCZ");
+        assert!(fields(&answers) == direct[..5], "an answer differs");
+        stream = read.unsplit(write);
+        open.push(stream);
+    }
+    let grown = chain.proxy.peak_memory() - before;
+    println!("grown by {} KiB", grown / 1024);
+    assert!(grown < LONG as u64 / 2, "{grown} bytes more");
+}
+
+/// Each message by its fields, a position as a number: in a message that streams it keeps the tagged text's width.
+fn fields(messages: &[wire::Message]) -> Vec<Vec<(u8, String)>> {
+    let fields = |message: &wire::Message| {
+        if !matches!(message.tag, b'E' | b'N') {
+            return vec![(message.tag, message.body.escape_ascii().to_string())];
+        }
+        let number = |code: u8, value: String| {
+            if code == b'P' { value.parse().map_or(value, |n: u32| n.to_string()) } else { value }
+        };
+        let named = |code: &u8| message.field(*code).map(|value| (*code, number(*code, value)));
+        b"SVCMDHWPFLR".iter().filter_map(named).collect()
+    };
+    messages.iter().map(fields).collect()
 }

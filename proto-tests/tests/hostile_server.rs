@@ -11,7 +11,7 @@ use tokio::io::AsyncWriteExt;
 /// The most memory that the process may hold at any time of these tests, in bytes. A debug build begins with some 20
 /// MiB.
 const PEAK: u64 = 128 * 1024 * 1024;
-/// The longest error or notice that is passed on, in bytes.
+/// An error that is longer than anything that is held, in bytes.
 const LONGEST_ERROR: usize = 16 * 1024 * 1024;
 /// How long a client may wait for the end of a session.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -43,7 +43,7 @@ fn sayings() -> Vec<(&'static str, Vec<u8>, Expected)> {
         ("a length of 0", header(b'D', 0), Fatal("")),
         ("a length of 3 behind a row", [row.clone(), header(b'C', 3)].concat(), Fatal("D")),
         ("a length past 2 GiB", header(b'D', 0x8000_0000), Fatal("")),
-        ("an error of 1 GiB", [header(b'E', 0x4000_0000), vec![b'S'; 100_000]].concat(), Fatal("")),
+        ("an error of 1 GiB", [header(b'E', 0x4000_0000), vec![b'S'; 100_000]].concat(), Silence("")),
         ("a notice of 1 GiB", header(b'N', 0x4000_0000), Fatal("")),
         ("an error without an end in it", message(b'E', b"SERROR"), Fatal("")),
         ("a completion of 1 MiB", message(b'C', &vec![b'x'; 1024 * 1024]), Fatal("")),
@@ -181,6 +181,5 @@ async fn a_server_that_never_ends_is_passed_on_and_not_held() {
     assert_eq!(counted.into_iter().collect::<Vec<_>>(), [('E', errors + 1), ('N', notices), ('S', notices), ('Z', 1)]);
     let grown = chain.proxy.peak_memory() - before;
     println!("grown by {} KiB", grown / 1024);
-    // The longest error is held whole, and so is its copy that is written.
-    assert!(grown < 5 * LONGEST_ERROR as u64, "{grown} bytes more");
+    assert!(grown < LONGEST_ERROR as u64 / 2, "{grown} bytes more");
 }

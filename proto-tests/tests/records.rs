@@ -250,3 +250,43 @@ async fn strangers_cannot_fill_the_disk() {
         chain.records().of("refusals_suppressed").iter().map(|record| record["count"].as_u64().unwrap()).sum();
     assert_eq!(recorded as u64 + suppressed, 10, "what was not recorded was counted");
 }
+
+/// SQL within a function gives names that the protocol shares, unseen from outside and without a tag.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_function_prepared_is_never_recorded_as_tagged_and_certain() {
+    let chain = Chain::start().await;
+    let mut stream = chain.session(&chain.app()).await;
+    let within = |sql: &str| message(b'Q', &text(&format!("do $$begin {sql} end$$")));
+    ask(&mut stream, &[within("execute 'prepare hidden as delete from orders where false';")]).await;
+    ask(&mut stream, &[bind("", "hidden"), execute("", 0), sync()]).await;
+    ask(&mut stream, &[parse("known", "select 1"), sync()]).await;
+    ask(
+        &mut stream,
+        &[within("execute 'deallocate known'; execute 'prepare known as delete from orders where false';")],
+    )
+    .await;
+    ask(&mut stream, &[bind("", "known"), execute("", 0), sync()]).await;
+    ask(&mut stream, &[message(b'Q', &text("begin"))]).await;
+    ask(&mut stream, &[message(b'Q', &text("declare held cursor with hold for select 1"))]).await;
+    ask(&mut stream, &[message(b'Q', &text("commit"))]).await;
+    ask(&mut stream, &[execute("held", 0), sync()]).await;
+    stream.write_all(&message(b'X', &[])).await.unwrap();
+    let records = chain.records_when("the session's end", |records| !records.of("session_end").is_empty()).await;
+    let hidden = records.of("begin").with("statement", "hidden");
+    for begin in &hidden {
+        assert_eq!(
+            (&begin["tagged"], &begin["text_doubtful"], &begin["text_of"]),
+            (&false.into(), &true.into(), &Value::Null)
+        );
+    }
+    assert_eq!(hidden.len(), 2, "its Bind and its Execute");
+    assert_eq!(records.end_of(&hidden.iter().next().unwrap().clone())["command"], "DELETE");
+    let deleted = records.of("end").with("command", "DELETE");
+    assert_eq!(deleted.len(), 2);
+    // The second one continues the event of `select 1`, with which DELETE cannot end.
+    assert!(deleted.iter().any(|end| end["text_doubtful"] == true), "{deleted:#?}");
+    let held = records.of("begin").with("portal", "held");
+    assert_eq!((&held.only()["text_doubtful"], &held.only()["tagged"]), (&true.into(), &false.into()));
+    assert_eq!(records.end_of(held.only())["command"], "SELECT");
+    assert!(chain.database_log().contains("execute hidden: "), "PostgreSQL ran it, and its text has no tag");
+}

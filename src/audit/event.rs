@@ -279,11 +279,14 @@ pub struct Begin<'a> {
     /// types. The end line has the text's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text_bytes: Option<u64>,
-    /// The event whose own begin line has the text to [`MAX_TEXT_BYTES`], where this one only repeats its start.
+    /// The event whose own begin line has the text to [`MAX_TEXT_BYTES`]: this one only repeats its start, to 4 KiB of the
+    /// line, and that only if it is the first of those written at once and the server does not skip it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text_of: Option<String>,
     /// The name may mean another text by the time the server gets there: what was sent ahead has no answer yet, or SQL
     /// gave and took names that could not be told. The end line's `text_of` says which it was, if that became certain.
+    /// Without `text_of` here no text is known at all: what has that name, if anything has, was prepared or declared by SQL
+    /// within a function, or is a cursor that outlived its transaction.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub text_doubtful: bool,
     /// What the text says of who the session acts as (`SET ROLE` and its like), as far as a text shows it.
@@ -298,8 +301,9 @@ pub struct Begin<'a> {
     /// `FunctionCall`: the function's OID.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub function_oid: Option<u32>,
-    /// Whether the statement carries the caller's tag: a Query or Parse left with it, a Bind or Execute is of texts that
-    /// did. False for all of a database with `tag = false`, and for a `FunctionCall`, which has no text.
+    /// Whether the statement carries the caller's tag: a Query or Parse left with it, a Bind or Execute is of a text that
+    /// did, as far as the line is certain of its text (`text_doubtful`, in the end line too). False where no text is known,
+    /// for all of a database with `tag = false`, and for a `FunctionCall`, which has no text.
     pub tagged: bool,
 }
 
@@ -380,6 +384,10 @@ pub struct End<'a> {
     /// With `text_sha256`: the whole text's length in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text_bytes: Option<u64>,
+    /// The command tag cannot be that of the text which the begin line told: something else ran, to which SQL within a
+    /// function gave the name. Its text is not known, and it carried no tag.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub text_doubtful: bool,
     /// SQL-level EXECUTE as a text's first statement: the event whose text gave the name its meaning, by Parse or by
     /// PREPARE, where that is certain.
     #[serde(skip_serializing_if = "Option::is_none")]

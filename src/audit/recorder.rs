@@ -52,6 +52,8 @@ pub struct End {
     pub text_of: Option<u64>,
     /// The text that ran, where the record does not hold it whole.
     pub text: Option<Arc<TextDigest>>,
+    /// What ran cannot be the text that the begin line told.
+    pub text_doubtful: bool,
     /// SQL-level EXECUTE: the event whose text gave the name.
     pub executes: Option<u64>,
     /// Command tag without numbers.
@@ -68,6 +70,8 @@ pub struct End {
 
 /// Prepared lines are committed when they pass this size, in bytes.
 const COMMIT_AT: usize = 1024 * 1024;
+/// How much of the prepared lines' room is kept from commit to commit, in bytes.
+const KEPT_LINES: usize = 64 * 1024;
 /// Lines of one session that wait for the log to take them, in bytes at most.
 pub const MAX_OWED: usize = 1024 * 1024;
 /// How long a session may owe lines to the log.
@@ -186,6 +190,7 @@ impl Recorder {
             text_of: end.text_of.map(|event| self.id(event)),
             text_sha256: end.text.as_ref().map(|text| text.sha256()),
             text_bytes: end.text.as_ref().map(|text| text.bytes()),
+            text_doubtful: end.text_doubtful,
             executes: end.executes.map(|event| self.id(event)),
             command: end.command.as_deref(),
             rows: end.rows,
@@ -219,6 +224,7 @@ impl Recorder {
             self.gap.get_or_insert(Gap { since, began, refused: 0, passed: 0, lost: 0 });
         }
         self.lines.truncate(self.owed);
+        self.lines.shrink_to(KEPT_LINES);
         result
     }
 

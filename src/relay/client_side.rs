@@ -5,26 +5,25 @@
 //! message that is refused leaves as its [`substitute`].
 
 mod frame;
+mod line;
 mod measure;
 
 use super::output::Output;
 use super::substitute::{self, MAX_ROLLBACK, Name, Refusal, Refused, rolls_back};
 use super::tag::Tag;
-use super::tracker::{Mark, Place, StatementText, Target, Tracker, effective_name, role_changes};
+use super::tracker::{Mark, Target, Tracker, effective_name, role_changes};
 use super::walsender;
 use crate::audit::event::{MAX_TEXT_BYTES, Stage};
 use crate::audit::{Begin, Recorder};
 use crate::wire::{Header, Purpose, Reader};
 use frame::{Frame, LARGE_MESSAGE, Text};
+use line::{begin, begin_again};
 use measure::Measuring;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
 /// The most of a message that is looked at, in bytes: names and the start of a text. Longer messages stream.
 pub const INSPECTED_BYTES: usize = MAX_TEXT_BYTES + 1024;
-/// How much of a remembered text each further execution's begin line repeats, in bytes.
-pub const REPEATED_TEXT_BYTES: usize = 4 * 1024;
-
 /// Why the client's bytes go no further: PostgreSQL ends the session for it too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
@@ -69,9 +68,13 @@ pub struct ClientSide {
     measuring: Option<Measuring>,
     /// As it was before the last [`ClientSide::process`].
     before: (Flow, Mark),
+    /// Number of the last [`ClientSide::process`]: what its begin lines have repeated, they need not again.
+    batch: u64,
     /// The messages that took their place in the log in it.
     recorded: Vec<Recorded>,
     missed: Missed,
+    /// Something was refused in whose place nothing can stand: the session must end.
+    must_end: bool,
     terminated: bool,
     purpose: Purpose,
 }
@@ -103,7 +106,18 @@ impl ClientSide {
     pub fn new(tag: Tag) -> Self {
         let (before, recorded) = ((Flow::default(), Mark { order: 0, event: 0 }), Vec::new());
         let (flow, missed, purpose) = (Flow::default(), Missed::default(), Purpose::Statements);
-        Self { tag, flow, measuring: None, before, recorded, missed, terminated: false, purpose }
+        Self {
+            tag,
+            flow,
+            measuring: None,
+            before,
+            batch: 0,
+            recorded,
+            missed,
+            must_end: false,
+            terminated: false,
+            purpose,
+        }
     }
 
     /// The same in a session of this purpose.
@@ -126,6 +140,11 @@ impl ClientSide {
         self.terminated
     }
 
+    /// Whether something was refused in whose place nothing can stand.
+    pub fn must_end(&self) -> bool {
+        self.must_end
+    }
+
     /// What of the last [`ClientSide::process`] did not go its ordinary way.
     pub fn take_missed(&mut self) -> Missed {
         std::mem::take(&mut self.missed)
@@ -143,6 +162,7 @@ impl ClientSide {
     ) -> (usize, Stop) {
         let now = Instant::now();
         self.before = (self.flow, tracker.mark());
+        self.batch = self.batch.wrapping_add(1);
         self.recorded.clear();
         self.missed = Missed::default();
         let mut at = 0;
@@ -289,8 +309,8 @@ impl ClientSide {
         };
         let place = tracker.place();
         let bound = tracker.bind(portal, statement, frame.bytes, frame.now);
-        let tagged = self.tag.is_set();
-        recorder.begin(&Begin { tagged, ..begin_again(&bound, Stage::Bind, portal) });
+        let tagged = self.tag.is_set() && !bound.unknown;
+        recorder.begin(&Begin { tagged, ..begin_again(&bound, Stage::Bind, portal, self.batch) });
         let rolls_back = bound.rolls_back && frame.is_whole() && overfull.is_ok();
         let own = Recorded { place, unnamed: false, rolls_back };
         self.recorded.push(own);
@@ -304,8 +324,8 @@ impl ClientSide {
         let portal = Reader::new(frame.known).cstr().unwrap_or_default();
         let place = tracker.place();
         let executed = tracker.execute(portal, frame.bytes, frame.now);
-        let tagged = self.tag.is_set();
-        recorder.begin(&Begin { tagged, ..begin_again(&executed, Stage::Execute, portal) });
+        let tagged = self.tag.is_set() && !executed.unknown;
+        recorder.begin(&Begin { tagged, ..begin_again(&executed, Stage::Execute, portal, self.batch) });
         self.recorded.push(Recorded { place, unnamed: false, rolls_back: executed.rolls_back });
     }
 
@@ -384,6 +404,7 @@ impl ClientSide {
     /// COPY data does not leave, a CopyFail does.
     fn refuse_copy(&mut self, since: Mark, tracker: &mut Tracker, output: &mut Output) {
         self.flow.discard = true;
+        self.must_end |= tracker.copies_both_ways();
         let Some(name) = tracker.refuse_copy(Refusal::Unrecorded, since) else { return };
         output.insert(&substitute::frame(b'd', false, &name, &self.tag));
         self.flow.copy_refused = true;
@@ -425,27 +446,6 @@ impl Flow {
         self.copy_refused = matches!(kind, b'd' | b'H');
         self.discard = matches!(kind, b'd' | b'c' | b'f');
         self.discard
-    }
-}
-
-fn begin<'a>(event: u64, stage: Stage) -> Begin<'a> {
-    let (text, text_of, text_doubtful, role_changes) = (None, None, false, [].as_slice());
-    let (statement, portal, function_oid, tagged) = (b"".as_slice(), b"".as_slice(), None, false);
-    Begin { event, stage, text, text_of, text_doubtful, role_changes, statement, portal, function_oid, tagged }
-}
-
-/// A begin line on a remembered text: the Parse's line has all of it, this one repeats its start.
-fn begin_again<'a>(place: &'a Place, stage: Stage, portal: &'a [u8]) -> Begin<'a> {
-    let text = place.text.as_deref();
-    let start = |text: &'a StatementText| text.head.get(..REPEATED_TEXT_BYTES).unwrap_or(&text.head);
-    Begin {
-        text: text.map(|text| (start(text), text.bytes)),
-        text_of: text.map(|text| text.event),
-        text_doubtful: text.is_some() && place.doubtful,
-        role_changes: text.map_or(&[], |text| &text.role_changes),
-        statement: &place.statement,
-        portal: effective_name(portal),
-        ..begin(place.event, stage)
     }
 }
 

@@ -24,7 +24,7 @@ pub use client_side::Violation;
 pub use ending::{Cause, Ending, Host, Summary, Wish};
 pub use gate::{CancelGate, Hold};
 pub use meter::{Meter, Pace};
-pub use pump::Relay;
+pub use pump::{LAST_WORDS, Relay};
 pub use server_side::Misbehaved;
 pub use substitute::Refusal;
 

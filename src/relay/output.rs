@@ -4,6 +4,10 @@ use std::io::{self, IoSlice};
 use std::ops::Range;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
+/// What is kept from write to write, in bytes of our own and in pieces; more is given back.
+const KEPT_BYTES: usize = 64 * 1024;
+const KEPT_PIECES: usize = 1024;
+
 /// Pieces of one `write`, in order. Reused from read to read, so that the steady state allocates nothing.
 #[derive(Debug, Default)]
 pub struct Output {
@@ -43,10 +47,12 @@ impl Output {
         self.pieces.push(Piece::Own(start..end));
     }
 
-    /// Forgets everything.
+    /// Forgets everything, and gives back what one large write has taken.
     pub fn clear(&mut self) {
         self.own.clear();
+        self.own.shrink_to(KEPT_BYTES);
         self.pieces.clear();
+        self.pieces.shrink_to(KEPT_PIECES);
     }
 
     /// Bytes in all.
@@ -116,5 +122,16 @@ mod tests {
         let mut written = Vec::new();
         output.write_to(b"abcdef", &mut written).await.unwrap();
         assert_eq!((written, output.is_empty()), (b"abcd<>ef".to_vec(), true));
+    }
+
+    #[test]
+    fn what_one_large_write_has_taken_is_given_back() {
+        let mut output = Output::default();
+        for at in 0..10_000 {
+            output.pass(at * 2..at * 2 + 1);
+            output.insert(&[0; 100]);
+        }
+        output.clear();
+        assert!(output.own.capacity() <= KEPT_BYTES && output.pieces.capacity() <= KEPT_PIECES);
     }
 }

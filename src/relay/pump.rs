@@ -6,6 +6,7 @@
 //! What the session's log does not take is refused here ([`ClientSide::refuse`]); what it is owed is offered again
 //! with every read and every [`OFFER_AGAIN`].
 
+mod buffer;
 mod down;
 mod farewell;
 
@@ -18,18 +19,21 @@ use super::tracker::Tracker;
 use crate::audit::event::Event;
 use crate::audit::{Overdue, Recorder};
 use crate::wire::Purpose;
-use bytes::{Buf, BytesMut};
+use buffer::{Input, consume};
 use down::Down;
-use std::io;
+pub use farewell::LAST_WORDS;
+use farewell::LINGER;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
 /// A read buffer's first size, in bytes.
 const FIRST_BUFFER: usize = 8 * 1024;
+/// How much of an empty read buffer is kept, in bytes.
+const KEPT_BUFFER: usize = 64 * 1024;
 /// The least free space that is read into, in bytes.
 const LEAST_SPACE: usize = 4 * 1024;
 /// How much of a client's bytes is held at most: one inspected start and one read.
@@ -122,7 +126,7 @@ impl Relay {
             }
         };
         let fatal = down.fatal().map(str::to_owned);
-        self.wind_down(&ending, &mut down, &mut server_write, host).await;
+        self.wind_down(&ending, &mut down, &mut server_write, &mut wish, host).await;
         if let Some(frame) = host.farewell(&ending) {
             down.say(&frame).await;
         }
@@ -160,37 +164,32 @@ impl Relay {
         H: Host,
     {
         let mut side = ClientSide::new(self.tag.clone()).serving(self.purpose);
-        let mut buffer = BytesMut::with_capacity(FIRST_BUFFER);
+        let mut input = Input::new();
         let mut output = Output::default();
         loop {
-            let (taken, stop) = match self.take_client(&mut side, &buffer, &mut output, host) {
+            let (taken, stop) = match self.take_client(&mut side, &input.buffer, &mut output, host) {
                 Ok(taken) => taken,
                 Err(Overdue) => return Ending::Unrecorded,
             };
             self.writing.store(true, Ordering::Relaxed);
-            if output.write_to(&buffer, server).await.is_err() {
+            if output.write_to(&input.buffer, server).await.is_err() {
                 // The server's direction sees why; wait for it there.
                 return std::future::pending().await;
             }
             self.writing.store(false, Ordering::Relaxed);
-            buffer.advance(taken);
-            match stop {
+            consume(&mut input.buffer, taken);
+            let goes_on = match stop {
                 Stop::Violated(violation) => return Ending::Violated(violation),
                 _ if side.is_terminated() => return Ending::Client,
-                Stop::Answers => {
-                    self.progress.notified().await;
-                    continue;
-                }
-                Stop::Held => {
-                    self.gate.opened().await;
-                    continue;
-                }
+                Stop::Answers => input.until(self.progress.notified(), client, LINGER).await,
+                // It opens in time, or breaks.
+                Stop::Held => input.until(self.gate.opened(), client, Duration::MAX).await,
                 Stop::Commit => continue,
-                Stop::Input => {}
-            }
-            match read(client, &mut buffer, CLIENT_BUFFER).await {
-                Ok(1..) => {}
-                Ok(_) => {
+                Stop::Input => input.more(client).await,
+            };
+            match goes_on {
+                Ok(true) => {}
+                Ok(false) => {
                     let _ = server.shutdown().await;
                     return Ending::Client;
                 }
@@ -237,7 +236,7 @@ impl Relay {
         shared.bytes_in = shared.bytes_in.saturating_add(taken as u64);
         let client = side.is_mid_frame() || taken < input.len();
         shared.mid_frame = MidFrame { client, server: side.has_left_in_part() };
-        if owed == Log::Overdue { Err(Overdue) } else { Ok((taken, stop)) }
+        if owed == Log::Overdue || side.must_end() { Err(Overdue) } else { Ok((taken, stop)) }
     }
 
     /// Says goodbye to both sides, as far as they still listen, and lets them close first.
@@ -315,18 +314,6 @@ impl Shared {
         }
         if self.recorder.owe().is_ok() { Log::Owed } else { Log::Overdue }
     }
-}
-
-/// Reads once into the buffer's free space, which grows up to `limit`. Cancel-safe.
-async fn read<R: AsyncRead>(reader: &mut ReadHalf<R>, buffer: &mut BytesMut, limit: usize) -> io::Result<usize> {
-    let free = buffer.capacity().saturating_sub(buffer.len());
-    if free < LEAST_SPACE {
-        if buffer.len() >= limit {
-            return Err(io::Error::from(io::ErrorKind::OutOfMemory));
-        }
-        buffer.reserve(buffer.len().clamp(FIRST_BUFFER, 64 * 1024));
-    }
-    reader.read_buf(buffer).await
 }
 
 #[cfg(test)]

@@ -1,18 +1,21 @@
 //! From the server: settle what its answers end, move error positions back. No I/O of its own.
 //!
-//! Only headers are looked at, but for the few small messages that say something about an execution.
+//! Only headers are looked at, but for the few small messages that say something about an execution, and of a long
+//! error or notice its start and its position.
+
+mod long;
 
 use super::output::Output;
 use super::substitute::Refusal;
 use super::tag::Tag;
 use super::tracker::{Desync, Tracker};
 use crate::wire::{ErrorFields, HEADER_BYTES, Header};
+use long::{Fields, Next};
 use std::ops::Range;
 use std::time::Instant;
 
-/// The most of an error or notice that is held to move its position back, in bytes. PostgreSQL quotes the client's
-/// own values in messages, so they can be long.
-pub const MAX_ERROR_BYTES: usize = 16 * 1024 * 1024;
+/// The most of an error or notice that is held, in bytes; a longer one streams ([`long`]).
+pub const MAX_ERROR_BYTES: usize = 64 * 1024;
 /// The most of a `CommandComplete`, in bytes; PostgreSQL's own are below 64 (`COMPLETION_TAG_BUFSIZE`).
 const MAX_COMMAND_BYTES: usize = 1024;
 
@@ -34,7 +37,12 @@ pub enum Misbehaved {
 #[derive(Debug)]
 pub struct ServerSide {
     tag: Tag,
+    /// Bytes of a message whose start has been looked at that still come.
     passing: usize,
+    /// Where in them, of a long error or notice.
+    fields: Fields,
+    /// They do not pass: the client is told something else, or nothing.
+    discard: bool,
     fatal: Option<String>,
     mute: Mute,
 }
@@ -50,13 +58,20 @@ enum Mute {
     Yes,
 }
 
+/// An error or notice, as far as it is looked at, and where it starts in the read buffer.
+struct Report<'a> {
+    header: Header,
+    body: &'a [u8],
+    at: usize,
+}
+
 /// SQLSTATE of a cancelled statement (`query_canceled`, `errcodes.txt`).
 const QUERY_CANCELED: &str = "57014";
 
 impl ServerSide {
     /// A session's server, whose errors speak of tagged text.
     pub fn new(tag: Tag) -> Self {
-        Self { tag, passing: 0, fatal: None, mute: Mute::No }
+        Self { tag, passing: 0, fields: Fields::Over, discard: false, fatal: None, mute: Mute::No }
     }
 
     /// Whether a message's start has come and its rest has not.
@@ -66,7 +81,7 @@ impl ServerSide {
 
     /// Whether a message's start has left for the client and its rest has not.
     pub fn has_left_in_part(&self) -> bool {
-        self.passing > 0 && self.mute != Mute::Yes
+        self.passing > 0 && self.mute != Mute::Yes && !self.discard
     }
 
     /// What is outstanding is being cancelled for a reason of ours, which the client is told: it does not hear the
@@ -95,35 +110,80 @@ impl ServerSide {
         let mut at = 0;
         while let Some(rest) = input.get(at..).filter(|rest| !rest.is_empty()) {
             if self.passing > 0 {
-                let passed = self.passing.min(rest.len());
-                self.pass(at..at.saturating_add(passed), output);
-                self.passing = self.passing.saturating_sub(passed);
+                let Some(passed) = self.stream(rest, at, output) else { break };
                 at = at.saturating_add(passed);
                 continue;
             }
             let Some(header) = Header::decode(rest).map_err(|_| Misbehaved::Length)? else { break };
             let Some(body) = rest.get(HEADER_BYTES..HEADER_BYTES.saturating_add(looked_at(header)?)) else { break };
-            let seen = HEADER_BYTES.saturating_add(body.len());
-            let unchanged = at..at.saturating_add(seen);
-            match header.kind {
-                b'E' => {
-                    let fields = decode(body)?;
-                    match self.error(&fields, tracker, words, now) {
-                        Some(instead) => self.insert(&instead.frame(b'E'), output),
-                        None => self.positioned(b'E', fields, unchanged, output),
-                    }
-                }
-                b'N' if tracker.shows_substitute(body) => {}
-                b'N' => self.positioned(b'N', decode(body)?, unchanged, output),
-                kind => {
-                    tracker.server(kind, body, header.frame() as u64, now)?;
-                    self.pass(unchanged, output);
-                }
-            }
+            (self.fields, self.discard) = (Fields::Over, false);
+            let seen = if matches!(header.kind, b'E' | b'N') {
+                self.report(&Report { header, body, at }, tracker, words, output)?
+            } else {
+                let seen = HEADER_BYTES.saturating_add(body.len());
+                tracker.server(header.kind, body, header.frame() as u64, now)?;
+                self.pass(at..at.saturating_add(seen), output);
+                seen
+            };
             self.passing = header.frame().saturating_sub(seen);
             at = at.saturating_add(seen);
         }
         Ok(at)
+    }
+
+    /// Deals with the next bytes of a message whose start has been looked at: how many; `None` when more must be there.
+    fn stream(&mut self, rest: &[u8], at: usize, output: &mut Output) -> Option<usize> {
+        let here = rest.get(..self.passing).unwrap_or(rest);
+        let dealt = match self.fields.next(here, here.len() == self.passing, &self.tag) {
+            Next::Pass(count) => {
+                self.pass(at..at.saturating_add(count), output);
+                count
+            }
+            Next::Instead(bytes) => {
+                self.insert(&bytes, output);
+                bytes.len()
+            }
+            Next::Wait => return None,
+        };
+        self.passing = self.passing.saturating_sub(dealt);
+        Some(dealt)
+    }
+
+    /// An error or notice: how much of it has been dealt with.
+    fn report(
+        &mut self,
+        report: &Report<'_>,
+        tracker: &mut Tracker,
+        words: &dyn Fn(Refusal) -> ErrorFields,
+        output: &mut Output,
+    ) -> Result<usize, Misbehaved> {
+        let Report { header, body, at } = *report;
+        let is_whole = body.len() == header.body;
+        // What cannot be looked through whole could quote it anywhere.
+        let shows = || tracker.shows_substitute(body) || (!is_whole && tracker.works_on_substitute());
+        self.discard = header.kind == b'N' && shows();
+        let fields = match is_whole {
+            _ if self.discard => ErrorFields::default(),
+            true => ErrorFields::decode(body).map_err(|_| Misbehaved::Malformed)?,
+            false => ErrorFields::decode_start(body),
+        };
+        if header.kind == b'E'
+            && let Some(instead) = self.error(&fields, tracker, words, Instant::now())
+        {
+            self.insert(&instead.frame(b'E'), output);
+            self.discard = true;
+        }
+        if is_whole {
+            if !self.discard {
+                self.positioned(header.kind, fields, at..at.saturating_add(header.frame()), output);
+            }
+            return Ok(header.frame());
+        }
+        if self.tag.is_set() && !self.discard {
+            self.fields = Fields::Type;
+        }
+        self.pass(at..at.saturating_add(HEADER_BYTES), output);
+        Ok(HEADER_BYTES)
     }
 
     /// Settles an error; returns what the client is told instead, if it answers a refused message.
@@ -167,7 +227,7 @@ impl ServerSide {
     }
 
     fn pass(&self, range: Range<usize>, output: &mut Output) {
-        if self.mute != Mute::Yes {
+        if self.mute != Mute::Yes && !self.discard {
             output.pass(range);
         }
     }
@@ -179,14 +239,10 @@ impl ServerSide {
     }
 }
 
-fn decode(body: &[u8]) -> Result<ErrorFields, Misbehaved> {
-    ErrorFields::decode(body).map_err(|_| Misbehaved::Malformed)
-}
-
 /// How much of the body must be there.
 fn looked_at(header: Header) -> Result<usize, Misbehaved> {
     let limit = match header.kind {
-        b'E' | b'N' => MAX_ERROR_BYTES,
+        b'E' | b'N' => return Ok(header.body.min(MAX_ERROR_BYTES)),
         b'C' => MAX_COMMAND_BYTES,
         b'Z' if header.body == 1 => 1,
         b'Z' => return Err(Misbehaved::Length),
@@ -197,6 +253,7 @@ fn looked_at(header: Header) -> Result<usize, Misbehaved> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::substitute::{self, Name, Refused};
     use super::super::tag::testing::{analyst, tag};
     use super::*;
     use crate::wire::append;
@@ -247,6 +304,57 @@ mod tests {
         append(&mut fatal, b'E', b"SFATAL\0VFATAL\0C57P01\0Mbye\0\0");
         assert_eq!(run(&mut side, &mut tracker, &fatal), Ok(fatal.clone()));
         assert_eq!(side.fatal(), Some("57P01"));
+    }
+
+    /// A text as long as the client likes comes back in its error.
+    #[test]
+    fn a_long_error_or_notice_streams_with_its_position_moved_and_is_never_held() {
+        let at = tag(&analyst()).bytes().len() + 8;
+        let moved = format!("{:0width$}", 8, width = at.to_string().len());
+        let long = "x".repeat(17 * 1024 * 1024);
+        let body = |position: &str| format!("SERROR\0VERROR\0C22P02\0M{long}\0P{position}\0Fint.c\0\0");
+        for kind in [b'N', b'E'] {
+            let (mut side, mut tracker, _) = setup();
+            let (mut input, mut expected) = (Vec::new(), Vec::new());
+            append(&mut input, kind, body(&at.to_string()).as_bytes());
+            append(&mut expected, kind, body(&moved).as_bytes());
+            append(&mut input, b'Z', b"I");
+            append(&mut expected, b'Z', b"I");
+            let (mut told, mut held) = (Vec::new(), Vec::new());
+            for read in input.chunks(60_001) {
+                held.extend_from_slice(read);
+                let mut output = Output::default();
+                let taken = side.process(&held, &mut tracker, &words, &mut output).unwrap();
+                told.extend(output.to_vec(&held));
+                held.drain(..taken);
+                assert!(held.len() < HEADER_BYTES + MAX_ERROR_BYTES, "{} bytes are held", held.len());
+            }
+            assert!(told == expected && held.is_empty(), "{}", char::from(kind));
+            let ends = tracker.take_ends();
+            let state = ends.first().and_then(|end| end.sqlstate.clone());
+            assert_eq!(state.as_deref(), (kind == b'E').then_some("22P02"));
+        }
+    }
+
+    #[test]
+    fn a_long_answer_to_a_refused_message_is_told_as_ours_alone() {
+        let (mut side, mut tracker, _) = setup();
+        let name = Name::draw();
+        tracker.refuse(0, Refused { refusal: Refusal::Unrecorded, name });
+        let quoted = String::from_utf8(substitute::frame(b'd', false, &name, &Tag::none())[5..].to_vec()).unwrap();
+        let long = format!("{}{quoted}", "x".repeat(100_000));
+        let (mut input, mut expected) = (Vec::new(), Vec::new());
+        append(&mut input, b'N', format!("SNOTICE\0M{long}\0\0").as_bytes());
+        append(&mut input, b'E', format!("SERROR\0VERROR\0C42601\0M{long}\0\0").as_bytes());
+        append(&mut input, b'Z', b"I");
+        expected.extend(words(Refusal::Unrecorded).frame(b'E'));
+        append(&mut expected, b'Z', b"I");
+        let mut output = Output::default();
+        let half = input.len() - 10_000;
+        let taken = side.process(&input[..half], &mut tracker, &words, &mut output).unwrap();
+        assert!(side.is_mid_frame() && !side.has_left_in_part(), "nothing of it has left");
+        let start = output.to_vec(&input);
+        assert_eq!([start, run(&mut side, &mut tracker, &input[taken..]).unwrap()].concat(), expected);
     }
 
     #[test]

@@ -12,6 +12,8 @@
 //! | FunctionCall | of OID 0, which is no function's | 42883 (`fetch_fp_info`, `fastpath.c`) |
 //! | CopyData | a CopyFail | 57014 (`CopyGetData`, `copyfromparse.c`) |
 //!
+//! In copy-both mode, where there is no such message, the session ends instead.
+//!
 //! In an aborted transaction some of them fail with 25P02; they fail all the same.
 
 use super::tag::Tag;

@@ -15,7 +15,7 @@ use crate::federation;
 use crate::frontend;
 use crate::http::chain;
 use crate::names::SessionId;
-use crate::relay::{Cause, Wish};
+use crate::relay::{self, Cause, Wish};
 use crate::session::{self, Sessions};
 use crate::telemetry::Metrics;
 use crate::time::Clock;
@@ -43,8 +43,8 @@ const KEEPALIVE_RETRIES: u32 = 4;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often refusals that were only counted are told, and old keys are fetched again.
 const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(60);
-/// How long sessions may take after the drain deadline: to cancel what runs, and for their last words (`relay`).
-const LAST_WORDS: Duration = Duration::from_secs(25);
+/// How long sessions may take after the drain deadline besides their cancels and last words.
+const SPARE: Duration = Duration::from_secs(5);
 
 /// Why the proxy does not run.
 #[derive(Debug, thiserror::Error)]
@@ -127,8 +127,9 @@ pub async fn run(config: Config, source: PathBuf) -> Result<(), Error> {
     drop(listener);
     reloading.abort();
     readiness.send_replace(Readiness::Draining);
-    let drain = serving.borrow().services.deadlines.drain;
-    drain_sessions(&lasting.sessions, connections, drain, &mut stop).await;
+    let deadlines = serving.borrow().services.deadlines;
+    let last_words = relay::LAST_WORDS.saturating_add(deadlines.cancel).saturating_add(SPARE);
+    drain_sessions(&lasting.sessions, connections, (deadlines.drain, last_words), &mut stop).await;
     if let Err(error) = lasting.auditor.record_suppressed(SessionId::generate()) {
         let sessions = lasting.auditor.owed();
         tracing::error!(%error, sessions, blame = "proxy", "lost: the last records of sessions that are over");
@@ -199,8 +200,13 @@ fn settle(socket: &TcpStream) {
     }
 }
 
-/// Lets sessions end when idle; past the deadline, or at a second signal, ends them.
-async fn drain_sessions(sessions: &Sessions, mut connections: JoinSet<()>, deadline: Duration, stop: &mut Stop) {
+/// Lets sessions end when idle; past the deadline, or at a second signal, ends them, for which they have `last_words`.
+async fn drain_sessions(
+    sessions: &Sessions,
+    mut connections: JoinSet<()>,
+    (deadline, last_words): (Duration, Duration),
+    stop: &mut Stop,
+) {
     tracing::info!(connections = connections.len(), ?deadline, "draining");
     sessions.wish_everybody(Wish::WhenIdle(Cause::Shutdown));
     tokio::select! {
@@ -209,7 +215,7 @@ async fn drain_sessions(sessions: &Sessions, mut connections: JoinSet<()>, deadl
         () = stop.wait() => tracing::warn!(connections = connections.len(), "second signal; ending what is left"),
     }
     sessions.wish_everybody(Wish::Now(Cause::Shutdown));
-    let _ = timeout(LAST_WORDS, join(&mut connections)).await;
+    let _ = timeout(last_words, join(&mut connections)).await;
     connections.shutdown().await;
 }
 

@@ -297,6 +297,7 @@ impl Connection<'_> {
         let open =
             SessionOpen { backend_pid: key.pid, instance_address: address, login_us: micros(self.accepted.elapsed()) };
         if let Err(unrecorded) = recorder.record(&Event::SessionOpen(open)) {
+            self.close_record(&mut recorder, "refused", None);
             let rejection = self.refuse(&unrecorded.into());
             return login.reject(&rejection.fields(self.id)).await;
         }

@@ -48,6 +48,21 @@ impl ErrorFields {
         Ok(Self(fields))
     }
 
+    /// Reads what is there of a body that is longer: the last value may be cut.
+    pub fn decode_start(start: &[u8]) -> Self {
+        let mut reader = Reader::new(start);
+        let mut fields = Vec::new();
+        while let Ok(code @ 1..) = reader.u8() {
+            if let Ok(value) = reader.cstr() {
+                fields.push((code, value.to_vec()));
+            } else {
+                fields.push((code, reader.rest().to_vec()));
+                break;
+            }
+        }
+        Self(fields)
+    }
+
     /// The body as bytes.
     pub fn encode(&self) -> Vec<u8> {
         let mut body = Vec::with_capacity(self.0.iter().map(|(_, value)| value.len() + 2).sum::<usize>() + 1);
@@ -115,6 +130,15 @@ mod tests {
         assert_eq!(ErrorFields::decode(b"SERROR\0\0").unwrap().sqlstate(), "XX000");
         assert_eq!(ErrorFields::decode(b"SERROR\0"), Err(Malformed));
         assert_eq!(ErrorFields::decode(b"\0extra"), Err(Malformed));
+    }
+
+    #[test]
+    fn the_start_of_a_long_error_says_what_there_is() {
+        let start = ErrorFields::decode_start(b"SERROR\0VERROR\0C22P02\0Minvalid input synt");
+        assert_eq!((start.sqlstate(), start.message()), ("22P02".to_owned(), "invalid input synt".to_owned()));
+        for (start, fields) in [(b"".as_slice(), 0), (b"\0S", 0), (b"S", 1), (b"Sx\0\0Cy\0", 1), (b"Sx\0C", 2)] {
+            assert_eq!(ErrorFields::decode_start(start).0.len(), fields, "{}", start.escape_ascii());
+        }
     }
 
     #[test]

@@ -158,7 +158,8 @@ fn a_text_over_the_recorded_part_is_known_by_its_digest_however_it_is_cut() {
     for length in
         [MAX_TEXT_BYTES - 1, MAX_TEXT_BYTES, MAX_TEXT_BYTES + 1, INSPECTED_BYTES - 1, INSPECTED_BYTES, 200_000]
     {
-        let text: Vec<u8> = (0..length).map(|n| b'a' + u8::try_from(n % 23).unwrap()).collect();
+        let letters = (0..length).map(|n| b'a' + u8::try_from(n % 23).unwrap());
+        let text: Vec<u8> = b"select ".iter().copied().chain(letters).take(length).collect();
         let expected = digest(&text).filter(|_| length > MAX_TEXT_BYTES);
         let query = frame(b'Q', &[text.as_slice(), b"\0"].concat());
         let parse = frame(b'P', &[b"s\0", text.as_slice(), b"\0\0\x02\0\0\0\x17\0\0\0\x17"].concat());
@@ -424,14 +425,14 @@ fn a_remembered_text_is_not_multiplied_and_a_commit_is_bounded() {
     client.send(&frame(b'P', &[b"s\0".as_slice(), &vec![1; 65_000], b"\0\0\0"].concat()));
     let bind = frame(b'B', b"\0s\0\0\0\0\0\0\0");
     client.send(&bind);
-    let input = bind.repeat(1000);
+    let input = bind.repeat(10_000);
     let mut output = Output::default();
     let (taken, stop) = client.side.process(&input, &mut client.tracker, &mut client.recorder, &mut output);
     assert!(matches!(stop, Stop::Commit) && taken < input.len() && taken % bind.len() == 0, "{stop:?}");
     client.recorder.commit().unwrap();
-    let line = client.log.lines().pop().unwrap();
+    let line = client.log.lines().into_iter().rfind(|line| line["text"].is_string()).unwrap();
     let repeated = line["text"].as_str().unwrap().len();
-    assert_eq!((repeated, line["text_bytes"].as_u64()), (REPEATED_TEXT_BYTES, Some(65_000)));
+    assert_eq!((repeated, line["text_bytes"].as_u64()), (line::REPEATED_TEXT_BYTES / 6, Some(65_000)));
     assert!(line["text_of"].as_str().unwrap().ends_with(".0"), "{line}");
 }
 
@@ -442,4 +443,47 @@ fn names_are_cut_where_postgresql_cuts_them() {
     client.send(&frame(b'P', format!("{long}\0SELECT 1\0\0\0").as_bytes()));
     let line = client.log.lines().pop().unwrap();
     assert_eq!(line["statement"].as_str().unwrap().len(), 63);
+}
+
+/// A few bytes must not become many in the log: what is skipped repeats nothing, and a batch repeats a text once.
+#[test]
+fn a_remembered_text_is_repeated_once_a_batch_and_never_for_what_is_skipped() {
+    let mut client = Client::new(Tag::none());
+    let text = [b"select 1 --".as_slice(), &[1; 4096]].concat();
+    client.send(&frame(b'P', &[b"s\0", text.as_slice(), b"\0\0\0"].concat()));
+    client.send(&frame(b'B', b"\0s\0\0\0\0\0\0\0"));
+    client.send(&frame(b'E', b"\0\0\0\0\0"));
+    let logged = |client: &Client| client.log.lines().iter().map(|line| line.to_string().len()).sum::<usize>();
+    let repeats = |client: &Client| client.begins().iter().filter(|(_, text)| !text.is_empty()).count();
+    let (before, lines) = (logged(&client), client.begins().len());
+    assert_eq!(repeats(&client), 1);
+    client.send(&frame(b'E', b"\0\0\0\0\0").repeat(1_000));
+    assert_eq!((client.begins().len() - lines, repeats(&client)), (1_000, 2));
+    assert!(logged(&client) - before < 1_000 * 600 + 2 * line::REPEATED_TEXT_BYTES);
+    client.send(&frame(b'E', b"gone\0\0\0\0\0"));
+    for kind in *b"12" {
+        client.tracker.server(kind, b"", 5, Instant::now()).unwrap();
+    }
+    for _ in 0..1_001 {
+        client.tracker.server(b'C', b"SELECT 1\0", 14, Instant::now()).unwrap();
+    }
+    client.tracker.server_error("34000", Instant::now());
+    client.send(&frame(b'E', b"\0\0\0\0\0"));
+    let skipped = client.log.lines().pop().unwrap();
+    assert!(skipped["text"].is_null() && !skipped["text_of"].is_null(), "{skipped}");
+}
+
+#[test]
+fn copy_data_that_is_refused_in_copy_both_mode_ends_the_session() {
+    let mut client = Client::new(Tag::none());
+    client.send(&frame(b'Q', b"START_REPLICATION 0/0\0"));
+    client.tracker.server(b'W', &[0; 3], 8, Instant::now()).unwrap();
+    client.send(&frame(b'd', b"status"));
+    assert!(!client.side.must_end());
+    client.log.fail(true);
+    let mut output = Output::default();
+    let data = frame(b'd', b"status");
+    client.side.process(&data, &mut client.tracker, &mut client.recorder, &mut output);
+    client.side.refuse(&data, &mut client.tracker, &mut output);
+    assert!(client.side.must_end(), "a walsender takes no CopyFail");
 }

@@ -1,21 +1,30 @@
 //! The server's direction: answers as they come, until there is a reason to stop.
 
-use super::{FAREWELL, FIRST_BUFFER, Log, OFFER_AGAIN, Relay, Shared, read};
+use super::buffer::{consume, read};
+use super::{FAREWELL, FIRST_BUFFER, Log, OFFER_AGAIN, Relay, Shared};
 use crate::relay::ending::{Cause, Ending, Host, Wish};
 use crate::relay::output::Output;
 use crate::relay::server_side::{MAX_ERROR_BYTES, ServerSide};
 use crate::relay::tag::Tag;
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-/// How much of a server's bytes is held at most: one long error and one read.
+/// How much of a server's bytes is held at most: what is looked at of a long error, and one read.
 const SERVER_BUFFER: usize = MAX_ERROR_BYTES + 64 * 1024;
 /// How long what either side still sends is read away after the last message to it.
 const READ_AWAY: Duration = Duration::from_secs(1);
+
+/// How long answers are waited for.
+pub(super) struct Patience<F> {
+    /// While the server is silent.
+    pub quiet: Duration,
+    /// In all.
+    pub over: F,
+}
 
 /// The direction's state: it outlives each wait.
 #[derive(Debug)]
@@ -98,13 +107,17 @@ impl<S: AsyncRead, C: AsyncWrite> Down<S, C> {
         );
     }
 
-    /// Writes to the client, as long as there is one.
+    /// Writes to the client, as long as there is one. Dropped in mid-write, or failed, it leaves the client lost: a
+    /// part of a message may be written.
     async fn deliver(&mut self) -> io::Result<()> {
         if self.client_lost {
             self.output.clear();
             return Ok(());
         }
-        self.output.write_to(&self.buffer, &mut self.client).await
+        self.client_lost = true;
+        self.output.write_to(&self.buffer, &mut self.client).await?;
+        self.client_lost = false;
+        Ok(())
     }
 }
 
@@ -146,7 +159,7 @@ impl Relay {
             let (taken, ending) = self.take_server(down, read, host);
             // What came before an ending is delivered, so that the last word stands at a frame's edge.
             let delivered = deliver(down, wish, &mut pause).await;
-            down.buffer.advance(taken);
+            consume(&mut down.buffer, taken);
             match (ending, delivered) {
                 (Some(ending), _) => return Some(ending),
                 (None, Some(Err(_))) => return Some(Ending::Client),
@@ -155,11 +168,12 @@ impl Relay {
         }
     }
 
-    /// Goes on with the answers until `done`, or the server closes, or it is silent for `quiet`.
+    /// Goes on with the answers until `done`, or the server closes, or patience ends: between two messages' writes,
+    /// never within one.
     pub(super) async fn answers<S, C, H>(
         &self,
         down: &mut Down<S, C>,
-        quiet: Duration,
+        patience: Patience<impl Future<Output = ()>>,
         done: impl Fn(&Shared, &Down<S, C>) -> bool,
         host: &H,
     ) where
@@ -167,16 +181,19 @@ impl Relay {
         C: AsyncWrite,
         H: Host,
     {
+        let Patience { quiet, over } = patience;
+        tokio::pin!(over);
         while !down.server_closed && !down.unreadable && !done(&self.lock(), down) {
-            let Ok(read) = timeout(quiet, read(&mut down.server, &mut down.buffer, SERVER_BUFFER)).await else {
-                return;
+            let read = tokio::select! {
+                biased;
+                () = &mut over => return,
+                read = timeout(quiet, read(&mut down.server, &mut down.buffer, SERVER_BUFFER)) => read,
             };
+            let Ok(read) = read else { return };
             let (taken, _) = self.take_server(down, read, host);
-            if !matches!(timeout(FAREWELL, down.deliver()).await, Ok(Ok(()))) {
-                down.client_lost = true;
-                down.output.clear();
-            }
-            down.buffer.advance(taken);
+            let _ = timeout(FAREWELL, down.deliver()).await;
+            down.output.clear();
+            consume(&mut down.buffer, taken);
         }
     }
 
@@ -247,9 +264,6 @@ async fn deliver<S: AsyncRead, C: AsyncWrite>(
             None => timeout(FAREWELL, write).await.ok(),
         }
     };
-    if !matches!(done, Some(Ok(()))) {
-        down.client_lost = true;
-        down.output.clear();
-    }
+    down.output.clear();
     done
 }

@@ -1,5 +1,6 @@
 //! Whole relays over in-memory streams: who gets which bytes, what is in the log by then, and how it ends.
 
+use super::buffer::read;
 use super::*;
 use crate::audit::testing::MemoryLog;
 use crate::relay::Cause;
@@ -7,9 +8,12 @@ use crate::relay::substitute::Refusal;
 use crate::relay::tag::testing::{analyst, tag};
 use crate::relay::testing::recorder;
 use crate::wire::{ErrorFields, HEADER_BYTES, Header, append};
+use bytes::BytesMut;
 use std::sync::atomic::AtomicUsize;
-use tokio::io::{DuplexStream, duplex};
+use tokio::io::{AsyncReadExt, DuplexStream, duplex};
 use tokio::task::JoinHandle;
+
+mod ends;
 
 /// A relay under test with both of its peers.
 struct Setup {
@@ -24,13 +28,16 @@ struct Setup {
 }
 
 fn start(tag: Tag) -> Setup {
+    start_with(tag, FakeHost::default())
+}
+
+fn start_with(tag: Tag, host: FakeHost) -> Setup {
     let log = MemoryLog::default();
     let gate = Arc::new(CancelGate::default());
     let relay = Relay::new(tag, recorder(&log), Arc::clone(&gate));
     let (client, client_side) = duplex(4096);
     let (server, server_side) = duplex(4096);
     let (wish, wished) = watch::channel(Wish::Run);
-    let host = FakeHost::default();
     let (cancels, told) = (Arc::clone(&host.cancels), Arc::clone(&host.told));
     let relay = tokio::spawn(async move { relay.run(client_side, server_side, wished, &host).await });
     Setup { client, server, wish, log, gate, cancels, told, relay }
@@ -40,6 +47,7 @@ fn start(tag: Tag) -> Setup {
 #[derive(Default)]
 struct FakeHost {
     cancels: Arc<AtomicUsize>,
+    cancel_takes: Duration,
     told: Told,
 }
 
@@ -60,6 +68,7 @@ impl Host for FakeHost {
     }
 
     async fn cancel(&self) {
+        tokio::time::sleep(self.cancel_takes).await;
         self.cancels.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -424,4 +433,22 @@ async fn the_servers_fatal_word_ends_the_session_whatever_the_client_says_to_it(
     drop(setup.server);
     let summary = setup.relay.await.unwrap();
     assert!(matches!(&summary.ending, Ending::Server { fatal: Some(sqlstate) } if sqlstate == "57P01"), "{summary:?}");
+}
+
+#[tokio::test]
+async fn what_one_long_message_has_taken_is_given_back() {
+    let (mut writer, reader) = duplex(8 * CLIENT_BUFFER);
+    let (mut reader, _) = tokio::io::split(reader);
+    let mut buffer = BytesMut::with_capacity(FIRST_BUFFER);
+    for piece in [INSPECTED_BYTES, 1] {
+        writer.write_all(&vec![7; INSPECTED_BYTES + 10]).await.unwrap();
+        while buffer.len() < INSPECTED_BYTES + 10 {
+            read(&mut reader, &mut buffer, CLIENT_BUFFER).await.unwrap();
+        }
+        assert!(buffer.capacity() > KEPT_BUFFER);
+        consume(&mut buffer, piece);
+        consume(&mut buffer, INSPECTED_BYTES + 10 - piece);
+        buffer.reserve(1);
+        assert!(buffer.capacity() <= KEPT_BUFFER, "{} bytes are kept", buffer.capacity());
+    }
 }

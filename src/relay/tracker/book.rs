@@ -33,6 +33,8 @@ pub(super) struct Done {
     pub command: Option<String>,
     /// SQL-level EXECUTE: the event whose text gave the name.
     pub executes: Option<u64>,
+    /// The command tag cannot be its text's: something else ran.
+    pub contradicted: bool,
 }
 
 impl Book {
@@ -104,8 +106,12 @@ impl Book {
 
     /// Ends an event with the server's command tag.
     pub fn complete(&mut self, event: u64, progress: &Progress, done: Done, now: Instant) {
-        let Some(open) = self.open.remove(&event) else { return };
-        self.ends.push(End { executes: done.executes, command: done.command, ..open.end(event, progress, now) });
+        let Some(mut open) = self.open.remove(&event) else { return };
+        if done.contradicted {
+            (open.text_of, open.text) = (None, None);
+        }
+        let Done { command, executes, contradicted: text_doubtful } = done;
+        self.ends.push(End { executes, command, text_doubtful, ..open.end(event, progress, now) });
     }
 
     /// An end line of a Query that stays open: another statement of it may follow.
@@ -155,6 +161,7 @@ impl Open {
             sqlstate: None,
             text_of: self.text_of,
             text: self.text.clone(),
+            text_doubtful: false,
             executes: None,
             command: None,
             rows: progress.rows,

@@ -41,6 +41,7 @@ impl Tracker {
         let known = self.statements.confirmed(statement);
         let (text, doubtful) =
             known.map_or((None, true), |known| (Some(Arc::clone(&known.text)), known.doubtful || !portal.is_ascii()));
+        let doubtful = doubtful || self.statements.is_doubted(statement);
         if let Some(bound) = self.portals.confirmed_mut(portal) {
             bound.text = text.or(bound.text.take());
             bound.doubtful = doubtful;
@@ -50,12 +51,20 @@ impl Tracker {
     /// Everything before this entry has been answered: which text is it, if its begin line did not say so?
     pub(super) fn settle_text(&mut self, entry: &Entry) {
         let (event, said, known) = match &entry.kind {
-            Kind::Bind { event, statement, said, .. } => {
-                (*event, *said, self.statements.confirmed(statement).map(|known| (Some(&known.text), known.doubtful)))
-            }
-            Kind::Execute { event, portal, said, .. } => {
-                (*event, *said, self.portals.confirmed(portal).map(|known| (known.text.as_ref(), known.doubtful)))
-            }
+            Kind::Bind { event, statement, said, .. } => (
+                *event,
+                *said,
+                self.statements
+                    .confirmed(statement)
+                    .map(|known| (Some(&known.text), known.doubtful || self.statements.is_doubted(statement))),
+            ),
+            Kind::Execute { event, portal, said, .. } => (
+                *event,
+                *said,
+                self.portals
+                    .confirmed(portal)
+                    .map(|known| (known.text.as_ref(), known.doubtful || self.portals.is_doubted(portal))),
+            ),
             _ => return,
         };
         let Some((Some(text), false)) = known else { return };
@@ -69,7 +78,8 @@ impl Tracker {
 
     /// The text that a portal runs, if that is certain.
     pub(super) fn text_of_portal(&self, portal: &[u8]) -> Option<Arc<StatementText>> {
-        self.portals.confirmed(portal).filter(|known| !known.doubtful).and_then(|known| known.text.clone())
+        let known = self.portals.confirmed(portal).filter(|known| !known.doubtful && !self.portals.is_doubted(portal));
+        known.and_then(|known| known.text.clone())
     }
 
     /// A statement of SQL is done: names that it gave or took. Its first statement alone can be told from its text;
@@ -98,10 +108,11 @@ impl Tracker {
                 self.drop_statements(now);
                 self.drop_portals(now);
             }
-            ("PREPARE" | "DEALLOCATE", _) => self.doubt_statements(now),
-            ("DECLARE CURSOR" | "CLOSE CURSOR", _) => self.doubt_portals(now),
+            ("PREPARE" | "DEALLOCATE", _) => self.statements.doubt(),
+            ("DECLARE CURSOR" | "CLOSE CURSOR", _) => self.portals.doubt(),
             (_, Effect::Execute(name)) => {
-                let known = self.statements.confirmed(name).filter(|known| !known.doubtful);
+                let known = self.statements.confirmed(name);
+                let known = known.filter(|known| !known.doubtful && !self.statements.is_doubted(name));
                 return known.map(|known| known.text.event);
             }
             _ => {}
@@ -121,20 +132,33 @@ impl Tracker {
         }
     }
 
-    /// A transaction's end closes its portals.
+    /// A transaction's end closes its portals; of those that SQL declared it may leave some (`WITH HOLD`).
     pub(super) fn transaction_ended(&mut self, now: Instant) {
-        for event in self.portals.take_all().filter_map(|portal| portal.event) {
-            self.book.abandon(event, now);
+        let mut declared = false;
+        for portal in self.portals.take_all() {
+            declared |= portal.text.is_some_and(|text| matches!(text.effect, Effect::Declare(_)));
+            if let Some(event) = portal.event {
+                self.book.abandon(event, now);
+            }
+        }
+        if declared {
+            self.portals.leave_out();
         }
     }
 
     fn set_statement(&mut self, name: &[u8], to: Option<Statement>, now: Instant) {
+        if to.is_some() && self.is_overfull() && self.statements.confirmed(name).is_none() {
+            return self.statements.leave_out();
+        }
         let name = self.statements.intern(name);
         let before = self.statements.set(&name, to).and_then(|known| known.event);
         self.retire(before, now);
     }
 
     fn set_portal(&mut self, name: &[u8], to: Option<Portal>, now: Instant) {
+        if to.is_some() && self.is_overfull() && self.portals.confirmed(name).is_none() {
+            return self.portals.leave_out();
+        }
         let name = self.portals.intern(name);
         let before = self.portals.set(&name, to).and_then(|known| known.event);
         self.retire(before, now);
@@ -149,25 +173,6 @@ impl Tracker {
     fn drop_portals(&mut self, now: Instant) {
         for event in self.portals.take_named().into_iter().filter_map(|known| known.event) {
             self.book.abandon(event, now);
-        }
-    }
-
-    /// Names in doubt continue no event.
-    fn doubt_statements(&mut self, now: Instant) {
-        for known in self.statements.named_mut() {
-            known.doubtful = true;
-            if let Some(event) = known.event.take() {
-                self.book.abandon(event, now);
-            }
-        }
-    }
-
-    fn doubt_portals(&mut self, now: Instant) {
-        for known in self.portals.named_mut() {
-            known.doubtful = true;
-            if let Some(event) = known.event.take() {
-                self.book.abandon(event, now);
-            }
         }
     }
 

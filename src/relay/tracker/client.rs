@@ -1,7 +1,7 @@
 //! What the client sends, in the order it is forwarded.
 
 use super::names::Place as At;
-use super::sql::Effect;
+use super::sql::{self, Effect};
 use super::{
     Kind, MAX_REMEMBERED_TEXT, Place, Portal, Progress, Said, Statement, StatementText, Target, Tracker,
     effective_name, role_changes, weight,
@@ -9,7 +9,7 @@ use super::{
 use crate::audit::TextDigest;
 use crate::audit::event::{MAX_TEXT_BYTES, Outcome, RoleChange, Stage};
 use crate::relay::substitute::{MAX_ROLLBACK, rolls_back};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -66,6 +66,8 @@ impl Tracker {
         let guess = self.statements.guess(&statement, self.segment);
         let certain = guess.certain && !sql_outstanding && !guess.meaning.as_ref().is_some_and(|known| known.doubtful);
         let text = guess.meaning.as_ref().map(|known| Arc::clone(&known.text));
+        let unknown = text.is_none();
+        let doubtful = !certain || unknown;
         let unnamed = portal.is_empty() && statement.is_empty();
         let rolls_back = unnamed && certain && text.as_ref().is_some_and(|text| text.rolls_back);
         let claimed =
@@ -73,7 +75,7 @@ impl Tracker {
         let claimed = claimed.filter(|event| self.book.is_open(*event));
         if self.skipping {
             let event = self.skipped(Stage::Bind, bytes, now);
-            return Place { event, text, statement, doubtful: !certain, rolls_back };
+            return Place { event, text, statement, doubtful, unknown, skipped: true, rolls_back };
         }
         let event = self.continue_or_open(claimed, Stage::Bind, bytes, now);
         let said = said(text.as_ref(), certain);
@@ -84,10 +86,11 @@ impl Tracker {
             event: Some(event),
             statement: Arc::clone(&statement),
             text: text.clone(),
-            doubtful: !certain || !portal.is_ascii(),
+            doubtful: doubtful || !portal.is_ascii(),
         };
         self.portals.expect(portal, self.at(order), Some(to));
-        Place { event, text: text.filter(|_| claimed.is_none()), statement, doubtful: !certain, rolls_back }
+        let text = text.filter(|_| claimed.is_none());
+        Place { event, text, statement, doubtful, unknown, skipped: false, rolls_back }
     }
 
     /// `Execute` of a portal: continues the Bind's event the first time, opens a new one after.
@@ -102,7 +105,9 @@ impl Tracker {
         let statement = known.map_or_else(|| Arc::from([]), |known| Arc::clone(&known.statement));
         let unnamed = portal.is_empty() && statement.is_empty();
         let rolls_back = unnamed && certain && text.as_ref().is_some_and(|text| text.rolls_back);
-        let place = |event, text| Place { event, text, statement, doubtful: !certain, rolls_back };
+        let (unknown, skipped) = (text.is_none(), self.skipping);
+        let doubtful = !certain || unknown;
+        let place = |event, text| Place { event, text, statement, doubtful, unknown, skipped, rolls_back };
         // A portal that is certain goes on with its Bind's event, whatever text that turns out to run.
         let claimed = guess
             .meaning
@@ -218,6 +223,8 @@ impl Tracker {
             effect,
             role_changes,
             rolls_back,
+            verb: sql::first_word(head),
+            repeated_in: AtomicU64::new(0),
             digest,
             budget,
         });

@@ -11,7 +11,7 @@ const MAX_COPY_SYNCS: usize = 16;
 /// stand in one Query whose data is sent ahead.
 pub(super) const MAX_COPY_ENDS: usize = 64;
 /// Data, ends and Syncs in a row behind which no more data is counted: it belongs to no COPY.
-const MAX_COPY_RUN: usize = 2 * MAX_COPY_ENDS + MAX_COPY_SYNCS;
+pub(super) const MAX_COPY_RUN: usize = 2 * MAX_COPY_ENDS + MAX_COPY_SYNCS;
 
 /// What a COPY that failed leaves open, until the server is ready for the next query.
 #[derive(Debug, Default)]
@@ -38,6 +38,12 @@ impl Tracker {
             *sum = sum.saturating_add(bytes);
         } else if !self.queue.is_empty() && self.run_back().take(MAX_COPY_RUN).count() < MAX_COPY_RUN {
             self.push(Kind::CopyData { bytes });
+        } else if self.copy_in
+            && let Some(Kind::Query { event, .. } | Kind::Execute { event, .. }) =
+                self.queue.front().map(|front| &front.kind)
+        {
+            // Behind so many Syncs it is still the COPY's own.
+            self.book.add_input(*event, bytes);
         }
     }
 
@@ -51,6 +57,7 @@ impl Tracker {
     pub(super) fn copy_in_begins(&mut self, kind: u8, bytes: u64) -> Result<(), Desync> {
         self.progress(kind, |progress| {
             progress.copying = true;
+            progress.both_ways = kind == b'W';
             progress.bytes_out = progress.bytes_out.saturating_add(bytes);
         })?;
         self.copy_in = !self.queue.iter().skip(1).any(|entry| matches!(entry.kind, Kind::CopyEnd));

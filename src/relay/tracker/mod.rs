@@ -8,9 +8,12 @@
 //! One event is one execution: a Parse opens an event, the first Bind of it continues the event, the first Execute
 //! of that portal too. A further Bind or Execute opens a new one. What is never executed ends as `bound` or `parsed`.
 //!
-//! Invariant: no execution is attributed to a text that did not run. A begin line is written before the answers to
-//! what was sent ahead of it are known; where a name could mean one of several texts by then, the line says that its
-//! text is doubtful, nothing is continued, and the end line names the text that it was.
+//! Invariant: no execution is attributed to a text that did not run, as far as names change by the client's own messages
+//! and statements. A begin line is written before the answers to what was sent ahead of it are known; where a name could
+//! mean one of several texts by then, or none that is known, the line says that its text is doubtful, nothing is
+//! continued, and the end line names the text that it was. SQL within a function can give and take names that nobody
+//! sees from outside: what such a name runs has no text here, or shows by a command tag that the text cannot end with
+//! (then the end line says that the text is doubtful), or, where both are of a kind, passes for the earlier text.
 
 mod acting;
 mod book;
@@ -31,7 +34,8 @@ use names::Names;
 pub use refuse::Mark;
 use sql::Effect;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
@@ -68,6 +72,10 @@ pub struct StatementText {
     pub role_changes: Box<[RoleChange]>,
     /// It is a whole `ROLLBACK` or `ABORT`.
     rolls_back: bool,
+    /// Where in `head` its first word stands.
+    verb: Range<usize>,
+    /// The batch of begin lines that repeated it last.
+    repeated_in: AtomicU64,
     /// What it is known by, once that is worked out: where the record does not hold it whole.
     digest: OnceLock<Arc<TextDigest>>,
     budget: Arc<AtomicUsize>,
@@ -98,8 +106,12 @@ pub struct Place {
     pub text: Option<Arc<StatementText>>,
     /// The statement's name, as far as known.
     pub statement: Arc<[u8]>,
-    /// The name may mean another text by the time the server gets there.
+    /// The name may mean another text by the time the server gets there, or no text is known that it could mean.
     pub doubtful: bool,
+    /// No text is known that it could mean.
+    pub unknown: bool,
+    /// The server skips it.
+    pub skipped: bool,
     /// It takes back and can do nothing else: of the unnamed statement and portal, which SQL cannot change, and whose
     /// text is certain to be a whole `ROLLBACK` or `ABORT`.
     pub rolls_back: bool,
@@ -211,6 +223,8 @@ struct Progress {
     bytes_out: u64,
     part: u32,
     copying: bool,
+    /// In copy-both mode.
+    both_ways: bool,
     /// A Query's latest end line: held until it is known whether another one follows.
     held: Option<End>,
     failed: Option<String>,
@@ -251,7 +265,9 @@ impl Tracker {
 
     /// Whether the client must wait until the server has answered.
     pub fn is_full(&self) -> bool {
-        self.queue.len() >= MAX_OUTSTANDING
+        // What COPY reads has no answer: held back, both sides would wait for each other.
+        let room = if self.copy_in { copy::MAX_COPY_RUN } else { 0 };
+        self.queue.len() >= MAX_OUTSTANDING.saturating_add(room)
     }
 
     /// Whether too many statements and portals are open.
@@ -334,6 +350,16 @@ impl StatementText {
     /// Its start is not remembered.
     fn is_forgotten(&self) -> bool {
         self.head.is_empty() && self.bytes > 0
+    }
+
+    /// Whether no begin line of this batch has repeated it; one has from now on.
+    pub fn is_first_in(&self, batch: u64) -> bool {
+        self.repeated_in.swap(batch, Ordering::Relaxed) != batch
+    }
+
+    /// Whether a statement with this text can end with this command tag, as far as its first word tells.
+    fn may_end_as(&self, command: &str) -> bool {
+        sql::may_end_as(self.head.get(self.verb.clone()).unwrap_or_default(), command)
     }
 
     /// Whether its first statement is known to give or take a name.

@@ -15,10 +15,21 @@ const MAX_LOOKED_AT: usize = 64;
 #[derive(Debug)]
 pub(super) struct Names<T> {
     unnamed: Arc<[u8]>,
-    confirmed: HashMap<Arc<[u8]>, T>,
+    confirmed: HashMap<Arc<[u8]>, Known<T>>,
     pending: HashMap<Arc<[u8]>, VecDeque<Change<T>>>,
     /// Changes in `pending`.
     changes: usize,
+    /// How often everything that has a name was put in doubt.
+    doubts: u64,
+    /// Names were given that are not kept.
+    left_out: bool,
+}
+
+#[derive(Debug)]
+struct Known<T> {
+    to: T,
+    /// [`Names::doubts`] when it got this meaning: with fewer than there are by now it is in doubt.
+    doubts: u64,
 }
 
 #[derive(Debug)]
@@ -50,7 +61,8 @@ pub(super) struct Place {
 
 impl<T> Default for Names<T> {
     fn default() -> Self {
-        Self { unnamed: Arc::from([]), confirmed: HashMap::new(), pending: HashMap::new(), changes: 0 }
+        let (confirmed, pending) = (HashMap::new(), HashMap::new());
+        Self { unnamed: Arc::from([]), confirmed, pending, changes: 0, doubts: 0, left_out: false }
     }
 }
 
@@ -72,9 +84,12 @@ impl<T> Names<T> {
 
     /// What the name will mean to a message of this segment that succeeds.
     pub fn guess(&mut self, name: &[u8], segment: u64) -> Guess<'_, T> {
-        let confirmed = self.confirmed.get_mut(name);
+        let known = self.confirmed.get_mut(name);
+        // What else than is known it could mean.
+        let else_what = !name.is_empty() && known.as_ref().map_or(self.left_out, |known| known.doubts < self.doubts);
+        let confirmed = known.map(|known| &mut known.to);
         let Some(pending) = self.pending.get_mut(name).filter(|pending| !pending.is_empty()) else {
-            return Guess { meaning: confirmed, certain: true, together: true };
+            return Guess { meaning: confirmed, certain: !else_what, together: true };
         };
         if pending.back().is_some_and(|last| last.segment == segment) {
             let meaning = pending.back_mut().and_then(|last| last.to.as_mut());
@@ -84,7 +99,7 @@ impl<T> Names<T> {
         let recent = pending.iter_mut().rev().take(MAX_LOOKED_AT).filter_map(|change| change.to.as_mut());
         let mut meanings = recent.chain(confirmed);
         let meaning = meanings.next();
-        let certain = all_seen && meanings.next().is_none();
+        let certain = all_seen && meanings.next().is_none() && !else_what;
         Guess { meaning, certain, together: false }
     }
 
@@ -108,43 +123,56 @@ impl<T> Names<T> {
 
     /// What the name means to the server by now.
     pub fn confirmed(&self, name: &[u8]) -> Option<&T> {
-        self.confirmed.get(name)
+        self.confirmed.get(name).map(|known| &known.to)
+    }
+
+    /// Whether what the name means to the server by now is in doubt.
+    pub fn is_doubted(&self, name: &[u8]) -> bool {
+        !name.is_empty() && self.confirmed.get(name).is_some_and(|known| known.doubts < self.doubts)
+    }
+
+    /// Everything that has a name may mean something else by now.
+    pub fn doubt(&mut self) {
+        self.doubts = self.doubts.saturating_add(1);
+    }
+
+    /// A name was given that is not kept: one that is not known may mean something all the same.
+    pub fn leave_out(&mut self) {
+        self.left_out = true;
     }
 
     /// The same, to change it.
     pub fn confirmed_mut(&mut self, name: &[u8]) -> Option<&mut T> {
-        self.confirmed.get_mut(name)
+        self.confirmed.get_mut(name).map(|known| &mut known.to)
     }
 
     /// The name means something else by now; what it meant before.
     pub fn set(&mut self, name: &Arc<[u8]>, to: Option<T>) -> Option<T> {
-        match to {
+        let doubts = self.doubts;
+        let before = match to.map(|to| Known { to, doubts }) {
             Some(to) => match self.confirmed.get_mut(name) {
                 Some(known) => Some(std::mem::replace(known, to)),
                 None => self.confirmed.insert(Arc::clone(name), to),
             },
             None => self.confirmed.remove(name),
-        }
+        };
+        before.map(|known| known.to)
     }
 
     /// The name means nothing any more; what it meant.
     pub fn forget(&mut self, name: &[u8]) -> Option<T> {
-        self.confirmed.remove(name)
-    }
-
-    /// Everything that has a name, to change what it means.
-    pub fn named_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        self.confirmed.iter_mut().filter(|(name, _)| !name.is_empty()).map(|(_, known)| known)
+        self.confirmed.remove(name).map(|known| known.to)
     }
 
     /// Forgets what has a name; what that meant.
     pub fn take_named(&mut self) -> Vec<T> {
-        self.confirmed.extract_if(|name, _| !name.is_empty()).map(|(_, known)| known).collect()
+        self.left_out = false;
+        self.confirmed.extract_if(|name, _| !name.is_empty()).map(|(_, known)| known.to).collect()
     }
 
     /// Forgets everything that is confirmed; what it meant.
     pub fn take_all(&mut self) -> impl Iterator<Item = T> {
-        self.confirmed.drain().map(|(_, known)| known)
+        self.confirmed.drain().map(|(_, known)| known.to)
     }
 
     fn take_change(&mut self, name: &Arc<[u8]>, order: u64) -> Option<Change<T>> {
@@ -213,6 +241,38 @@ mod tests {
         }
         assert_eq!(seen(&mut names, 2000), (Some('a'), false));
         assert_eq!(names.len(), 1001);
+    }
+
+    #[test]
+    fn doubt_hits_every_name_that_has_its_meaning_and_none_that_gets_one_later() {
+        let mut names = Names::default();
+        let (unnamed, name, other) = (names.intern(b""), names.intern(b"s"), names.intern(b"t"));
+        for (name, to) in [(&unnamed, 'u'), (&name, 's')] {
+            names.set(name, Some(to));
+        }
+        names.doubt();
+        names.set(&other, Some('t'));
+        assert_eq!(seen(&mut names, 0), (Some('s'), false));
+        assert!(names.guess(b"", 0).certain && names.guess(b"t", 0).certain && names.guess(b"v", 0).certain);
+        assert!(names.is_doubted(b"s") && !names.is_doubted(b"t") && !names.is_doubted(b""));
+        names.set(&name, Some('x'));
+        assert_eq!(seen(&mut names, 0), (Some('x'), true));
+    }
+
+    /// A name that is not kept may be why a later message that gives it fails.
+    #[test]
+    fn a_name_that_is_not_kept_could_be_any() {
+        let mut names = Names::default();
+        let name = names.intern(b"s");
+        names.leave_out();
+        assert_eq!(seen(&mut names, 0), (None, false));
+        names.expect(Arc::clone(&name), at(1, 0), Some('a'));
+        assert_eq!(seen(&mut names, 0), (Some('a'), true), "in the same segment both fail");
+        assert_eq!(seen(&mut names, 1), (Some('a'), false));
+        names.confirm(&name, 1);
+        assert_eq!(seen(&mut names, 1), (Some('a'), true));
+        names.take_named();
+        assert_eq!(seen(&mut names, 1), (None, true));
     }
 
     #[test]

@@ -38,6 +38,13 @@ impl Tracker {
         self.book.forget(since.event);
     }
 
+    /// Whether the server is in copy-both mode, which only the end of the data or of the session ends: it takes no
+    /// CopyFail (`ProcessRepliesIfAny`, `src/backend/replication/walsender.c`).
+    pub fn copies_both_ways(&self) -> bool {
+        let front = self.queue.front().map(|front| &front.kind);
+        matches!(front, Some(Kind::Query { progress, .. }) if progress.copying && progress.both_ways)
+    }
+
     /// COPY data is refused: which name the CopyFail in its place carries; `None` where no COPY can be running, so
     /// that the server would ignore the data. `since` is where the batch began: a CopyDone of it stands for the end.
     pub fn refuse_copy(&mut self, refusal: Refusal, since: Mark) -> Option<Name> {
@@ -69,6 +76,11 @@ impl Tracker {
             return None;
         }
         self.refused_copies.iter().find(|refused| refused.name.is_in(message)).map(|refused| refused.refusal)
+    }
+
+    /// Whether what the server works on is a substitute.
+    pub fn works_on_substitute(&self) -> bool {
+        self.queue.front().is_some_and(|front| front.refused.is_some())
     }
 
     /// Whether a notice quotes the substitute that the server works on.

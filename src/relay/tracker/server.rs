@@ -9,6 +9,9 @@ use std::time::Instant;
 /// SQLSTATE of a cancelled statement (`query_canceled`, `errcodes.txt`).
 const QUERY_CANCELED: &str = "57014";
 
+/// How many messages' room is kept when none is outstanding.
+const KEPT_QUEUE: usize = 1024;
+
 /// `CommandComplete`'s tag: the command's words, and the number at its end.
 type Command = (Option<String>, Option<u64>);
 
@@ -160,7 +163,18 @@ impl Tracker {
             Kind::Execute { portal, .. } => (self.text_of_portal(portal), true),
             _ => (None, false),
         };
-        let executes = self.names_changed(command.as_deref(), text.filter(|_| first), now);
+        let contradicted = match &front.kind {
+            Kind::Execute { .. } => {
+                text.as_ref().zip(command.as_deref()).is_some_and(|(text, tag)| !text.may_end_as(tag))
+            }
+            _ => false,
+        };
+        if contradicted {
+            // SQL that nobody sees has changed what names mean.
+            self.statements.doubt();
+            self.portals.doubt();
+        }
+        let executes = self.names_changed(command.as_deref(), text.filter(|_| first && !contradicted), now);
         if let Kind::Query { progress, .. } | Kind::Execute { progress, .. } = &mut front.kind {
             progress.rows = rows.unwrap_or(progress.rows);
             progress.bytes_out = progress.bytes_out.saturating_add(bytes);
@@ -171,7 +185,7 @@ impl Tracker {
                 self.hold(front, end);
             }
             Kind::Execute { event, progress, .. } => {
-                self.book.complete(*event, progress, Done { command, executes }, now);
+                self.book.complete(*event, progress, Done { command, executes, contradicted }, now);
             }
             _ => {}
         }
@@ -213,6 +227,9 @@ impl Tracker {
         self.spread_doubt(&front.kind);
         if !self.is_busy() {
             self.refused_copies.clear();
+        }
+        if self.queue.is_empty() {
+            self.queue.shrink_to(KEPT_QUEUE);
         }
         match front.kind {
             Kind::Query { event, mut progress, .. } => match progress.held.take() {

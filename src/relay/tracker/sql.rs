@@ -4,6 +4,8 @@
 //! first statement is about, once the server's command tag says that it was such a statement. Names that are not
 //! plain ASCII are left alone: their bytes depend on `client_encoding`.
 
+use std::ops::Range;
+
 /// What a text's first statement may do to a name, by its first words.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) enum Effect {
@@ -41,6 +43,40 @@ impl Effect {
         let name = if noise { scanner.word().unwrap_or(first).name } else { first.name };
         make(super::effective_name(&name).into())
     }
+}
+
+/// Where a text's first word stands; empty where there is none that can be read.
+pub(super) fn first_word(text: &[u8]) -> Range<usize> {
+    let mut scanner = Scanner(text);
+    scanner.skip_blanks();
+    let start = text.len().saturating_sub(scanner.0.len());
+    match scanner.0.first() {
+        Some(b'"') | None => start..start,
+        _ => {
+            let word = scanner.word();
+            start..word.map_or(start, |_| text.len().saturating_sub(scanner.0.len()))
+        }
+    }
+}
+
+/// Whether a statement that starts with this word can end with this command tag: what PostgreSQL calls otherwise is
+/// listed (`CreateCommandTag`, `src/backend/tcop/utility.c`; a portal of DECLARE and a statement of PREPARE run what is
+/// in them).
+pub(super) fn may_end_as(verb: &[u8], command: &str) -> bool {
+    let first = command.split(' ').next().unwrap_or_default();
+    let is = |words: &[&str]| words.iter().any(|word| verb.eq_ignore_ascii_case(word.as_bytes()));
+    verb.is_empty()
+        || is(&[first, "execute"])
+        || match first {
+            "SELECT" => is(&["values", "table", "with", "create", "declare", "prepare"]),
+            "INSERT" | "UPDATE" | "DELETE" | "MERGE" => is(&["with", "prepare"]),
+            "ROLLBACK" => is(&["abort", "commit", "end", "prepare"]),
+            "COMMIT" => is(&["end"]),
+            "ANALYZE" => is(&["analyse"]),
+            // `CMDTAG_UNKNOWN`, and none.
+            "???" | "" => true,
+            _ => false,
+        }
 }
 
 struct Word {
@@ -172,6 +208,52 @@ mod tests {
         }
         let long = format!("prepare {} as select 1", "x".repeat(70));
         assert_eq!(Effect::of(long.as_bytes()), Effect::Prepare(name(&"x".repeat(63))), "as PostgreSQL cuts it");
+    }
+
+    #[test]
+    fn a_command_tag_that_a_text_cannot_end_with_is_told() {
+        for (text, command) in [
+            ("select 1", "SELECT"),
+            (" /* x */ -- y\n;SELECT 1", "SELECT"),
+            ("(select 1) union select 2", "SELECT"),
+            ("(select 1)", "DELETE"),
+            ("values (1)", "SELECT"),
+            ("table t", "SELECT"),
+            ("with x as (select 1) delete from t", "DELETE"),
+            ("insert into t values (1)", "INSERT"),
+            ("Update t set a = 1", "UPDATE"),
+            ("create table t as select 1", "SELECT"),
+            ("create table t ()", "CREATE TABLE"),
+            ("execute p", "DELETE"),
+            ("prepare p as delete from t", "DELETE"),
+            ("declare c cursor for select 1", "SELECT"),
+            ("declare c cursor for select 1", "DECLARE CURSOR"),
+            ("commit", "ROLLBACK"),
+            ("end", "COMMIT"),
+            ("abort", "ROLLBACK"),
+            ("start transaction", "START TRANSACTION"),
+            ("truncate t", "TRUNCATE TABLE"),
+            ("lock t", "LOCK TABLE"),
+            ("analyse t", "ANALYZE"),
+            ("grant a to b", "GRANT ROLE"),
+            ("ü", "SELECT"),
+            ("\"select\"", "DELETE"),
+            ("select 1", "???"),
+        ] {
+            assert!(may_end_as(&text.as_bytes()[first_word(text.as_bytes())], command), "{text} {command}");
+        }
+        for (text, command) in [
+            ("select 1", "DELETE"),
+            ("select 1", "INSERT"),
+            ("insert into t values (1)", "DELETE"),
+            ("delete from t", "SELECT"),
+            ("/* delete */ select 1", "DELETE"),
+            ("begin", "COMMIT"),
+            ("values (1)", "UPDATE"),
+            ("show a", "SET"),
+        ] {
+            assert!(!may_end_as(&text.as_bytes()[first_word(text.as_bytes())], command), "{text} {command}");
+        }
     }
 
     #[test]

@@ -85,13 +85,14 @@ fn sql_level_names_make_remembered_texts_doubtful_and_continue_no_event() {
     s.tracker.sync();
     s.query();
     s.server("1 Z(I) C(DEALLOCATE) C(PREPARE) Z(I)");
-    assert_eq!(s.ends(), ["0.0:parsed", "1.0:ok DEALLOCATE 0 +", "1.1:ok PREPARE 0"]);
+    assert_eq!(s.ends(), ["1.0:ok DEALLOCATE 0 +", "1.1:ok PREPARE 0"]);
     let place = s.bind("", "s1");
     assert!(place.doubtful && place.event == 2);
     s.parse("s2", "SELECT 2");
     s.query();
     s.server("2 1 C(DISCARD_ALL) Z(I)");
     assert!(s.bind("", "s2").text.is_none(), "DISCARD ALL has dropped it");
+    assert!(s.ends().contains(&"0.0:parsed".to_owned()));
 }
 
 /// PostgreSQL keys statements and portals by the first 63 bytes.
@@ -136,4 +137,84 @@ fn a_skipped_query_leaves_the_unnamed_statement() {
     s.tracker.sync();
     s.server("E(34000) Z(I)");
     assert_eq!(s.bind("", "").event, 0, "the text of what runs is missing");
+}
+
+/// SQL within a function gives names that nobody sees from outside.
+#[test]
+fn what_has_no_text_that_is_known_is_never_said_to_be_certain() {
+    let mut s = Session::new();
+    s.query();
+    s.server("C(DO) Z(I)");
+    let (bound, executed) = (s.bind("", "s"), s.execute(""));
+    assert!(bound.unknown && bound.doubtful && bound.text.is_none(), "{bound:?}");
+    assert!(executed.unknown && executed.doubtful && executed.event == bound.event, "{executed:?}");
+    let cursor = s.execute("refcursor");
+    assert!(cursor.unknown && cursor.doubtful, "{cursor:?}");
+    s.parse("", "SELECT 1");
+    assert!(!s.bind("", "").unknown && !s.execute("").doubtful);
+}
+
+#[test]
+fn a_held_cursor_is_doubtful_once_its_transaction_is_over() {
+    let mut s = Session::new();
+    let declare = b"declare c cursor with hold for select 1";
+    s.query();
+    s.tracker.query(declare, declare.len() as u64, 50, s.now);
+    s.query();
+    s.server("C(BEGIN) Z(T) C(DECLARE_CURSOR) Z(T) C(COMMIT) Z(I)");
+    assert!(s.execute("c").unknown);
+    // Sent ahead: if the cursor is there, the Bind fails and the cursor runs.
+    s.tracker.sync();
+    s.parse("", "DELETE FROM orders");
+    s.bind("c", "");
+    s.tracker.sync();
+    assert!(s.execute("c").doubtful);
+}
+
+#[test]
+fn a_command_tag_that_the_text_cannot_end_with_makes_it_doubtful_in_the_end() {
+    let mut s = Session::new();
+    s.parse("s", "select 1");
+    s.parse("kept", "select 2");
+    s.tracker.sync();
+    s.query();
+    s.server("1 1 Z(I) C(DO) Z(I)");
+    s.tracker.take_ends();
+    assert!(!s.bind("", "s").doubtful);
+    s.execute("");
+    s.server("2 C(DELETE_3)");
+    let ends = s.tracker.take_ends();
+    assert_eq!((ends[0].text_doubtful, ends[0].text_of, ends[0].rows), (true, None, 3), "{ends:?}");
+    assert!(s.bind("", "kept").doubtful, "what else has been changed is not known");
+    s.tracker.close(Target::Statement, b"kept");
+    s.parse("kept", "select 2");
+    s.bind("", "kept");
+    s.execute("");
+    s.server("2 3 1 2 C(SELECT_1)");
+    assert!(s.tracker.take_ends().iter().all(|end| !end.text_doubtful));
+}
+
+/// SQL's PREPARE is not refused where there are too many names, so it must not be kept.
+#[test]
+fn names_that_sql_makes_without_end_are_not_kept_and_not_taken_for_others() {
+    let mut s = Session::new();
+    let prepare = |s: &mut Session, name: &str| {
+        let text = format!("prepare {name} as select");
+        s.tracker.query(text.as_bytes(), text.len() as u64, 30, s.now);
+        s.server("C(PREPARE) Z(I)");
+        s.tracker.take_ends();
+    };
+    for n in 0..MAX_REMEMBERED + 10 {
+        prepare(&mut s, &format!("s{n}"));
+    }
+    assert_eq!(s.tracker.statements.len(), MAX_REMEMBERED);
+    assert!(!s.bind("", "s0").doubtful && s.bind("", &format!("s{MAX_REMEMBERED}")).doubtful);
+    s.server("2 2");
+    let text = "deallocate s0";
+    s.tracker.query(text.as_bytes(), text.len() as u64, 30, s.now);
+    s.server("C(DEALLOCATE) Z(I)");
+    // The Parse fails if the name is taken, as it is.
+    s.parse(&format!("s{MAX_REMEMBERED}"), "select 1");
+    s.tracker.sync();
+    assert!(s.bind("", &format!("s{MAX_REMEMBERED}")).doubtful);
 }

@@ -65,6 +65,8 @@ impl Text {
                 Sql::Declare(name, rows) => write!(out, "declare {name} cursor for select {rows}"),
                 Sql::CloseCursor(name) => write!(out, "close {name}"),
                 Sql::Empty => Ok(()),
+                Sql::Deferred => write!(out, "insert into deferred"),
+                Sql::CopyIn { .. } | Sql::CopyOut(_) => write!(out, "copy {sql:?}"),
                 other => write!(out, "{other:?}"),
             };
             written.unwrap();
