@@ -9,6 +9,7 @@
 mod down;
 mod farewell;
 
+use super::bounds::Bounds;
 use super::client_side::{ClientSide, INSPECTED_BYTES, Stop};
 use super::ending::{Ending, Host, Summary, Wish};
 use super::gate::CancelGate;
@@ -26,7 +27,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{Notify, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// A read buffer's first size, in bytes.
 const FIRST_BUFFER: usize = 8 * 1024;
@@ -49,6 +50,8 @@ pub struct Relay {
     gate: Arc<CancelGate>,
     tag: Tag,
     purpose: Purpose,
+    /// None where the session's rule has no limits: one branch a read, and nothing else.
+    bounds: Option<Arc<Bounds>>,
 }
 
 #[derive(Debug)]
@@ -60,6 +63,10 @@ struct Shared {
     /// The client's connection has broken.
     client_gone: bool,
     mid_frame: MidFrame,
+    /// Since when a transaction is open in which nothing happens.
+    idle_since: Option<Instant>,
+    /// A message of the client waits for its turn.
+    waits: bool,
     bytes_in: u64,
     bytes_out: u64,
 }
@@ -82,17 +89,25 @@ impl Relay {
             closed: false,
             client_gone: false,
             mid_frame: MidFrame::default(),
+            idle_since: None,
+            waits: false,
             bytes_in: 0,
             bytes_out: 0,
         };
         let (progress, writing, purpose) = (Notify::new(), AtomicBool::new(false), Purpose::Statements);
-        Self { shared: Mutex::new(shared), progress, writing, gate, tag, purpose }
+        Self { shared: Mutex::new(shared), progress, writing, gate, tag, purpose, bounds: None }
     }
 
     /// The same for a session of this purpose.
     #[must_use]
     pub fn serving(self, purpose: Purpose) -> Self {
         Self { purpose, ..self }
+    }
+
+    /// The same within these bounds.
+    #[must_use]
+    pub fn within(self, bounds: Option<Bounds>) -> Self {
+        Self { bounds: bounds.map(Arc::new), ..self }
     }
 
     /// Runs until either side closes, breaks the protocol, or the process wishes an end. Then nothing of the session
@@ -153,7 +168,7 @@ impl Relay {
         W: AsyncWrite + Unpin,
         H: Host,
     {
-        let mut side = ClientSide::new(self.tag.clone()).serving(self.purpose);
+        let mut side = ClientSide::new(self.tag.clone()).serving(self.purpose).within(self.bounds.clone());
         let mut buffer = BytesMut::with_capacity(FIRST_BUFFER);
         let mut output = Output::default();
         loop {
@@ -177,6 +192,13 @@ impl Relay {
                 }
                 Stop::Held => {
                     self.gate.opened().await;
+                    continue;
+                }
+                Stop::Wait(turn) => {
+                    host.waits(turn.limit);
+                    if self.gate.turn(turn.at).await {
+                        side.withdraw();
+                    }
                     continue;
                 }
                 Stop::Commit => continue,
@@ -215,7 +237,11 @@ impl Relay {
             let processed = side.process(input, &mut shared.tracker, &mut shared.recorder, output);
             (processed, shared.tracker.outstanding())
         });
-        let Some((taken, stop)) = passed else { return Ok((0, Stop::Held)) };
+        let Some((taken, stop)) = passed else {
+            // Its next message is there: who waits for a cancel's end is not idle.
+            (shared.waits, shared.idle_since) = (true, None);
+            return Ok((0, Stop::Held));
+        };
         let owed = shared.record(since, host);
         if owed != Log::Took {
             side.refuse(input.get(..taken).unwrap_or_default(), &mut shared.tracker, output);
@@ -229,6 +255,12 @@ impl Relay {
             host.passed_unrecorded(missed.passed);
         }
         shared.bytes_in = shared.bytes_in.saturating_add(taken as u64);
+        if let Some(bounds) = &self.bounds {
+            bounds.count(taken);
+            shared.waits = matches!(stop, Stop::Wait(_));
+            shared.idle_since = shared.idle_since.filter(|_| taken == 0);
+            shared.note_idle();
+        }
         let client = side.is_mid_frame() || taken < input.len();
         shared.mid_frame = MidFrame { client, server: side.has_left_in_part() };
         if owed == Log::Overdue { Err(Overdue) } else { Ok((taken, stop)) }
@@ -308,6 +340,14 @@ impl Shared {
             self.recorder.prepare(&Event::SyncError { sqlstate });
         }
         if self.recorder.owe().is_ok() { Log::Owed } else { Log::Overdue }
+    }
+}
+
+impl Shared {
+    /// Whether a transaction is idle, from now on if it was not before. It is not while a message of the client waits.
+    fn note_idle(&mut self) {
+        let idle = !self.waits && self.tracker.is_idle_in_transaction();
+        self.idle_since = idle.then(|| self.idle_since.unwrap_or_else(Instant::now));
     }
 }
 

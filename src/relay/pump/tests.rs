@@ -1,11 +1,14 @@
 //! Whole relays over in-memory streams: who gets which bytes, what is in the log by then, and how it ends.
 
+mod bounds;
+
 use super::*;
 use crate::audit::testing::MemoryLog;
 use crate::relay::Cause;
 use crate::relay::substitute::Refusal;
 use crate::relay::tag::testing::{analyst, tag};
 use crate::relay::testing::recorder;
+use crate::telemetry::Limit;
 use crate::wire::{ErrorFields, HEADER_BYTES, Header, append};
 use std::sync::atomic::AtomicUsize;
 use tokio::io::{DuplexStream, duplex};
@@ -24,9 +27,13 @@ struct Setup {
 }
 
 fn start(tag: Tag) -> Setup {
+    start_within(tag, None)
+}
+
+fn start_within(tag: Tag, bounds: Option<Bounds>) -> Setup {
     let log = MemoryLog::default();
     let gate = Arc::new(CancelGate::default());
-    let relay = Relay::new(tag, recorder(&log), Arc::clone(&gate));
+    let relay = Relay::new(tag, recorder(&log), Arc::clone(&gate)).within(bounds);
     let (client, client_side) = duplex(4096);
     let (server, server_side) = duplex(4096);
     let (wish, wished) = watch::channel(Wish::Run);
@@ -64,6 +71,8 @@ impl Host for FakeHost {
     }
 
     fn refused(&self, _: Refusal, _: u64) {}
+
+    fn waits(&self, _: Limit) {}
 
     fn passed_unrecorded(&self, _: u64) {}
 
