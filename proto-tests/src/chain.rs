@@ -91,6 +91,14 @@ impl Setup {
         self.replace(&section, &with_lines)
     }
 
+    /// Limits of a rule, as members of an inline table.
+    #[must_use]
+    pub fn limits(self, rule: &str, members: &str) -> Self {
+        let name = format!("name = \"{rule}\"\n");
+        let with_limits = format!("{name}limits = {{ {members} }}\n");
+        self.replace(&name, &with_limits)
+    }
+
     /// An environment variable of the proxy.
     #[must_use]
     pub fn environment(mut self, name: &str, value: &str) -> Self {

@@ -85,7 +85,7 @@ pub enum Event<'a> {
         /// The trusted balancer that told the client's address.
         #[serde(skip_serializing_if = "Option::is_none")]
         via: Option<SocketAddr>,
-        /// `forwarded`, or why not: `idle`, `late`, `unknown`, `failed`, `limited`.
+        /// `forwarded`, or why not: `idle`, `withdrawn`, `late`, `unknown`, `failed`, `limited`.
         outcome: &'a str,
     },
 }
@@ -177,7 +177,7 @@ pub struct SessionOpen {
 /// [`Event::SessionEnd`].
 #[derive(Debug, Serialize)]
 pub struct SessionEnd<'a> {
-    /// Why: `client`, `server`, `drain` (the proxy is leaving), `grant_expired`, `session_length`, `policy`, `operator`,
+    /// Why: `client`, `server`, `drain` (the proxy is leaving), `idle_in_transaction`, `grant_expired`, `session_length`, `policy`, `operator`,
     /// `refused`, `server_misbehaved`, `unrecorded`, `cancel_unanswered`.
     pub reason: &'a str,
     /// SQLSTATE of the last word to the client, if the proxy had one.

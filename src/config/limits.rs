@@ -8,8 +8,8 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 const OVER: &[(&str, Over)] = &[("wait", Over::Wait), ("refuse", Over::Refuse)];
-/// A slower caller would not be limited but stopped: one read is 64 KiB.
-const BYTES: RangeInclusive<u32> = 1024..=u32::MAX;
+/// One read is 64 KiB: slower callers would not be limited but stopped, and an end would be noticed late.
+const BYTES: RangeInclusive<u32> = 65_536..=u32::MAX;
 const STATEMENTS: RangeInclusive<u32> = 1..=1_000_000;
 const CONNECTS: RangeInclusive<u32> = 1..=100_000;
 /// How long a login may wait; clients give up by then.

@@ -46,6 +46,20 @@ impl Exchanger {
         self.cache.sweep(Timestamp::MAX);
     }
 
+    /// As [`Exchanger::exchange`], of somebody who sells this.
+    #[cfg(test)]
+    pub(crate) async fn exchange_for(&self, grant: &Grant, identity: &VerifiedIdentity, token: AccessToken) {
+        let ends = identity.facts().expires_at;
+        let bought = self.cache.get(key(grant, identity), ends, &self.google.clock, || async { Ok(token) }).await;
+        assert!(bought.is_ok());
+    }
+
+    /// How many bought tokens are kept.
+    #[cfg(test)]
+    pub(crate) fn remembered(&self) -> usize {
+        self.cache.len()
+    }
+
     async fn buy(&self, grant: &Grant, identity: &VerifiedIdentity) -> Result<AccessToken, Error> {
         let subject = identity.token();
         match grant.how() {

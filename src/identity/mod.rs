@@ -25,7 +25,7 @@ mod jws;
 mod key_cache;
 mod signatures;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use claims::{MAX_CLAIM_BYTES, MAX_CLAIMS, MAX_LIST_ENTRIES, NO_SUBJECTS, managed_identity};
 pub use clouds::{Cloud, alias, cloud, is_login_host};
@@ -302,6 +302,12 @@ impl Verifier {
         let judge = |jws: Jws<'_>, proven| claims::check(&jws.claims(proven), issuer, now);
         let facts = self.signatures.check(jws, &key, seen, judge)?;
         Ok(VerifiedIdentity { facts, token })
+    }
+
+    /// Good tokens, failed ones, and addresses that are remembered.
+    #[cfg(test)]
+    pub(crate) fn remembered(&self) -> [usize; 3] {
+        self.signatures.sizes()
     }
 
     /// The published key that the token names, of an algorithm that the issuer uses.

@@ -24,9 +24,9 @@ pub(super) const AUDIENCE: &str = "3b1f7c9e-5a44-4f0e-8a52-7f1d6d2c9b10";
 pub(super) const PERSON: &str = "0c7a5f0e-4b5d-4f5e-9a3b-6f1f2d3e4a5b";
 pub(super) const APP: &str = "8d1e2f3a-4b5c-4d6e-8f70-8192a3b4c5d6";
 /// The time at which test tokens are judged; they live from a minute before to an hour after.
-pub(super) const NOW: i64 = 1_790_000_000;
+pub(crate) const NOW: i64 = 1_790_000_000;
 
-pub(super) fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     Timestamp::from_second(NOW).unwrap()
 }
 
@@ -35,7 +35,7 @@ pub(super) fn encode(bytes: &[u8]) -> String {
 }
 
 /// A signing key with its id.
-pub(super) struct Signer {
+pub(crate) struct Signer {
     kid: String,
     key: RsaKeyPair,
 }
@@ -46,7 +46,7 @@ impl Signer {
     }
 
     /// A token with an ordinary header.
-    pub(super) fn sign(&self, claims: &Value) -> String {
+    pub(crate) fn sign(&self, claims: &Value) -> String {
         let signed = format!(
             "{}.{}",
             encode(json!({"alg": "RS256", "typ": "JWT", "kid": self.kid}).to_string().as_bytes()),
@@ -172,15 +172,15 @@ pub(super) fn okta_person(url: &str) -> Value {
 }
 
 /// A tenant's discovery document and keys on loopback, and a verifier that trusts them.
-pub(super) struct Entra {
-    pub(super) signer: Signer,
+pub(crate) struct Entra {
+    pub(crate) signer: Signer,
     pub(super) server: Server,
     /// What the keys endpoint answers now; `None` is a 503.
     pub(super) keys: Arc<Mutex<Option<Value>>>,
 }
 
 impl Entra {
-    pub(super) async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let signer = Signer::generate("key-1");
         let keys = Arc::new(Mutex::new(Some(json!({"keys": [signer.jwk()]}))));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -201,12 +201,12 @@ impl Entra {
         contoso(&self.server.url)
     }
 
-    pub(super) fn verifier(&self) -> Verifier {
+    pub(crate) fn verifier(&self) -> Verifier {
         verifier(vec![self.config()])
     }
 
     /// A person's claims, complete and current.
-    pub(super) fn person(&self) -> Value {
+    pub(crate) fn person(&self) -> Value {
         person(&self.issuer_url())
     }
 

@@ -4,6 +4,7 @@
 //! malformed is recorded and passed on: the server refuses it with 08P01 and the session lives, as without us. A
 //! message that is refused leaves as its [`substitute`].
 
+mod admission;
 mod frame;
 mod line;
 mod measure;
@@ -16,6 +17,8 @@ use super::walsender;
 use crate::audit::event::{MAX_TEXT_BYTES, Stage};
 use crate::audit::{Begin, Recorder};
 use crate::wire::{Header, Purpose, Reader};
+use admission::Admission;
+pub use admission::Turn;
 use frame::{Frame, LARGE_MESSAGE, Text};
 use line::{begin, begin_again};
 use measure::Measuring;
@@ -44,6 +47,8 @@ pub enum Stop {
     Answers,
     /// A cancel is on its way: go on when the gate opens.
     Held,
+    /// A limit of the session's rule is reached: go on at its turn.
+    Wait(Turn),
     /// Enough begin lines are prepared: commit, forward, and go on.
     Commit,
     /// The client's bytes go no further.
@@ -77,6 +82,8 @@ pub struct ClientSide {
     must_end: bool,
     terminated: bool,
     purpose: Purpose,
+    /// None where the session's rule has no limits.
+    admission: Option<Box<Admission>>,
 }
 
 /// Where in the stream of bytes.
@@ -117,6 +124,7 @@ impl ClientSide {
             must_end: false,
             terminated: false,
             purpose,
+            admission: None,
         }
     }
 
@@ -168,18 +176,24 @@ impl ClientSide {
         let mut at = 0;
         while let Some(rest) = input.get(at..).filter(|rest| !rest.is_empty() && !self.terminated) {
             if self.flow.passing > 0 {
+                if let Some(turn) = self.admission.as_ref().and_then(|admission| admission.rest()) {
+                    return (at, Stop::Wait(turn));
+                }
                 let end = self.flow.stream(at, rest.len(), output);
                 self.measure_on(input.get(at..end).unwrap_or_default(), tracker);
                 at = end;
                 continue;
             }
-            let frame = match Frame::next(rest, at, now) {
+            let mut frame = match Frame::next(rest, at, now) {
                 Ok(Some(_)) if tracker.is_full() => return (at, Stop::Answers),
                 Ok(Some(_)) if recorder.is_full() => return (at, Stop::Commit),
                 Ok(Some(frame)) => frame,
                 Ok(None) => break,
                 Err(violation) => return (at, Stop::Violated(violation)),
             };
+            if let Some(turn) = self.admit(&mut frame, tracker) {
+                return (at, Stop::Wait(turn));
+            }
             self.flow.discard = false;
             self.message(&frame, tracker, recorder, output);
             at = frame.seen();
@@ -233,8 +247,8 @@ impl ClientSide {
             b'Q' => return self.query(frame, tracker, recorder, output),
             b'P' => return self.parse(frame, tracker, recorder, output),
             b'B' => return self.bind(frame, tracker, recorder, output),
-            b'E' => self.execute(frame, tracker, recorder),
-            b'F' => self.function_call(frame, tracker, recorder),
+            b'E' => return self.execute(frame, tracker, recorder, output),
+            b'F' => return self.function_call(frame, tracker, recorder, output),
             b'D' => tracker.describe(),
             b'C' => close(frame, tracker),
             b'S' => tracker.sync(),
@@ -251,6 +265,7 @@ impl ClientSide {
         let text = frame.text(0);
         let command = self.purpose == Purpose::Replication && walsender::is_command(text.head, text.bytes);
         let header = if command { Ok(frame.header) } else { tagged(frame.header, &self.tag) };
+        let header = frame.refusal.map_or(header, Err);
         let is_one_text = frame.is_whole() && text.bytes.saturating_add(1) == frame.header.body as u64;
         let rolls_back = is_one_text && text.bytes <= MAX_ROLLBACK && rolls_back(text.head);
         let own = Recorded { place: tracker.place(), unnamed: false, rolls_back };
@@ -269,7 +284,7 @@ impl ClientSide {
     }
 
     fn parse(&mut self, frame: &Frame<'_>, tracker: &mut Tracker, recorder: &mut Recorder, output: &mut Output) {
-        let overfull = if tracker.is_overfull() { Err(Refusal::Overfull) } else { Ok(()) };
+        let overfull = frame.or_overfull(tracker);
         let (name, text) = match frame.name() {
             Ok(Some(name)) => (name, Some(frame.text(name.len().saturating_add(1)))),
             // A name that is the whole message has no text to tag; the server refuses the message.
@@ -299,7 +314,7 @@ impl ClientSide {
     }
 
     fn bind(&mut self, frame: &Frame<'_>, tracker: &mut Tracker, recorder: &mut Recorder, output: &mut Output) {
-        let overfull = if tracker.is_overfull() { Err(Refusal::Overfull) } else { Ok(()) };
+        let overfull = frame.or_overfull(tracker);
         let mut reader = Reader::new(frame.known);
         let (portal, statement, whole) = match (reader.cstr(), reader.cstr()) {
             (Ok(portal), Ok(statement)) => (portal, statement, Ok(())),
@@ -320,21 +335,38 @@ impl ClientSide {
         }
     }
 
-    fn execute(&mut self, frame: &Frame<'_>, tracker: &mut Tracker, recorder: &mut Recorder) {
+    fn execute(&mut self, frame: &Frame<'_>, tracker: &mut Tracker, recorder: &mut Recorder, output: &mut Output) {
         let portal = Reader::new(frame.known).cstr().unwrap_or_default();
         let place = tracker.place();
         let executed = tracker.execute(portal, frame.bytes, frame.now);
         let tagged = self.tag.is_set() && !executed.unknown;
         recorder.begin(&Begin { tagged, ..begin_again(&executed, Stage::Execute, portal, self.batch) });
-        self.recorded.push(Recorded { place, unnamed: false, rolls_back: executed.rolls_back });
+        let own = Recorded { place, unnamed: false, rolls_back: executed.rolls_back };
+        self.recorded.push(own);
+        self.pass_or_refuse(frame, own, tracker, output);
     }
 
-    fn function_call(&mut self, frame: &Frame<'_>, tracker: &mut Tracker, recorder: &mut Recorder) {
+    fn function_call(
+        &mut self,
+        frame: &Frame<'_>,
+        tracker: &mut Tracker,
+        recorder: &mut Recorder,
+        output: &mut Output,
+    ) {
         let place = tracker.place();
         let event = tracker.function_call(frame.bytes, frame.now);
         let function_oid = Reader::new(frame.known).u32().ok();
         recorder.begin(&Begin { function_oid, ..begin(event, Stage::FunctionCall) });
-        self.recorded.push(Recorded { place, unnamed: false, rolls_back: false });
+        let own = Recorded { place, unnamed: false, rolls_back: false };
+        self.recorded.push(own);
+        self.pass_or_refuse(frame, own, tracker, output);
+    }
+
+    fn pass_or_refuse(&mut self, frame: &Frame<'_>, own: Recorded, tracker: &mut Tracker, output: &mut Output) {
+        match frame.refusal {
+            Some(refusal) => self.substitute(frame.header.kind, own, refusal, tracker, output),
+            None => output.pass(frame.at..frame.seen()),
+        }
     }
 
     /// A message whose begin line the log did not take.

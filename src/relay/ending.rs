@@ -4,6 +4,7 @@ use super::client_side::Violation;
 use super::server_side::Misbehaved;
 use super::substitute::Refusal;
 use crate::audit::Recorder;
+use crate::telemetry::Limit;
 use crate::time::Timestamp;
 use crate::wire::ErrorFields;
 use std::time::Duration;
@@ -88,6 +89,8 @@ pub enum Ending {
     },
     /// The process wanted it.
     Wished(Cause),
+    /// The client left a transaction open for longer than its rule allows, with nothing to do in it.
+    IdleInTransaction,
     /// The client broke the protocol.
     Violated(Violation),
     /// The server's bytes could not go further.
@@ -126,6 +129,9 @@ pub trait Host: Sync {
 
     /// Messages that were refused.
     fn refused(&self, refusal: Refusal, count: u64);
+
+    /// A message of the client, or an answer, waits for a limit of the session's rule.
+    fn waits(&self, limit: Limit);
 
     /// Messages that passed though the log could not take their record.
     fn passed_unrecorded(&self, count: u64);

@@ -196,7 +196,7 @@ impl Session {
                     assert!(bounded || self.client.is_terminated(), "{} bytes wait", self.client_held.len());
                     break;
                 }
-                Stop::Answers | Stop::Held => break,
+                Stop::Answers | Stop::Held | Stop::Wait(_) => break,
                 Stop::Violated(violation) => {
                     self.ending = Some(violation.to_string());
                     break;

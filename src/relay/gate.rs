@@ -11,6 +11,7 @@
 
 use std::sync::Arc;
 use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
 
 /// One session's gate: its relay passes the client's bytes through it, its cancels hold it shut.
 #[derive(Debug)]
@@ -26,6 +27,10 @@ struct State {
     outstanding: Option<u64>,
     /// Nobody can tell what a cancel may still hit.
     broken: bool,
+    /// The client's next message waits for a limit.
+    waiting: bool,
+    /// A cancel came meanwhile, for it.
+    withdrawn: bool,
 }
 
 /// A cancel on its way: no byte of the client leaves until this is dropped. Dropped between [`Hold::sending`] and
@@ -72,6 +77,32 @@ impl CancelGate {
             false
         });
         taken
+    }
+
+    /// Waits until the turn of the client's next message; whether a cancel came for it meanwhile, and ended the wait.
+    pub(super) async fn turn(&self, at: Instant) -> bool {
+        let waiting = |waiting: bool| {
+            self.state.send_if_modified(|state| {
+                (state.waiting, state.withdrawn) = (waiting, false);
+                false
+            });
+        };
+        waiting(true);
+        let mut state = self.state.subscribe();
+        let withdrawn = timeout_at(at, state.wait_for(|state| state.withdrawn)).await.is_ok_and(|state| state.is_ok());
+        waiting(false);
+        withdrawn
+    }
+
+    /// For a cancel of a session that runs nothing: whether a message of its client waits, which will be refused now.
+    pub fn withdraw(&self) -> bool {
+        let mut withdrawn = false;
+        self.state.send_if_modified(|state| {
+            withdrawn = state.waiting && state.outstanding.is_none();
+            state.withdrawn |= withdrawn;
+            withdrawn
+        });
+        withdrawn
     }
 
     /// The server has answered: what it works on now.
@@ -166,6 +197,21 @@ mod tests {
         let hold = gate.hold().unwrap();
         let (ended, ()) = tokio::join!(timeout(WHILE, hold.ended()), async { gate.settle(None) });
         assert!(ended.is_ok(), "who waits for the end is woken");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_for_its_turn_is_withdrawn_by_a_cancel_unless_something_runs() {
+        let gate = Arc::new(CancelGate::default());
+        let turn = |after| gate.turn(Instant::now() + after);
+        assert!(!gate.withdraw(), "nothing waits");
+        let (withdrawn, cancelled) = tokio::join!(turn(WHILE), async { gate.withdraw() });
+        assert!(withdrawn && cancelled);
+        let begun = Instant::now();
+        assert!(!turn(WHILE).await, "a cancel is for what waits when it comes");
+        assert_eq!(begun.elapsed(), WHILE);
+        let busy = busy_with(7);
+        let (withdrawn, cancelled) = tokio::join!(busy.turn(Instant::now() + WHILE), async { busy.withdraw() });
+        assert!(!withdrawn && !cancelled, "it means what runs");
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,6 +4,7 @@
 //! leaves, or is refused: it fails at the server too, and the session lives; every Query and Parse carries the tag at
 //! byte 0; everything else passes byte for byte; no message is held whole unless it must be looked at whole.
 
+mod bounds;
 mod client_side;
 mod ending;
 #[cfg(any(test, fuzzing))]
@@ -20,6 +21,7 @@ mod testing;
 mod tracker;
 mod walsender;
 
+pub use bounds::Bounds;
 pub use client_side::Violation;
 pub use ending::{Cause, Ending, Host, Summary, Wish};
 pub use gate::{CancelGate, Hold};

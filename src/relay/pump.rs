@@ -10,6 +10,7 @@ mod buffer;
 mod down;
 mod farewell;
 
+use super::bounds::Bounds;
 use super::client_side::{ClientSide, INSPECTED_BYTES, Stop};
 use super::ending::{Ending, Host, Summary, Wish};
 use super::gate::CancelGate;
@@ -28,7 +29,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{Notify, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// A read buffer's first size, in bytes.
 const FIRST_BUFFER: usize = 8 * 1024;
@@ -53,6 +54,8 @@ pub struct Relay {
     gate: Arc<CancelGate>,
     tag: Tag,
     purpose: Purpose,
+    /// None where the session's rule has no limits: one branch a read, and nothing else.
+    bounds: Option<Arc<Bounds>>,
 }
 
 #[derive(Debug)]
@@ -64,6 +67,10 @@ struct Shared {
     /// The client's connection has broken.
     client_gone: bool,
     mid_frame: MidFrame,
+    /// Since when a transaction is open in which nothing happens.
+    idle_since: Option<Instant>,
+    /// A message of the client waits for its turn.
+    waits: bool,
     bytes_in: u64,
     bytes_out: u64,
 }
@@ -86,17 +93,25 @@ impl Relay {
             closed: false,
             client_gone: false,
             mid_frame: MidFrame::default(),
+            idle_since: None,
+            waits: false,
             bytes_in: 0,
             bytes_out: 0,
         };
         let (progress, writing, purpose) = (Notify::new(), AtomicBool::new(false), Purpose::Statements);
-        Self { shared: Mutex::new(shared), progress, writing, gate, tag, purpose }
+        Self { shared: Mutex::new(shared), progress, writing, gate, tag, purpose, bounds: None }
     }
 
     /// The same for a session of this purpose.
     #[must_use]
     pub fn serving(self, purpose: Purpose) -> Self {
         Self { purpose, ..self }
+    }
+
+    /// The same within these bounds.
+    #[must_use]
+    pub fn within(self, bounds: Option<Bounds>) -> Self {
+        Self { bounds: bounds.map(Arc::new), ..self }
     }
 
     /// Runs until either side closes, breaks the protocol, or the process wishes an end. Then nothing of the session
@@ -163,7 +178,7 @@ impl Relay {
         W: AsyncWrite + Unpin,
         H: Host,
     {
-        let mut side = ClientSide::new(self.tag.clone()).serving(self.purpose);
+        let mut side = ClientSide::new(self.tag.clone()).serving(self.purpose).within(self.bounds.clone());
         let mut input = Input::new();
         let mut output = Output::default();
         loop {
@@ -184,6 +199,16 @@ impl Relay {
                 Stop::Answers => input.until(self.progress.notified(), client, LINGER).await,
                 // It opens in time, or breaks.
                 Stop::Held => input.until(self.gate.opened(), client, Duration::MAX).await,
+                Stop::Wait(turn) => {
+                    host.waits(turn.limit);
+                    let mut withdrawn = false;
+                    let come = async { withdrawn = self.gate.turn(turn.at).await };
+                    let goes_on = input.until(come, client, Duration::MAX).await;
+                    if withdrawn {
+                        side.withdraw();
+                    }
+                    goes_on
+                }
                 Stop::Commit => continue,
                 Stop::Input => input.more(client).await,
             };
@@ -220,7 +245,11 @@ impl Relay {
             let processed = side.process(input, &mut shared.tracker, &mut shared.recorder, output);
             (processed, shared.tracker.outstanding())
         });
-        let Some((taken, stop)) = passed else { return Ok((0, Stop::Held)) };
+        let Some((taken, stop)) = passed else {
+            // Its next message is there: who waits for a cancel's end is not idle.
+            (shared.waits, shared.idle_since) = (true, None);
+            return Ok((0, Stop::Held));
+        };
         let owed = shared.record(since, host);
         if owed != Log::Took {
             side.refuse(input.get(..taken).unwrap_or_default(), &mut shared.tracker, output);
@@ -234,6 +263,12 @@ impl Relay {
             host.passed_unrecorded(missed.passed);
         }
         shared.bytes_in = shared.bytes_in.saturating_add(taken as u64);
+        if let Some(bounds) = &self.bounds {
+            bounds.count(taken);
+            shared.waits = matches!(stop, Stop::Wait(_));
+            shared.idle_since = shared.idle_since.filter(|_| taken == 0);
+            shared.note_idle();
+        }
         let client = side.is_mid_frame() || taken < input.len();
         shared.mid_frame = MidFrame { client, server: side.has_left_in_part() };
         if owed == Log::Overdue || side.must_end() { Err(Overdue) } else { Ok((taken, stop)) }
@@ -313,6 +348,14 @@ impl Shared {
             self.recorder.prepare(&Event::SyncError { sqlstate });
         }
         if self.recorder.owe().is_ok() { Log::Owed } else { Log::Overdue }
+    }
+}
+
+impl Shared {
+    /// Whether a transaction is idle, from now on if it was not before. It is not while a message of the client waits.
+    fn note_idle(&mut self) {
+        let idle = !self.waits && self.tracker.is_idle_in_transaction();
+        self.idle_since = idle.then(|| self.idle_since.unwrap_or_else(Instant::now));
     }
 }
 

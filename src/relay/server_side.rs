@@ -92,6 +92,11 @@ impl ServerSide {
         }
     }
 
+    /// Whether what is outstanding is being cancelled for a reason of ours.
+    pub fn is_muted(&self) -> bool {
+        self.mute != Mute::No
+    }
+
     /// SQLSTATE of the server's own last word, if it had one.
     pub fn fatal(&self) -> Option<&str> {
         self.fatal.as_deref()

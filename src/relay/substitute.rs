@@ -41,6 +41,15 @@ pub enum Refusal {
     /// A statement's or portal's name that goes on past what is looked at.
     #[error("a statement or portal name does not end within {} bytes", super::client_side::INSPECTED_BYTES)]
     EndlessName,
+    /// Too many statements of the caller.
+    #[error("this caller runs more statements than its rule allows")]
+    Statements,
+    /// Too many bytes of the caller.
+    #[error("this caller moves more bytes than its rule allows")]
+    Bytes,
+    /// It waited for a limit, and the client cancelled it.
+    #[error("canceling statement due to user request")]
+    Withdrawn,
 }
 
 /// A name that nothing on the server has: 58 bytes, random for each refusal, never shown to the client.

@@ -9,7 +9,7 @@ use crate::frontend::{self, Door, DoorConfig};
 use crate::http::Client;
 use crate::identity::{self, Directory, IssuerConfig, Overage, Verifier};
 use crate::policy::Policy;
-use crate::session::{Callers, CancelKeys, Judge, Services, Sessions};
+use crate::session::{self, Callers, CancelKeys, Judge, Services, Sessions, TokenAddresses};
 use crate::telemetry::Metrics;
 use crate::time::Clock;
 use std::net::SocketAddr;
@@ -23,6 +23,8 @@ pub(super) struct Lasting {
     pub sessions: Sessions,
     pub cancel_keys: CancelKeys,
     pub callers: Callers,
+    pub limits: session::Limits,
+    pub tokens: TokenAddresses,
     pub metrics: Arc<Metrics>,
     pub clock: Clock,
 }
@@ -65,7 +67,8 @@ impl Lasting {
             .map_err(|source| Error::Audit { path: audit.path.clone(), source })?;
         let callers = Callers::new(config.limits.sessions, config.limits.sessions_per_caller);
         let (sessions, cancel_keys) = (Sessions::default(), CancelKeys::default());
-        Ok(Self { auditor, sessions, cancel_keys, callers, metrics, clock })
+        let (limits, tokens) = (session::Limits::default(), TokenAddresses::default());
+        Ok(Self { auditor, sessions, cancel_keys, callers, limits, tokens, metrics, clock })
     }
 }
 
@@ -133,7 +136,8 @@ impl Generation {
         };
         let (policy, verifier) = (Arc::new(policy), Arc::new(verifier));
         let judge = Judge { policy: Arc::clone(&policy), verifier: Arc::clone(&verifier), drain: deadlines.drain };
-        let Lasting { auditor, sessions, cancel_keys, callers, metrics, clock } = lasting.clone();
+        let Lasting { auditor, sessions, cancel_keys, callers, limits: used_up, tokens, metrics, clock } =
+            lasting.clone();
         let services = Arc::new(Services {
             tls,
             verifier,
@@ -146,6 +150,8 @@ impl Generation {
             sessions,
             cancel_keys,
             callers: callers.limited(limits.sessions, limits.sessions_per_caller),
+            limits: used_up,
+            tokens,
             metrics,
             clock,
             deadlines,

@@ -169,6 +169,8 @@ async fn accept(listener: &TcpListener, serving: &watch::Receiver<Generation>, s
                 let _ = services.auditor.record_suppressed(SessionId::generate());
                 services.verifier.refresh_ahead();
                 services.exchanger.sweep();
+                services.limits.sweep();
+                services.tokens.sweep(services.clock.now());
             }
             Some(result) = connections.join_next(), if !connections.is_empty() => report(result),
             accepted = listener.accept() => match accepted {

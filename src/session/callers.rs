@@ -54,6 +54,12 @@ impl Callers {
         Self { counts: Arc::clone(&self.counts), sessions, per_caller }
     }
 
+    /// Callers that have a session.
+    #[cfg(test)]
+    pub(super) fn remembered(&self) -> usize {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).callers.len()
+    }
+
     /// One more session of this caller.
     pub fn enter(&self, caller: &IdentityFacts) -> Result<Seat, TooMany> {
         let key = (caller.issuer.clone(), caller.tenant.clone(), caller.object_id.clone());

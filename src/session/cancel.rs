@@ -93,6 +93,12 @@ impl CancelKeys {
         Ok(Registered { keys: self.clone(), secret, known })
     }
 
+    /// Sessions that have a key.
+    #[cfg(test)]
+    pub(super) fn remembered(&self) -> usize {
+        lock(&self.sessions).values().map(Vec::len).sum()
+    }
+
     /// Whether this address may ask for one more cancel now; it counts if so.
     fn allow(&self, address: IpAddr) -> bool {
         lock(&self.addresses).take(address, Instant::now())

@@ -2,8 +2,9 @@
 
 use super::cancel::Registered;
 use super::{Services, rejection};
-use crate::names::SessionId;
+use crate::names::{RuleName, SessionId};
 use crate::relay::{self, Ending, Refusal};
+use crate::telemetry::{Limit, LimitOutcome};
 use crate::wire::ErrorFields;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,6 +14,7 @@ pub(super) struct Host<'a> {
     services: &'a Services,
     session: SessionId,
     cancels: &'a Registered,
+    rule: &'a RuleName,
     told: Mutex<Told>,
 }
 
@@ -27,12 +29,16 @@ struct Told {
 
 impl<'a> Host<'a> {
     /// A session of which nothing was told yet.
-    pub fn new(services: &'a Services, session: SessionId, cancels: &'a Registered) -> Self {
-        Self { services, session, cancels, told: Mutex::default() }
+    pub fn new(services: &'a Services, session: SessionId, cancels: &'a Registered, rule: &'a RuleName) -> Self {
+        Self { services, session, cancels, rule, told: Mutex::default() }
     }
 
-    /// The session is over: how many messages were refused.
-    pub fn close(self) {
+    /// The session is over: how, and how many messages were refused.
+    pub fn close(self, ending: &Ending) {
+        if matches!(ending, Ending::IdleInTransaction) {
+            let limit = Limit::IdleInTransaction;
+            self.services.metrics.limit_reached(self.rule, limit, LimitOutcome::Refused, 1);
+        }
         let told = self.told.into_inner().unwrap_or_else(PoisonError::into_inner);
         for (refusal, count) in told.refused {
             tracing::info!(session = %self.session, count, reason = %refusal, "messages were refused");
@@ -60,9 +66,16 @@ impl relay::Host for Host<'_> {
     fn refused(&self, refusal: Refusal, count: u64) {
         let rejection = rejection::refusal(refusal);
         self.services.metrics.messages_refused(rejection.metric(), count);
+        if let Some(limit) = limit(refusal) {
+            self.services.metrics.limit_reached(self.rule, limit, LimitOutcome::Refused, count);
+        }
         if self.told().refuse(refusal, count) {
             tracing::info!(session = %self.session, sqlstate = %rejection.sqlstate, reason = %refusal, "refusing messages");
         }
+    }
+
+    fn waits(&self, limit: Limit) {
+        self.services.metrics.limit_reached(self.rule, limit, LimitOutcome::Waited, 1);
     }
 
     fn passed_unrecorded(&self, count: u64) {
@@ -105,6 +118,15 @@ impl Told {
     fn recover(&mut self) -> (u64, u64) {
         self.unrecorded = false;
         (self.refused.remove(&Refusal::Unrecorded).unwrap_or_default(), std::mem::take(&mut self.passed))
+    }
+}
+
+/// The limit of a rule that a message was refused for.
+fn limit(refusal: Refusal) -> Option<Limit> {
+    match refusal {
+        Refusal::Statements => Some(Limit::Statements),
+        Refusal::Bytes => Some(Limit::Bytes),
+        Refusal::Unrecorded | Refusal::TooLong | Refusal::Overfull | Refusal::EndlessName | Refusal::Withdrawn => None,
     }
 }
 

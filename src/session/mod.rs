@@ -5,8 +5,11 @@
 
 mod callers;
 mod cancel;
+#[cfg(test)]
+mod churn_tests;
 mod deadlines;
 mod host;
+mod limits;
 mod live;
 mod records;
 mod rejection;
@@ -14,6 +17,7 @@ mod rejection;
 pub use callers::{Callers, TooMany};
 pub use cancel::{CancelKeys, NoKey};
 pub use deadlines::Deadlines;
+pub use limits::{Limits, Over, TokenAddresses};
 pub use live::{Ask, Judge, LOOK_EVERY, Live, Presence, Sessions, keep_time};
 
 use crate::audit::event::{Caller, Claimed, Event, SessionOpen};
@@ -27,7 +31,7 @@ use crate::identity::{self, IdentityFacts, VerifiedIdentity, Verifier};
 use crate::names::SessionId;
 use crate::policy::{self, Grant, Policy};
 use crate::relay::tag::{self, Tag, Template};
-use crate::relay::{Cause, Relay};
+use crate::relay::{Bounds, Cause, Relay};
 use crate::telemetry::{Hop, Metrics};
 use crate::time::Clock;
 use records::{caller, claim, micros};
@@ -61,6 +65,10 @@ pub struct Services {
     pub cancel_keys: CancelKeys,
     /// How many sessions each caller has.
     pub callers: Callers,
+    /// What each rule's callers have used up.
+    pub limits: Limits,
+    /// Where tokens were seen.
+    pub tokens: TokenAddresses,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Wall time.
@@ -94,6 +102,9 @@ pub enum Error {
     /// There are too many sessions, or too many of this caller.
     #[error(transparent)]
     TooMany(#[from] TooMany),
+    /// A limit of the rule is reached.
+    #[error(transparent)]
+    OverLimit(#[from] Over),
     /// The log cannot take the session.
     #[error(transparent)]
     Unrecorded(#[from] crate::audit::Unrecorded),
@@ -190,7 +201,7 @@ impl Connection<'_> {
 
     /// Verify, authorize, open the record, exchange, dial, log in.
     async fn open(&mut self, login: &mut Login) -> Result<Opened, Error> {
-        let Services { verifier, policy, clock, callers, .. } = self.services;
+        let Services { verifier, policy, clock, .. } = self.services;
         let started = Instant::now();
         let identity = verifier.verify(login.take_token(), self.peer.limited(), clock.now()).await;
         self.hop(Hop::Verify, started);
@@ -207,7 +218,7 @@ impl Connection<'_> {
         let grant = policy.authorize(&identity, &request)?;
         check_user(login.user(), &identity, &grant)?;
         let facts = identity.facts();
-        let seat = callers.enter(facts)?;
+        let seats = self.admit(&identity, &grant).await?;
         let mut recorder = self.open_record(&identity, &grant, login.purpose())?;
         let tag = self.tag(facts, &grant);
         let grant = Arc::new(grant);
@@ -218,7 +229,7 @@ impl Connection<'_> {
             reached = self.reach(&identity, &grant) => reached,
         };
         match reached {
-            Ok(backend) => Ok(Opened { backend, recorder, tag, grant, _seat: seat }),
+            Ok(backend) => Ok(Opened { backend, recorder, tag, grant, seats }),
             Err(error) => {
                 let reason = if let Error::Ended(cause) = error { cause.as_str() } else { "refused" };
                 self.close_record(&mut recorder, reason, None);
@@ -291,7 +302,7 @@ impl Connection<'_> {
 
     /// Greets the client, relays, closes the record.
     async fn relay(&self, login: Login, opened: Opened) {
-        let Opened { backend, mut recorder, tag, grant, _seat } = opened;
+        let Opened { backend, mut recorder, tag, grant, seats } = opened;
         let purpose = login.purpose();
         let Backend { server: ServerStream { stream: server, address, .. }, greeting, key, status } = backend;
         let open =
@@ -319,10 +330,11 @@ impl Connection<'_> {
             return self.close_record(&mut recorder, "client", None);
         };
         self.services.metrics.login_accepted();
-        let host = host::Host::new(self.services, self.id, &registered);
-        let relay = Relay::new(tag, recorder, gate).serving(purpose);
+        let host = host::Host::new(self.services, self.id, &registered, grant.rule());
+        let bounds = Bounds::of(grant.limits(), seats.of_rule.meter());
+        let relay = Relay::new(tag, recorder, gate).serving(purpose).within(bounds);
         let summary = relay.run(client.stream, server, self.presence.wish(), &host).await;
-        host.close();
+        host.close(&summary.ending);
         self.finish(summary);
     }
 
@@ -337,7 +349,7 @@ struct Opened {
     recorder: Recorder,
     tag: Tag,
     grant: Arc<Grant>,
-    _seat: callers::Seat,
+    seats: limits::Seats,
 }
 
 /// The client's `user` is a hint: the caller's own name or the grant's database user, nothing else.

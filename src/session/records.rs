@@ -25,6 +25,7 @@ impl Connection<'_> {
             Ending::Client => ("client", None),
             Ending::Server { fatal } => ("server", fatal.clone()),
             Ending::Wished(cause) => (cause.as_str(), None),
+            Ending::IdleInTransaction => ("idle_in_transaction", None),
             Ending::Violated(_) => ("refused", None),
             Ending::Misbehaved(_) => ("server_misbehaved", None),
             Ending::Unrecorded => ("unrecorded", None),

@@ -7,7 +7,7 @@ mod in_session;
 
 pub(super) use in_session::{farewell, refusal};
 
-use super::{Error, TooMany};
+use super::{Error, Over, TooMany};
 use crate::backend;
 use crate::cloudsql;
 use crate::federation;
@@ -32,6 +32,8 @@ const CONNECTION_FAILURE: &str = "08006";
 const PROTOCOL_VIOLATION: &str = "08P01";
 const FEATURE_NOT_SUPPORTED: &str = "0A000";
 const PROGRAM_LIMIT: &str = "54000";
+const LIMIT_EXCEEDED: &str = "53400";
+const IDLE_IN_TRANSACTION: &str = "25P03";
 const QUERY_CANCELED: &str = "57014";
 
 const NEW_TOKEN: &str = "Get a new access token for the proxy's own app registration (az account get-access-token \
@@ -80,7 +82,7 @@ impl Rejection {
 
     /// The SQLSTATE as a metric label: ours by name, a server's own as `server`.
     pub fn metric(&self) -> &'static str {
-        const OURS: [&str; 15] = [
+        const OURS: [&str; 17] = [
             ADMIN_SHUTDOWN,
             INVALID_AUTHORIZATION,
             INVALID_PASSWORD,
@@ -95,6 +97,8 @@ impl Rejection {
             FEATURE_NOT_SUPPORTED,
             PROGRAM_LIMIT,
             QUERY_CANCELED,
+            LIMIT_EXCEEDED,
+            IDLE_IN_TRANSACTION,
             "XX000",
         ];
         OURS.into_iter().find(|ours| *ours == self.sqlstate).unwrap_or("server")
@@ -113,6 +117,7 @@ impl Rejection {
             ),
             Error::Denied(denied) => denied_by_policy(denied),
             Error::TooMany(limit) => too_many(*limit),
+            Error::OverLimit(over) => over_limit(over),
             Error::Unrecorded(_) => unrecorded(),
             Error::NoKey(error) => Self::new(Blame::Proxy, TOO_MANY_CONNECTIONS, error.to_string(), LATER),
             Error::Exchange(error) => exchange::rejection(error),
@@ -135,6 +140,41 @@ fn too_many(limit: TooMany) -> Rejection {
         TooMany::All => (Blame::Proxy, "Try again later, or ask the operator to raise limits.sessions."),
     };
     Rejection::new(blame, TOO_MANY_CONNECTIONS, format!("too many connections: {limit}"), hint)
+}
+
+/// All are 53300, as PostgreSQL answers its own `CONNECTION LIMIT`.
+fn over_limit(over: &Over) -> Rejection {
+    let (blame, hint) = match over {
+        Over::Sessions(rule, _) => {
+            (Blame::Client, format!("Try again later, or ask the operator to raise sessions of rule {rule}."))
+        }
+        Over::SessionsPerCaller(rule, _) => (
+            Blame::Client,
+            format!(
+                "Close some, use a connection pool, or ask the operator to raise sessions_per_caller of rule {rule}."
+            ),
+        ),
+        Over::Connects(rule, _) => (
+            Blame::Client,
+            format!(
+                "Wait a minute, keep connections open between statements (a connection pool), or ask the operator to \
+                 raise connects_per_minute of rule {rule}."
+            ),
+        ),
+        Over::Address(_) => (
+            Blame::Client,
+            format!(
+                "{NEW_TOKEN} A token is good for the address that it was used from first. If it is not you who used \
+                 it there, tell the operator the correlation id: it may be stolen."
+            ),
+        ),
+        Over::NoAddress(_) => (
+            Blame::Proxy,
+            "Ask the operator to set listen.proxy_protocol = \"required\" and the balancer's.".to_owned(),
+        ),
+        Over::Callers(_) | Over::Tokens(_) => (Blame::Proxy, LATER.to_owned()),
+    };
+    Rejection::new(blame, TOO_MANY_CONNECTIONS, over.to_string(), hint)
 }
 
 fn frontend(error: &frontend::Error) -> Rejection {

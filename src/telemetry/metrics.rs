@@ -1,7 +1,9 @@
 //! Counters, gauges and histograms, each behind a typed method; the registry is private to one [`Metrics`].
 //!
-//! Invariant: every label value is an enum's or a `&'static str`, so no caller can name a series or make new ones.
+//! Invariant: every label value is an enum's, a `&'static str` or a rule's name, which the config bounds, so no caller
+//! can name a series or make new ones.
 
+use crate::names::RuleName;
 use prometheus::{
     HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder, core::Collector,
 };
@@ -72,6 +74,8 @@ pub enum CancelOutcome {
     Forwarded,
     /// The session ran nothing when it arrived.
     Idle,
+    /// The session's next message waited for a limit, and is refused.
+    Withdrawn,
     /// What it meant was over before the instance was reached.
     Late,
     /// No session has such a key.
@@ -88,6 +92,7 @@ impl CancelOutcome {
         match self {
             Self::Forwarded => "forwarded",
             Self::Idle => "idle",
+            Self::Withdrawn => "withdrawn",
             Self::Late => "late",
             Self::Unknown => "unknown",
             Self::Failed => "failed",
@@ -111,6 +116,64 @@ impl ReloadOutcome {
         match self {
             Self::Applied => "applied",
             Self::Refused => "refused",
+        }
+    }
+}
+
+/// A limit of a rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// `sessions`.
+    Sessions,
+    /// `sessions_per_caller`.
+    SessionsPerCaller,
+    /// `connects_per_minute`.
+    Connects,
+    /// `one_address_per_token`.
+    TokenAddress,
+    /// `statements_per_second`.
+    Statements,
+    /// `bytes_per_second`.
+    Bytes,
+    /// `idle_in_transaction`.
+    IdleInTransaction,
+    /// How many callers can be told apart.
+    Callers,
+    /// How many tokens can be told apart.
+    Tokens,
+}
+
+impl Limit {
+    /// The label's value.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Sessions => "sessions",
+            Self::SessionsPerCaller => "sessions_per_caller",
+            Self::Connects => "connects_per_minute",
+            Self::TokenAddress => "one_address_per_token",
+            Self::Statements => "statements_per_second",
+            Self::Bytes => "bytes_per_second",
+            Self::IdleInTransaction => "idle_in_transaction",
+            Self::Callers => "callers",
+            Self::Tokens => "tokens",
+        }
+    }
+}
+
+/// What became of what was over a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LimitOutcome {
+    /// A login or a message was refused, or a session ended.
+    Refused,
+    /// It had to wait.
+    Waited,
+}
+
+impl LimitOutcome {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Waited => "waited",
         }
     }
 }
@@ -142,6 +205,7 @@ pub struct Metrics {
     cancels: IntCounterVec,
     ended: IntCounterVec,
     reloads: IntCounterVec,
+    limits: IntCounterVec,
 }
 
 impl Metrics {
@@ -172,6 +236,10 @@ impl Metrics {
         );
         let hops = HistogramOpts::new("pgpassport_hop_duration_seconds", "Time a login spent in each hop.")
             .buckets(HOP_BUCKETS.to_vec());
+        let limits = Opts::new(
+            "pgpassport_limits_reached_total",
+            "Logins and messages that were over a limit of their rule, by rule, limit and outcome (refused, waited).",
+        );
         let cancels = Opts::new("pgpassport_cancels_total", "Cancel requests by outcome.");
         let ended = Opts::new("pgpassport_sessions_ended_total", "Sessions that were open and have ended, by reason.");
         let reloads = Opts::new("pgpassport_reloads_total", "Reloads of the config file by outcome.");
@@ -201,6 +269,7 @@ impl Metrics {
             cancels: registered(&registry, IntCounterVec::new(cancels, &["outcome"])?)?,
             ended: registered(&registry, IntCounterVec::new(ended, &["reason"])?)?,
             reloads: registered(&registry, IntCounterVec::new(reloads, &["outcome"])?)?,
+            limits: registered(&registry, IntCounterVec::new(limits, &["rule", "limit", "outcome"])?)?,
             registry,
         })
     }
@@ -280,6 +349,11 @@ impl Metrics {
         self.reloads.with_label_values(&[outcome.as_str()]).inc();
     }
 
+    /// So many logins, messages or answers were over a limit of this rule.
+    pub fn limit_reached(&self, rule: &RuleName, limit: Limit, outcome: LimitOutcome, count: u64) {
+        self.limits.with_label_values(&[rule.as_str(), limit.as_str(), outcome.as_str()]).inc_by(count);
+    }
+
     /// All of it in Prometheus's text format 0.0.4.
     pub fn encode(&self) -> Result<String, prometheus::Error> {
         TextEncoder::new().encode_to_string(&self.registry.gather())
@@ -328,8 +402,10 @@ mod tests {
         metrics.cancel(CancelOutcome::Unknown);
         metrics.session_ended("policy");
         metrics.reload(ReloadOutcome::Refused);
+        metrics.limit_reached(&RuleName::parse("people").unwrap(), Limit::Bytes, LimitOutcome::Waited, 1);
         let text = metrics.encode().unwrap();
         for line in [
+            "pgpassport_limits_reached_total{limit=\"bytes_per_second\",outcome=\"waited\",rule=\"people\"} 1",
             "pgpassport_connections_total 1",
             "pgpassport_logins_total{blame=\"none\",sqlstate=\"00000\"} 1",
             "pgpassport_logins_total{blame=\"client\",sqlstate=\"28P01\"} 1",

@@ -9,5 +9,5 @@ mod metrics;
 mod redact;
 
 pub use logging::{Error, Format, init};
-pub use metrics::{Blame, CancelOutcome, Direction, Hop, Metrics, ReloadOutcome, SessionGauge};
+pub use metrics::{Blame, CancelOutcome, Direction, Hop, Limit, LimitOutcome, Metrics, ReloadOutcome, SessionGauge};
 pub use redact::{MAX_EVENT_BYTES, redact};

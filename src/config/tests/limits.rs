@@ -51,7 +51,7 @@ fn mistakes_are_told_by_line() {
         ("session = 1", "31: rule.people.limits.session: is not a known key; did you mean \"sessions\"?"),
         ("sessions = 0", "31: rule.people.limits.sessions: is out of bounds: 1 to 100000"),
         ("statements_per_second = 0", "31: rule.people.limits.statements_per_second: is out of bounds: 1 to 1000000"),
-        ("bytes_per_second = 10", "31: rule.people.limits.bytes_per_second: is out of bounds: 1024 to 4294967295"),
+        ("bytes_per_second = 10", "31: rule.people.limits.bytes_per_second: is out of bounds: 65536 to 4294967295"),
         ("bytes_over = \"wait\"", "31: rule.people.limits.bytes_over: needs bytes_per_second"),
         ("statements_burst = 5", "31: rule.people.limits.statements_burst: needs statements_per_second"),
         ("logins_wait = \"5s\"", "31: rule.people.limits.logins_wait: needs logins_over = \"wait\""),

@@ -2,6 +2,7 @@
 
 use super::{INSPECTED_BYTES, Violation};
 use crate::relay::substitute::Refusal;
+use crate::relay::tracker::Tracker;
 use crate::wire::{HEADER_BYTES, Header, Reader};
 use std::time::Instant;
 
@@ -19,6 +20,8 @@ pub(super) struct Frame<'a> {
     pub known: &'a [u8],
     pub bytes: u64,
     pub now: Instant,
+    /// It is not to leave.
+    pub refusal: Option<Refusal>,
 }
 
 /// A Query's or Parse's text.
@@ -49,7 +52,7 @@ impl<'a> Frame<'a> {
         }
         let known = rest.get(HEADER_BYTES..HEADER_BYTES.saturating_add(looked_at));
         let bytes = header.frame() as u64;
-        Ok(known.map(|known| Self { header, at, known, bytes, now }))
+        Ok(known.map(|known| Self { header, at, known, bytes, now, refusal: None }))
     }
 
     /// Where the body starts in the read buffer.
@@ -65,6 +68,12 @@ impl<'a> Frame<'a> {
     /// Whether all of it is looked at.
     pub fn is_whole(&self) -> bool {
         self.known.len() == self.header.body
+    }
+
+    /// Why it is not to leave, if it is not; a Parse or Bind also where there are too many names already.
+    pub fn or_overfull(&self, tracker: &Tracker) -> Result<(), Refusal> {
+        let overfull = tracker.is_overfull().then_some(Refusal::Overfull);
+        self.refusal.or(overfull).map_or(Ok(()), Err)
     }
 
     /// The first string, or `None` if the whole message has no NUL.

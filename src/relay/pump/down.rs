@@ -6,12 +6,13 @@ use crate::relay::ending::{Cause, Ending, Host, Wish};
 use crate::relay::output::Output;
 use crate::relay::server_side::{MAX_ERROR_BYTES, ServerSide};
 use crate::relay::tag::Tag;
+use crate::telemetry::Limit;
 use bytes::BytesMut;
 use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// How much of a server's bytes is held at most: what is looked at of a long error, and one read.
 const SERVER_BUFFER: usize = MAX_ERROR_BYTES + 64 * 1024;
@@ -140,15 +141,23 @@ impl Relay {
             if *pause.borrow_and_update() {
                 return None;
             }
-            let owing = {
+            let (owing, idle_end) = {
                 let mut shared = self.lock();
                 if let Some(cause) = shared.granted(*wish.borrow_and_update(), down.side.is_mid_frame()) {
                     return Some(Ending::Wished(cause));
                 }
-                shared.recorder.is_owing()
+                let idle_end = self.idle_end(&shared);
+                if idle_end.is_some_and(|end| end <= Instant::now()) {
+                    shared.closed = true;
+                    return Some(Ending::IdleInTransaction);
+                }
+                (shared.recorder.is_owing(), idle_end)
             };
+            let held = self.held(host);
             let read = tokio::select! {
-                read = read(&mut down.server, &mut down.buffer, SERVER_BUFFER) => read,
+                read = read(&mut down.server, &mut down.buffer, SERVER_BUFFER), if held.is_none() => read,
+                () = until(held), if held.is_some() => continue,
+                () = until(idle_end), if idle_end.is_some() => continue,
                 Ok(()) = wish.changed() => continue,
                 Ok(()) = pause.changed() => continue,
                 () = async { sleep(OFFER_AGAIN).await }, if owing => match self.lock().record(u64::MAX, host) {
@@ -168,6 +177,21 @@ impl Relay {
         }
     }
 
+    /// When the session ends because its transaction is idle, if nothing happens before.
+    fn idle_end(&self, shared: &Shared) -> Option<Instant> {
+        let limit = self.bounds.as_ref()?.idle_in_transaction?;
+        shared.idle_since.map(|since| since + limit)
+    }
+
+    /// Until when no answer is read, because too many bytes have moved.
+    fn held<H: Host>(&self, host: &H) -> Option<Instant> {
+        let held = self.bounds.as_ref()?.held();
+        if held.is_some() {
+            host.waits(Limit::Bytes);
+        }
+        held
+    }
+
     /// Goes on with the answers until `done`, or the server closes, or patience ends: between two messages' writes,
     /// never within one.
     pub(super) async fn answers<S, C, H>(
@@ -184,6 +208,13 @@ impl Relay {
         let Patience { quiet, over } = patience;
         tokio::pin!(over);
         while !down.server_closed && !down.unreadable && !done(&self.lock(), down) {
+            if let Some(held) = self.held(host).filter(|_| !down.side.is_muted()) {
+                tokio::select! {
+                    biased;
+                    () = &mut over => return,
+                    () = sleep_until(held) => {}
+                }
+            }
             let read = tokio::select! {
                 biased;
                 () = &mut over => return,
@@ -215,6 +246,10 @@ impl Relay {
         let taken = down.side.process(&down.buffer, &mut shared.tracker, &words, &mut down.output);
         self.gate.settle(shared.tracker.outstanding());
         shared.bytes_out = shared.bytes_out.saturating_add(down.output.len() as u64);
+        if let Some(bounds) = &self.bounds {
+            bounds.count(down.output.len());
+            shared.note_idle();
+        }
         let owed = shared.record(u64::MAX, host);
         self.progress.notify_one();
         match taken {
@@ -240,6 +275,12 @@ impl Shared {
         };
         self.closed |= granted.is_some();
         granted
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    if let Some(at) = at {
+        sleep_until(at).await;
     }
 }
 

@@ -1,5 +1,8 @@
 //! Whole relays over in-memory streams: who gets which bytes, what is in the log by then, and how it ends.
 
+mod bounds;
+mod ends;
+
 use super::buffer::read;
 use super::*;
 use crate::audit::testing::MemoryLog;
@@ -7,13 +10,12 @@ use crate::relay::Cause;
 use crate::relay::substitute::Refusal;
 use crate::relay::tag::testing::{analyst, tag};
 use crate::relay::testing::recorder;
+use crate::telemetry::Limit;
 use crate::wire::{ErrorFields, HEADER_BYTES, Header, append};
 use bytes::BytesMut;
 use std::sync::atomic::AtomicUsize;
 use tokio::io::{AsyncReadExt, DuplexStream, duplex};
 use tokio::task::JoinHandle;
-
-mod ends;
 
 /// A relay under test with both of its peers.
 struct Setup {
@@ -32,9 +34,17 @@ fn start(tag: Tag) -> Setup {
 }
 
 fn start_with(tag: Tag, host: FakeHost) -> Setup {
+    start_among(tag, host, None)
+}
+
+fn start_within(tag: Tag, bounds: Option<Bounds>) -> Setup {
+    start_among(tag, FakeHost::default(), bounds)
+}
+
+fn start_among(tag: Tag, host: FakeHost, bounds: Option<Bounds>) -> Setup {
     let log = MemoryLog::default();
     let gate = Arc::new(CancelGate::default());
-    let relay = Relay::new(tag, recorder(&log), Arc::clone(&gate));
+    let relay = Relay::new(tag, recorder(&log), Arc::clone(&gate)).within(bounds);
     let (client, client_side) = duplex(4096);
     let (server, server_side) = duplex(4096);
     let (wish, wished) = watch::channel(Wish::Run);
@@ -73,6 +83,8 @@ impl Host for FakeHost {
     }
 
     fn refused(&self, _: Refusal, _: u64) {}
+
+    fn waits(&self, _: Limit) {}
 
     fn passed_unrecorded(&self, _: u64) {}
 

@@ -154,6 +154,8 @@ pub struct Tracker {
     status: Option<u8>,
     /// `ReadyForQuery` messages so far.
     rounds: u64,
+    /// The number behind the message that the last of them answered.
+    synced: u64,
     sync_errors: Vec<String>,
 }
 
@@ -278,6 +280,12 @@ impl Tracker {
     /// Nothing is outstanding and no transaction is open: the session can end without harm.
     pub fn is_idle(&self) -> bool {
         !self.is_busy() && self.status == Some(b'I') && !self.skipping
+    }
+
+    /// Nothing is outstanding and a transaction is open: one that was begun, or what the client sent since the last
+    /// `ReadyForQuery` without a Sync.
+    pub fn is_idle_in_transaction(&self) -> bool {
+        !self.is_busy() && (self.status != Some(b'I') || self.next_order > self.synced)
     }
 
     /// Whether the server owes an answer.

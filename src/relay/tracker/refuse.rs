@@ -24,6 +24,17 @@ impl Tracker {
         (!self.skipping).then_some(self.next_order)
     }
 
+    /// Whether an Execute of this portal would be a whole `ROLLBACK` or `ABORT` for certain.
+    pub fn takes_back(&mut self, portal: &[u8]) -> bool {
+        if !portal.is_empty() {
+            return false;
+        }
+        let guess = self.portals.guess(portal, self.segment);
+        let known = guess.meaning.as_deref().filter(|known| guess.certain && !known.doubtful);
+        let text = known.filter(|known| known.statement.is_empty()).and_then(|known| known.text.as_ref());
+        text.is_some_and(|text| text.rolls_back)
+    }
+
     /// The message at this place left as a substitute.
     pub fn refuse(&mut self, order: u64, refused: Refused) {
         if let Ok(at) = self.queue.binary_search_by_key(&order, |entry| entry.order)

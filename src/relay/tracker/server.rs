@@ -224,6 +224,7 @@ impl Tracker {
         let front = self.take_front(b'Z', fits)?;
         self.status = status;
         self.rounds = self.rounds.saturating_add(1);
+        self.synced = front.order.saturating_add(1);
         self.spread_doubt(&front.kind);
         if !self.is_busy() {
             self.refused_copies.clear();

@@ -47,7 +47,11 @@ impl Known {
         if !self.allow() {
             return CancelOutcome::Limited;
         }
-        let Some(mut hold) = self.target.gate.hold() else { return CancelOutcome::Idle };
+        let Some(mut hold) = self.target.gate.hold() else {
+            // What waits for a limit is refused here, and nothing needs to be told to the instance.
+            let withdrawn = self.target.gate.withdraw();
+            return if withdrawn { CancelOutcome::Withdrawn } else { CancelOutcome::Idle };
+        };
         let deadline = Instant::now() + services.deadlines.cancel;
         let dialling = async {
             // However many there are, each session costs the instance one connection at a time.

@@ -1,8 +1,8 @@
 //! The table's part for sessions: how they end, and what is refused in one that lives on.
 
 use super::{
-    ADMIN_SHUTDOWN, ASK_OPERATOR, CONNECTION_FAILURE, DISK_FULL, LATER, NEW_TOKEN, PROGRAM_LIMIT, PROTOCOL_VIOLATION,
-    Rejection, unrecorded,
+    ADMIN_SHUTDOWN, ASK_OPERATOR, CONNECTION_FAILURE, DISK_FULL, IDLE_IN_TRANSACTION, LATER, LIMIT_EXCEEDED, NEW_TOKEN,
+    PROGRAM_LIMIT, PROTOCOL_VIOLATION, QUERY_CANCELED, Rejection, unrecorded,
 };
 use crate::relay::{Cause, Ending, Refusal};
 use crate::telemetry::Blame;
@@ -28,6 +28,12 @@ pub(in crate::session) fn farewell(ending: &Ending) -> Option<Rejection> {
             "the instance answered out of order; the session was ended",
             ASK_OPERATOR,
         )),
+        // PostgreSQL's own words for its own timeout (`ProcessInterrupts`, `src/backend/tcop/postgres.c`).
+        Ending::IdleInTransaction => client(
+            IDLE_IN_TRANSACTION,
+            "terminating connection due to idle-in-transaction timeout".to_owned(),
+            "Commit or roll back when the work is done; idle_in_transaction in the proxy's config says how long it waits.",
+        ),
         Ending::Unrecorded => Some(unrecorded()),
         Ending::Violated(violation) => client(
             PROTOCOL_VIOLATION,
@@ -74,6 +80,9 @@ pub(super) fn ended(cause: Cause) -> Rejection {
 /// What a client is told of a message that was refused, in a session that lives on.
 pub(in crate::session) fn refusal(refusal: Refusal) -> Rejection {
     let client = |hint: &str| Rejection::new(Blame::Client, PROGRAM_LIMIT, refusal.to_string(), hint);
+    // Class 53 says that it may do later. 53300 is about connections, of which this one is none too many; 53400 is what
+    // PostgreSQL says of its own configured limits, such as temp_file_limit.
+    let over = |hint: &str| Rejection::new(Blame::Client, LIMIT_EXCEEDED, refusal.to_string(), hint);
     match refusal {
         Refusal::Unrecorded => Rejection::new(
             Blame::Proxy,
@@ -84,6 +93,17 @@ pub(in crate::session) fn refusal(refusal: Refusal) -> Rejection {
         ),
         Refusal::TooLong => client("Send less in one statement."),
         Refusal::Overfull => client("Close prepared statements and portals that are not needed any more."),
+        Refusal::Statements => over(
+            "Run fewer statements a second, or ask the operator to raise statements_per_second of the rule, or to let them \
+             wait (statements_over).",
+        ),
+        Refusal::Bytes => over(
+            "Move less at once, or ask the operator to raise bytes_per_second of the rule, or to let statements wait \
+             (bytes_over).",
+        ),
+        Refusal::Withdrawn => {
+            Rejection::new(Blame::Client, QUERY_CANCELED, refusal.to_string(), "It waited for a limit and did not run.")
+        }
         Refusal::EndlessName => client("Use names of at most 63 bytes: PostgreSQL compares no more."),
     }
 }

@@ -1,0 +1,41 @@
+//! A session's bounds while it lives, as its rule had them at the login: what they cost is counted on its caller's
+//! [`Meter`].
+
+use super::meter::{Meter, Pace};
+use crate::policy::Limits;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Statements, bytes and idle transactions of one session. A session without any has none of this.
+#[derive(Debug, Clone)]
+pub struct Bounds {
+    pub(super) meter: Arc<Meter>,
+    pub(super) statements: Option<Pace>,
+    pub(super) bytes: Option<Pace>,
+    pub(super) idle_in_transaction: Option<Duration>,
+}
+
+impl Bounds {
+    /// What the rule says of sessions; `None`, and a session costs nothing more, where it says nothing.
+    pub fn of(limits: &Limits, meter: &Arc<Meter>) -> Option<Self> {
+        let (statements, bytes) = (limits.statements.as_ref().map(Pace::of), limits.bytes.as_ref().map(Pace::of));
+        let idle_in_transaction = limits.idle_in_transaction;
+        if statements.is_none() && bytes.is_none() && idle_in_transaction.is_none() {
+            return None;
+        }
+        Some(Self { meter: Arc::clone(meter), statements, bytes, idle_in_transaction })
+    }
+
+    /// Bytes that went through, in either direction.
+    pub(super) fn count(&self, bytes: usize) {
+        if let Some(pace) = self.bytes.as_ref().filter(|_| bytes > 0) {
+            self.meter.bytes(pace, bytes, Instant::now());
+        }
+    }
+
+    /// Until when nothing more is to go through, if too much has.
+    pub(super) fn held(&self) -> Option<Instant> {
+        self.meter.over_bytes(self.bytes.as_ref()?, Instant::now())
+    }
+}
