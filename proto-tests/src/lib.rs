@@ -9,6 +9,7 @@ pub mod chain;
 pub mod client;
 pub mod drivers;
 pub mod http;
+pub mod intruder;
 pub mod judge;
 pub mod ports;
 pub mod proxy;

@@ -56,7 +56,11 @@ pub(super) fn scope(refuse: Refuse, tenant: Tenant, asked: &str) -> Result<Scope
             format!("The provided request must include a 'scope' input parameter. The scope {asked} is not valid.");
         refuse.with(400, "invalid_scope", 70_011, &text)
     })?;
-    if scope.known() { Ok(scope) } else { Err(refuse.resource(scope.resource(), tenant.domain)) }
+    if !scope.known() {
+        return Err(refuse.resource(scope.resource(), tenant.domain));
+    }
+    super::on_behalf_of::not_for_people(refuse, &scope)?;
+    Ok(scope)
 }
 
 /// Answers `grant_type=refresh_token`: for the scope that is asked for, else for the one before. The token stays good

@@ -50,6 +50,8 @@ struct PoolProvider {
     prefix: &'static str,
     /// The claim mapped to `google.subject`.
     subject: &'static str,
+    /// `assertion.azp == '…'` in the attribute condition.
+    azp: Option<&'static str>,
 }
 
 /// `POST /v1/token`
@@ -100,6 +102,7 @@ impl Google {
             audience,
             prefix: "",
             subject,
+            azp: None,
         };
         let partner = PoolProvider {
             name: world::PARTNER_PROVIDER,
@@ -108,13 +111,22 @@ impl Google {
             audience: world::PARTNER_API,
             prefix: world::PARTNER_PREFIX,
             subject: "uid",
+            azp: None,
         };
+        let traded = PoolProvider {
+            azp: Some(PROXY_API),
+            ..provider(world::WORKFORCE_PROVIDER_OBO, v2.clone(), world::SECOND_API, "upn")
+        };
+        if crate::sim::lock(&self.disabled).contains(audience) {
+            return None;
+        }
         [
             provider(world::WORKLOAD_PROVIDER, v2.clone(), PROXY_API, "oid"),
             provider(world::WORKLOAD_PROVIDER_V1, v1.clone(), world::PROXY_API_URI, "oid"),
             provider(world::WORKFORCE_PROVIDER, v2, PROXY_API, "upn"),
             provider(world::OWN_PROVIDER, v1, world::OWN_RESOURCE, "sub"),
             partner,
+            traded,
         ]
         .into_iter()
         .find(|provider| provider.name == audience)
@@ -162,7 +174,7 @@ impl Google {
         }
         // The providers' attribute condition: `assertion.tid == '…'`, `assertion.org == '…'`.
         let meets = provider.tenant.map_or(text("org") == "northwind", |tenant| text("tid") == tenant.id);
-        if !meets {
+        if !meets || provider.azp.is_some_and(|azp| text("azp") != azp) {
             return refused("unauthorized_client", "The given credential is rejected by the attribute condition.");
         }
         Ok(claims)
