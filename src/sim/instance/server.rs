@@ -138,7 +138,12 @@ impl Server {
 
     /// Does what a fault orders before TLS; true when nothing more is to be done.
     async fn disturb(&self, hop: Hop, stream: &mut TcpStream) -> io::Result<bool> {
-        match self.faults.get(hop) {
+        let fault = self.faults.get(hop);
+        if hop == Hop::InstanceTls && fault == Some(Fault::Reset) {
+            // In answer to the client's first bytes: at once it could be taken for a connection that was not made.
+            stream.peek(&mut [0]).await?;
+        }
+        match fault {
             None | Some(Fault::AskFor(_) | Fault::NoTls) => return Ok(false),
             Some(Fault::Delay(duration)) => {
                 tokio::time::sleep(duration).await;
