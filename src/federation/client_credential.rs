@@ -57,7 +57,7 @@ pub enum CredentialConfig {
     },
 }
 
-/// The credential, ready for use. Files are read once: a new secret comes with a reload.
+/// The credential, ready for use. Files are read once: a new secret comes with a reload (SIGHUP).
 #[derive(Debug)]
 pub(super) enum ClientCredential {
     Secret(Secret<String>),
