@@ -9,6 +9,7 @@ pub mod chain;
 pub mod client;
 pub mod drivers;
 pub mod http;
+pub mod intruder;
 pub mod judge;
 pub mod pipelines;
 pub mod ports;

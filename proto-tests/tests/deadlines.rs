@@ -25,6 +25,7 @@ fn the_readme_lists_every_deadline_with_its_default() {
     let Deadlines {
         startup,
         keys,
+        on_behalf_of,
         sts,
         iam_credentials,
         own_identity,
@@ -38,6 +39,7 @@ fn the_readme_lists_every_deadline_with_its_default() {
     let defaults = BTreeMap::from([
         ("startup", startup),
         ("keys", keys),
+        ("on_behalf_of", on_behalf_of),
         ("sts", sts),
         ("iam_credentials", iam_credentials),
         ("own_identity", own_identity),

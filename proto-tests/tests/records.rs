@@ -258,18 +258,18 @@ async fn what_a_function_prepared_is_never_recorded_as_tagged_and_certain() {
     let mut stream = chain.session(&chain.app()).await;
     let within = |sql: &str| message(b'Q', &text(&format!("do $$begin {sql} end$$")));
     ask(&mut stream, &[within("execute 'prepare hidden as delete from orders where false';")]).await;
-    ask(&mut stream, &[bind("", "hidden"), execute("", 0), sync()]).await;
+    ask(&mut stream, &[bind("", "hidden"), execute(""), sync()]).await;
     ask(&mut stream, &[parse("known", "select 1"), sync()]).await;
     ask(
         &mut stream,
         &[within("execute 'deallocate known'; execute 'prepare known as delete from orders where false';")],
     )
     .await;
-    ask(&mut stream, &[bind("", "known"), execute("", 0), sync()]).await;
+    ask(&mut stream, &[bind("", "known"), execute(""), sync()]).await;
     ask(&mut stream, &[message(b'Q', &text("begin"))]).await;
     ask(&mut stream, &[message(b'Q', &text("declare held cursor with hold for select 1"))]).await;
     ask(&mut stream, &[message(b'Q', &text("commit"))]).await;
-    ask(&mut stream, &[execute("held", 0), sync()]).await;
+    ask(&mut stream, &[execute("held"), sync()]).await;
     stream.write_all(&message(b'X', &[])).await.unwrap();
     let records = chain.records_when("the session's end", |records| !records.of("session_end").is_empty()).await;
     let hidden = records.of("begin").with("statement", "hidden");

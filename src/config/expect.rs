@@ -185,13 +185,13 @@ fn claims(section: &Section<'_>) -> BTreeMap<String, String> {
         }
         Some((name.to_owned(), field.read(values::text)?.to_owned()))
     };
-    section.every_field().into_iter().filter_map(claim).collect()
+    section.all_fields().into_iter().filter_map(claim).collect()
 }
 
 fn parameters(section: &Section<'_>) -> Parameters {
     let parameter =
         |(name, field): (&str, Field<'_>)| Some((name.as_bytes().to_vec(), field.read(startup::value)?.into_bytes()));
-    section.every_field().into_iter().filter_map(parameter).collect()
+    section.all_fields().into_iter().filter_map(parameter).collect()
 }
 
 fn address(value: &DeValue<'_>) -> Result<IpAddr, String> {

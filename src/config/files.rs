@@ -1,7 +1,7 @@
 //! Paths in the file, and whether what they name can be used. Nothing is written, no private key is kept.
 
 use super::values;
-use crate::federation::MAX_KEY_FILE_BYTES;
+use crate::federation::{self, MAX_KEY_FILE_BYTES};
 use crate::names::ServiceAccount;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::pem::PemObject;
@@ -45,12 +45,13 @@ pub(super) fn private_key(value: &DeValue<'_>, folder: &Path) -> Result<(PathBuf
 }
 
 /// Whether a key can sign, and belongs to the first certificate.
-pub(super) fn pair(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<(), String> {
+/// `of` names the certificate's key in the file.
+pub(super) fn pair(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>, of: &str) -> Result<(), String> {
     CertifiedKey::from_der(chain, key, &default_provider()).map(drop).map_err(|error| match error {
         rustls::Error::InconsistentKeys(_) => {
-            "does not belong to the first certificate of listen.certificate".to_owned()
+            format!("does not belong to the first certificate of {of}")
         }
-        other => format!("cannot serve listen.certificate: {other}"),
+        other => format!("cannot serve {of}: {other}"),
     })
 }
 
@@ -81,6 +82,18 @@ pub(super) fn service_account_key(value: &DeValue<'_>, folder: &Path) -> Result<
     PrivatePkcs8KeyDer::from_pem_slice(private.as_bytes())
         .map_err(|_| format!("{shown}: private_key is no -----BEGIN PRIVATE KEY-----"))?;
     Ok(path)
+}
+
+/// A file with a client secret of Entra's.
+pub(super) fn client_secret(value: &DeValue<'_>, folder: &Path) -> Result<PathBuf, String> {
+    let path = resolve(value, folder)?;
+    federation::client_secret(&path).map(|_| path)
+}
+
+/// A PEM file with an RSA key.
+pub(super) fn rsa_key(value: &DeValue<'_>, folder: &Path) -> Result<PathBuf, String> {
+    let path = resolve(value, folder)?;
+    federation::rsa_key(&path).map(|_| path)
 }
 
 /// A log file: it or at least its folder exists. A device would lose what is written, a pipe hold up every session.

@@ -16,6 +16,7 @@ mod lifetimes;
 mod limits;
 mod lints;
 mod network;
+mod on_behalf_of;
 mod open_issuers;
 mod pools;
 mod reader;
@@ -32,13 +33,15 @@ mod values;
 mod who;
 
 use crate::cloudsql::InstanceConfig;
-use crate::federation::{GoogleEndpoints, OwnIdentityConfig};
+use crate::federation::{GoogleEndpoints, OnBehalfOfConfig, OwnIdentityConfig};
 pub use crate::frontend::ProxyProtocol;
 use crate::identity::IssuerConfig;
+use crate::names::IssuerName;
 use crate::policy::Policy;
 use crate::relay::tag::Template;
 pub use crate::session::Deadlines;
 use ipnet::IpNet;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -58,6 +61,8 @@ pub struct Config {
     pub issuers: Vec<IssuerConfig>,
     /// Google's services.
     pub google: GoogleEndpoints,
+    /// `[on_behalf_of.ISSUER]`: whose people's tokens are traded before Google sees any.
+    pub on_behalf_of: BTreeMap<IssuerName, OnBehalfOfConfig>,
     /// One CA file for every HTTPS call, in place of the platform's roots.
     pub ca_certificate: Option<PathBuf>,
     /// The proxy's own credential.

@@ -24,7 +24,7 @@ pub(super) fn listen(section: Section<'_>, folder: &Path) -> Option<ListenConfig
     let proxy_protocol = proxy_protocol(&section);
     section.finish();
     let ((certificate, chain), key, (path, private)) = (chain?, key?, private?);
-    files::pair(chain, private).map_err(|reason| key.problem(&reason)).ok()?;
+    files::pair(chain, private, "listen.certificate").map_err(|reason| key.problem(&reason)).ok()?;
     if files::everyone_reads(&path) {
         key.warning("can be read by every user of this machine; mode 0600 or 0640 is enough");
     }

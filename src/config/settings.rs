@@ -3,8 +3,8 @@
 use super::durations::{DEADLINES, DRAIN};
 use super::reader::{Placed, Section};
 use super::{
-    AuditConfig, Config, Deadlines, Limits, expect, files, issuers, lints, network, pools, rules, tag, targets, trust,
-    values,
+    AuditConfig, Config, Deadlines, Limits, expect, files, issuers, lints, network, on_behalf_of, pools, rules, tag,
+    targets, trust, values,
 };
 use crate::policy::Policy;
 use std::ops::RangeInclusive;
@@ -26,6 +26,7 @@ pub(super) fn settings(root: Section<'_>, file: &Path) -> Option<Config> {
     let instances = targets::instances(&root);
     let databases = targets::databases(&root, &instances);
     let rules = rules::rules(&root, &issuers, &databases);
+    let on_behalf_of = on_behalf_of::sections(&root, &issuers, &rules, folder);
     let names = tag::Names { issuers: &issuers, rules: &rules, databases: &databases };
     let tag = tag::template(root.section("tag"), &names);
     let limits = root.section("limits").map_or_else(Limits::default, limits);
@@ -50,6 +51,7 @@ pub(super) fn settings(root: Section<'_>, file: &Path) -> Option<Config> {
         audit: audit?,
         issuers: Placed::values(issuers.entries),
         google,
+        on_behalf_of,
         ca_certificate,
         own_identity: own_identity?,
         instances: Placed::values(instances.entries),
@@ -104,6 +106,7 @@ fn deadlines(section: Section<'_>) -> Deadlines {
     let deadlines = Deadlines {
         startup: deadline("startup", default.startup),
         keys: deadline("keys", default.keys),
+        on_behalf_of: deadline("on_behalf_of", default.on_behalf_of),
         sts: deadline("sts", default.sts),
         iam_credentials: deadline("iam_credentials", default.iam_credentials),
         own_identity: deadline("own_identity", default.own_identity),

@@ -14,7 +14,7 @@ const WORDS: &[(&str, bool)] = &[("allow", true), ("refuse", false)];
 pub(super) fn powers(section: Option<Section<'_>>) -> Powers {
     let mut powers = Powers::default();
     let mut seen: Vec<String> = Vec::new();
-    for (name, field) in section.map(|section| section.every_field()).unwrap_or_default() {
+    for (name, field) in section.map(|section| section.all_fields()).unwrap_or_default() {
         powers = match name {
             "options" if field.read(values::one_of(WORDS)) == Some(false) => powers.without_options(),
             "others" if field.read(values::one_of(WORDS)) == Some(false) => powers.without_others(),

@@ -13,8 +13,9 @@ const IP_TYPES: &[(&str, IpType)] = &[("public", IpType::Public), ("private", Ip
 /// THREATS.md, "The first question".
 const DIRECT: &str = "needs connectorEnforcement off, so that whoever has a login token and reaches the address can \
                       go round the proxy: let only the proxy's network reach the instance";
-const IN_CERTIFICATE: &str = "callers who hold cloudsql.instances.connect can go round the proxy; if Google refuses \
-                              certificates for principals without it, use token-as-password rather than grant it";
+const IN_CERTIFICATE: &str = "makes the instance bypassable where callers hold cloudsql.instances.connect: who has it \
+                              goes round the proxy; if Google refuses certificates for principals without it, use \
+                              token-as-password rather than grant it";
 
 pub(super) fn instances(root: &Section<'_>) -> Declared<InstanceConfig> {
     let mut instances = Declared::default();

@@ -13,6 +13,8 @@ use serde::Deserialize;
 pub const MAX_DESCRIPTION_BYTES: usize = 500;
 /// The longest error code that is passed on, in bytes.
 const MAX_CODE_BYTES: usize = 64;
+/// The most of Entra's numbers that are passed on.
+const MAX_NUMBERS: usize = 4;
 /// The longest Google access token (Security Token Service, `access_token`), in bytes.
 pub const MAX_TOKEN_BYTES: usize = 12288;
 /// Longer runs of token characters in a description are taken for a credential.
@@ -59,6 +61,9 @@ enum Refusal {
         error: String,
         #[serde(default)]
         error_description: String,
+        /// Entra's numbers.
+        #[serde(default)]
+        error_codes: Vec<u32>,
     },
     Google {
         error: GoogleError,
@@ -74,15 +79,18 @@ struct GoogleError {
 
 fn refused(hop: Hop, status: u16, body: &[u8], sent: &Secret<String>) -> Error {
     let (code, description) = match serde_json::from_slice(body) {
-        Ok(Refusal::OAuth { error, error_description }) => (error, error_description),
-        Ok(Refusal::Google { error }) => (error.status, error.message),
+        Ok(Refusal::OAuth { error, error_description, error_codes }) => {
+            let numbers = error_codes.iter().take(MAX_NUMBERS).map(|number| format!(" AADSTS{number}"));
+            (numbers.fold(plain_code(&error), |code, number| code + &number), error_description)
+        }
+        Ok(Refusal::Google { error }) => (plain_code(&error.status), error.message),
         Err(_) => return Error::Broken { hop, reason: format!("status {status} without an error in JSON") },
     };
     // The contract names no code for it; the sentence is what every client matches.
     if hop == Hop::Sts && description.contains("is stale to sign-in") {
         return Error::Stale;
     }
-    Error::Refused { hop, code: plain_code(&code), description: harmless(&description, sent.expose()) }
+    Error::Refused { hop, code, description: harmless(&description, sent.expose()) }
 }
 
 fn plain_code(code: &str) -> String {

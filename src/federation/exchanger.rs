@@ -2,25 +2,28 @@
 
 use super::caller_cache::{CallerCache, Key};
 use super::sts::{self, Exchange};
-use super::{AccessToken, Error, Google, LOGIN_SCOPE};
+use super::{AccessToken, Error, Google, LOGIN_SCOPE, OnBehalfOf};
 use crate::identity::VerifiedIdentity;
-use crate::names::ServiceAccount;
+use crate::names::{IssuerName, ServiceAccount};
 use crate::policy::{Grant, How};
+use crate::secret::Secret;
 use crate::time::Timestamp;
 use aws_lc_rs::digest::{Context, SHA256};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// One generation of the config has one: a reload begins with an empty cache.
 #[derive(Debug)]
 pub struct Exchanger {
     google: Google,
+    trades: BTreeMap<IssuerName, OnBehalfOf>,
     cache: CallerCache,
 }
 
 impl Exchanger {
-    /// Calls nothing yet.
-    pub fn new(google: Google) -> Self {
-        Self { google, cache: CallerCache::default() }
+    /// People's tokens of the issuers in `trades` are traded at Entra first. Calls nothing yet.
+    pub fn new(google: Google, trades: BTreeMap<IssuerName, OnBehalfOf>) -> Self {
+        Self { google, trades, cache: CallerCache::default() }
     }
 
     /// STS, and for a service account `generateAccessToken`; or the token that the same caller's same token has bought
@@ -28,12 +31,13 @@ impl Exchanger {
     /// is lost and runs out.
     pub async fn exchange(&self, grant: &Grant, identity: &VerifiedIdentity) -> Result<Arc<AccessToken>, Error> {
         let ends = identity.facts().expires_at;
-        self.cache.get(key(grant, identity), ends, &self.google.clock, || self.buy(grant, identity)).await
+        let key = self.key(grant, identity);
+        self.cache.get(key, ends, &self.google.clock, || self.buy(grant, identity)).await
     }
 
     /// The instance did not take this token: the next login asks Google anew.
     pub fn forget(&self, grant: &Grant, identity: &VerifiedIdentity, token: &Arc<AccessToken>) {
-        self.cache.forget(&key(grant, identity), token);
+        self.cache.forget(&self.key(grant, identity), token);
     }
 
     /// Lets go tokens that have ended.
@@ -48,9 +52,9 @@ impl Exchanger {
 
     /// As [`Exchanger::exchange`], of somebody who sells this.
     #[cfg(test)]
-    pub(crate) async fn exchange_for(&self, grant: &Grant, identity: &VerifiedIdentity, token: AccessToken) {
+    pub(crate) async fn buys(&self, grant: &Grant, identity: &VerifiedIdentity, token: AccessToken) {
         let ends = identity.facts().expires_at;
-        let bought = self.cache.get(key(grant, identity), ends, &self.google.clock, || async { Ok(token) }).await;
+        let bought = self.cache.get(self.key(grant, identity), ends, &self.google.clock, || async { Ok(token) }).await;
         assert!(bought.is_ok());
     }
 
@@ -60,8 +64,21 @@ impl Exchanger {
         self.cache.len()
     }
 
+    /// How this caller's token is traded, if it is.
+    fn trade(&self, identity: &VerifiedIdentity) -> Option<&OnBehalfOf> {
+        let caller = identity.facts();
+        self.trades.get(&caller.issuer).filter(|_| OnBehalfOf::applies_to(caller))
+    }
+
     async fn buy(&self, grant: &Grant, identity: &VerifiedIdentity) -> Result<AccessToken, Error> {
-        let subject = identity.token();
+        let Some(trade) = self.trade(identity) else { return self.exchange_for(grant, identity.token()).await };
+        let traded = trade.trade(identity).await?;
+        let bought = self.exchange_for(grant, &traded.token).await?;
+        // What was bought with it is not to outlive it.
+        Ok(AccessToken { expires_at: bought.expires_at.min(traded.expires_at), ..bought })
+    }
+
+    async fn exchange_for(&self, grant: &Grant, subject: &Secret<String>) -> Result<AccessToken, Error> {
         match grant.how() {
             How::Workforce { provider, user_project, .. } => {
                 let exchange = Exchange { provider, scope: LOGIN_SCOPE, user_project: user_project.as_deref() };
@@ -74,9 +91,21 @@ impl Exchanger {
     }
 }
 
-/// What a token is found by: the caller's own token, and all that decides what it buys.
-fn key(grant: &Grant, identity: &VerifiedIdentity) -> Key {
-    let mut parts = vec!["pgpassport caller token 1", identity.token().expose(), LOGIN_SCOPE];
+impl Exchanger {
+    /// What a token is found by: the caller's own token, and all that decides what it buys.
+    fn key(&self, grant: &Grant, identity: &VerifiedIdentity) -> Key {
+        let mut parts = vec!["pgpassport caller token 1", identity.token().expose(), LOGIN_SCOPE];
+        if let Some(trade) = self.trade(identity) {
+            parts.push("on_behalf_of");
+            parts.extend(trade.parts());
+        }
+        parts.extend(wanted(grant));
+        digest(&parts)
+    }
+}
+
+fn wanted(grant: &Grant) -> Vec<&str> {
+    let mut parts = Vec::new();
     match grant.how() {
         How::Workforce { provider, user_project, .. } => {
             parts.extend(["workforce", provider.as_str(), user_project.as_deref().unwrap_or_default()]);
@@ -86,6 +115,10 @@ fn key(grant: &Grant, identity: &VerifiedIdentity) -> Key {
             parts.extend(delegates.iter().map(ServiceAccount::as_str));
         }
     }
+    parts
+}
+
+fn digest(parts: &[&str]) -> Key {
     let mut hash = Context::new(&SHA256);
     for part in parts {
         // Each with its length, so that no two lists of parts are one text.

@@ -2,17 +2,20 @@
 //!
 //! Two credentials that never mix: the caller's buys the database login, the proxy's own calls the SQL Admin API.
 //!
+//! Where the config says so a person's token is traded at Entra first, for one that no caller can get ([`OnBehalfOf`]).
 //! A workforce grant is one exchange (Workforce Identity Federation: the token logs its subject in); a service
 //! account's is two (Workload Identity Federation, then impersonation). What a caller's token has bought is kept in
 //! memory while both live ([`Exchanger`]). Tokens are in forms, headers and [`Secret`]s, nowhere else.
 
 mod answer;
 mod caller_cache;
+mod client_credential;
 mod exchanger;
 mod google_identity;
 mod graph_identity;
 mod impersonate;
 mod managed_identity;
+mod on_behalf_of;
 mod remedy;
 mod sts;
 mod token_cache;
@@ -20,11 +23,14 @@ mod token_cache;
 pub(crate) use answer::harmless;
 pub use answer::{MAX_DESCRIPTION_BYTES, MAX_TOKEN_BYTES};
 pub use caller_cache::{CALLER_FAILURE_HOLD, MARGIN, MAX_CALLER_TOKENS};
+pub use client_credential::CredentialConfig;
+pub(crate) use client_credential::{client_secret, rsa_key};
 pub use exchanger::Exchanger;
 pub use google_identity::MAX_KEY_FILE_BYTES;
 pub use graph_identity::GraphIdentity;
 pub use impersonate::LIFETIME;
 pub use managed_identity::ManagedIdentity;
+pub use on_behalf_of::{OnBehalfOf, OnBehalfOfConfig};
 pub use remedy::{Documented, REMEDIES, Remedy};
 pub use sts::MAX_TOKEN_SECONDS;
 pub use token_cache::{FAILURE_HOLD, LEAST_LIFE, RENEW_BEFORE};
@@ -72,6 +78,8 @@ pub struct AccessToken {
 /// Which service failed, for the refusal's text and the blame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hop {
+    /// Entra ID, on behalf of a caller.
+    OnBehalfOf,
     /// Google STS.
     Sts,
     /// IAM Credentials.

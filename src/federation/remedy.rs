@@ -2,8 +2,9 @@
 //!
 //! Sources: Security Token Service API, `v1.token` (errors as in RFC 6749 §5.2 and RFC 8693 §2.2.2); "Troubleshoot
 //! Workload Identity Federation"; IAM Service Account Credentials API, "Migrate to the Service Account Credentials API"
-//! and `google.rpc.Code`. Neither service numbers its errors, so that a row may need words of the description as well;
-//! an error that no row knows has the service's own row at the end.
+//! and `google.rpc.Code`. Google numbers none of them, so that a row may need words of the description as well. Entra's
+//! numbers ("Microsoft Entra authentication & authorization error codes") may change, says Microsoft: they make a hint
+//! better, and one that no row knows is told by its OAuth `error`. The last row of a service is for what no other knows.
 
 use super::{Error, Hop};
 
@@ -34,6 +35,24 @@ pub enum Remedy {
     Request,
     /// The operator compares provider and token.
     Provider,
+    /// The caller signs in again, as Entra wants it by now.
+    SignIn,
+    /// An administrator consents to the proxy's app asking for the second API.
+    Consent,
+    /// An administrator assigns the caller to the second API.
+    Assignment,
+    /// A policy of the tenant's does not let this caller in from there.
+    Blocked,
+    /// An administrator looks at the caller's account.
+    CallerAccount,
+    /// The operator renews the proxy's own credential.
+    OwnCredential,
+    /// The operator looks at the proxy's own app.
+    OwnApp,
+    /// The operator compares the second API with what is asked for.
+    SecondApi,
+    /// It passes.
+    Later,
 }
 
 /// One documented error.
@@ -41,7 +60,7 @@ pub enum Remedy {
 pub struct Documented {
     /// Who answers it.
     pub hop: Hop,
-    /// OAuth `error` or Google `status`; empty for any.
+    /// OAuth `error`, one of Entra's numbers, or Google's `status`; empty for any.
     pub code: &'static str,
     /// Words of the description; empty for any.
     pub says: &'static str,
@@ -55,6 +74,37 @@ const fn row(hop: Hop, code: &'static str, says: &'static str, remedy: Remedy) -
 
 /// The documented errors; the first row that fits decides.
 pub const REMEDIES: &[Documented] = &[
+    row(Hop::OnBehalfOf, "AADSTS500133", "", Remedy::NewToken),
+    row(Hop::OnBehalfOf, "AADSTS50013", "", Remedy::NewToken),
+    row(Hop::OnBehalfOf, "AADSTS500131", "", Remedy::OwnApp),
+    row(Hop::OnBehalfOf, "AADSTS65001", "", Remedy::Consent),
+    row(Hop::OnBehalfOf, "AADSTS65004", "", Remedy::Consent),
+    row(Hop::OnBehalfOf, "AADSTS90094", "", Remedy::Consent),
+    row(Hop::OnBehalfOf, "AADSTS650056", "", Remedy::Consent),
+    row(Hop::OnBehalfOf, "AADSTS650057", "", Remedy::Consent),
+    row(Hop::OnBehalfOf, "AADSTS50105", "", Remedy::Assignment),
+    row(Hop::OnBehalfOf, "AADSTS53000", "", Remedy::Blocked),
+    row(Hop::OnBehalfOf, "AADSTS53001", "", Remedy::Blocked),
+    row(Hop::OnBehalfOf, "AADSTS53003", "", Remedy::Blocked),
+    row(Hop::OnBehalfOf, "AADSTS530032", "", Remedy::Blocked),
+    row(Hop::OnBehalfOf, "AADSTS50131", "", Remedy::Blocked),
+    row(Hop::OnBehalfOf, "AADSTS50057", "", Remedy::CallerAccount),
+    row(Hop::OnBehalfOf, "AADSTS50034", "", Remedy::CallerAccount),
+    row(Hop::OnBehalfOf, "AADSTS51004", "", Remedy::CallerAccount),
+    row(Hop::OnBehalfOf, "AADSTS7000114", "", Remedy::OwnApp),
+    row(Hop::OnBehalfOf, "AADSTS500011", "", Remedy::SecondApi),
+    row(Hop::OnBehalfOf, "AADSTS90033", "", Remedy::Later),
+    row(Hop::OnBehalfOf, "AADSTS90055", "", Remedy::Later),
+    row(Hop::OnBehalfOf, "AADSTS50196", "", Remedy::Later),
+    row(Hop::OnBehalfOf, "interaction_required", "", Remedy::SignIn),
+    row(Hop::OnBehalfOf, "invalid_grant", "", Remedy::SignIn),
+    row(Hop::OnBehalfOf, "invalid_client", "", Remedy::OwnCredential),
+    row(Hop::OnBehalfOf, "credential", "", Remedy::OwnCredential),
+    row(Hop::OnBehalfOf, "unauthorized_client", "", Remedy::OwnApp),
+    row(Hop::OnBehalfOf, "invalid_scope", "", Remedy::SecondApi),
+    row(Hop::OnBehalfOf, "invalid_resource", "", Remedy::SecondApi),
+    row(Hop::OnBehalfOf, "temporarily_unavailable", "", Remedy::Later),
+    row(Hop::OnBehalfOf, "", "", Remedy::OwnApp),
     row(Hop::Sts, "invalid_grant", "is stale to sign-in", Remedy::NewToken),
     row(Hop::Sts, "invalid_grant", "The audience in ID Token", Remedy::ProviderAudience),
     row(Hop::Sts, "invalid_grant", "The issuer in ID Token", Remedy::ProviderIssuer),
@@ -81,7 +131,8 @@ pub const REMEDIES: &[Documented] = &[
 /// What helps against an error of these words; `None` where the service has no row.
 pub(super) fn remedy(hop: Hop, code: &str, description: &str) -> Option<Remedy> {
     let fits = |row: &&Documented| {
-        row.hop == hop && (row.code.is_empty() || row.code == code) && description.contains(row.says)
+        let coded = row.code.is_empty() || code.split(' ').any(|one| row.code == one);
+        row.hop == hop && coded && description.contains(row.says)
     };
     REMEDIES.iter().find(fits).map(|row| row.remedy)
 }

@@ -11,6 +11,7 @@ use crate::names::{DatabaseAlias, DatabaseName, InstanceName, IssuerName, RoleNa
 use crate::policy::{Grant, How, Limits, Target};
 use crate::time::{later, until};
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 const WORKLOAD: &str =
@@ -68,7 +69,7 @@ fn identity() -> VerifiedIdentity {
         groups: None,
         overage: false,
         roles: None,
-        claims: std::collections::BTreeMap::new(),
+        claims: BTreeMap::new(),
         token_id: None,
         issued_at: now,
         expires_at: now,
@@ -95,7 +96,7 @@ fn grant(how: How) -> Grant {
     }
 }
 
-fn workforce(user_project: Option<&str>) -> Grant {
+pub(super) fn workforce(user_project: Option<&str>) -> Grant {
     grant(How::Workforce {
         provider: Provider::parse(WORKFORCE).unwrap(),
         subject_claim: "upn".to_owned(),
@@ -112,14 +113,14 @@ fn service_account() -> Grant {
     })
 }
 
-fn google(url: &str, http: Client, clock: Clock) -> Google {
+pub(super) fn google(url: &str, http: Client, clock: Clock) -> Google {
     let (sts, iam_credentials) = (Duration::from_secs(5), Duration::from_secs(5));
     let deadlines = Deadlines { sts, iam_credentials };
     Google { endpoints: endpoints(url), http, clock, deadlines, services: Services::default() }
 }
 
 fn exchanger(url: &str) -> Exchanger {
-    Exchanger::new(google(url, client(), Clock::system()))
+    Exchanger::new(google(url, client(), Clock::system()), BTreeMap::new())
 }
 
 #[tokio::test]
@@ -189,7 +190,7 @@ async fn delegates_go_along_in_their_order() {
 }
 
 /// A caller whose token lives on for an hour.
-fn caller(token: &str) -> VerifiedIdentity {
+pub(super) fn caller(token: &str) -> VerifiedIdentity {
     let mut identity = identity();
     identity.facts.expires_at = later(Timestamp::now(), Duration::from_secs(3600));
     VerifiedIdentity { facts: identity.facts, token: Secret::new(token.to_owned()) }
@@ -470,7 +471,8 @@ async fn child_exchange() {
     let Some(url) = child_server() else { return };
     let authority = ca();
     let secure = http2(&authority, willing).await;
-    let over_http2 = Exchanger::new(google(&secure, Client::new(Some(&authority.file)).unwrap(), Clock::system()));
+    let over_http2 =
+        Exchanger::new(google(&secure, Client::new(Some(&authority.file)).unwrap(), Clock::system()), BTreeMap::new());
     for exchanger in [exchanger(&url), over_http2] {
         exchanger.exchange(&service_account(), &identity()).await.unwrap();
         exchanger.exchange(&workforce(Some("1")), &identity()).await.unwrap();

@@ -4,14 +4,19 @@ use super::Error;
 use crate::audit::Auditor;
 use crate::cloudsql::{self, Connector, InstanceConfig};
 use crate::config::{Config, Deadlines, Limits};
-use crate::federation::{self, Exchanger, Google, GoogleEndpoints, GraphIdentity, OwnIdentity, OwnIdentityConfig};
+use crate::federation::{
+    self, Exchanger, Google, GoogleEndpoints, GraphIdentity, OnBehalfOf, OnBehalfOfConfig, OwnIdentity,
+    OwnIdentityConfig,
+};
 use crate::frontend::{self, Door, DoorConfig};
 use crate::http::Client;
 use crate::identity::{self, Directory, IssuerConfig, Overage, Verifier};
+use crate::names::IssuerName;
 use crate::policy::Policy;
 use crate::session::{self, Callers, CancelKeys, Judge, Services, Sessions, TokenAddresses};
 use crate::telemetry::Metrics;
 use crate::time::Clock;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -134,6 +139,7 @@ impl Generation {
             Some(earlier) => verifier.succeeding(&earlier.services.verifier, &http, deadlines.keys),
             None => verifier,
         };
+        let trades = trades(config.on_behalf_of, &http, &lasting.clock, &deadlines)?;
         let (policy, verifier) = (Arc::new(policy), Arc::new(verifier));
         let judge = Judge { policy: Arc::clone(&policy), verifier: Arc::clone(&verifier), drain: deadlines.drain };
         let Lasting { auditor, sessions, cancel_keys, callers, limits: used_up, tokens, metrics, clock } =
@@ -144,7 +150,7 @@ impl Generation {
             policy,
             judge: Arc::new(judge),
             tag,
-            exchanger: Exchanger::new(calls()),
+            exchanger: Exchanger::new(calls(), trades),
             connector,
             auditor,
             sessions,
@@ -165,6 +171,20 @@ fn connector(dialling: &Dialling, calls: Google) -> Result<Connector, Error> {
     let (http, clock) = (calls.http.clone(), calls.clock.clone());
     let own = OwnIdentity::new(own_identity.clone(), calls, *own).map_err(Error::OwnIdentity)?;
     Connector::new(instances.clone(), google.clone(), Arc::new(own), http, clock, *hops).map_err(Error::Connector)
+}
+
+/// How people's tokens are traded; reads the credentials anew.
+fn trades(
+    configured: BTreeMap<IssuerName, OnBehalfOfConfig>,
+    http: &Client,
+    clock: &Clock,
+    deadlines: &Deadlines,
+) -> Result<BTreeMap<IssuerName, OnBehalfOf>, Error> {
+    let bounds = (deadlines.on_behalf_of, deadlines.own_identity);
+    let trade = |(issuer, config)| {
+        Ok((issuer, OnBehalfOf::new(config, http.clone(), clock.clone(), bounds).map_err(Error::OnBehalfOf)?))
+    };
+    configured.into_iter().map(trade).collect()
 }
 
 /// Checks tokens, and asks directories for the groups that do not fit into them.

@@ -58,6 +58,9 @@ pub enum Error {
     /// The proxy's own identity.
     #[error("cannot set up the proxy's own identity")]
     OwnIdentity(#[source] federation::Error),
+    /// The trade on behalf of callers.
+    #[error("cannot set up the trade on behalf of callers")]
+    OnBehalfOf(#[source] federation::Error),
     /// The connector.
     #[error("cannot set up the connector")]
     Connector(#[source] cloudsql::Error),

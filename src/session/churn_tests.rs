@@ -11,7 +11,7 @@ use crate::policy::{Limits as Bounds, Rate};
 use crate::secret::Secret;
 use crate::time::{Timestamp, later};
 use serde_json::json;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -57,13 +57,9 @@ impl World {
         let endpoints = GoogleEndpoints { sts: nowhere.clone(), iam_credentials: nowhere.clone(), sql_admin: nowhere };
         let (deadline, clock) = (Duration::from_secs(1), Clock::shifted(Arc::clone(&offset)));
         let deadlines = federation::Deadlines { sts: deadline, iam_credentials: deadline };
-        let exchanger = Exchanger::new(Google {
-            endpoints,
-            http: client(),
-            clock,
-            deadlines,
-            services: federation::Services::default(),
-        });
+        let services = federation::Services::default();
+        let google = Google { endpoints, http: client(), clock, deadlines, services };
+        let exchanger = Exchanger::new(google, BTreeMap::new());
         let rate = Some(Rate { per_second: 5, burst: 5, over: policy::Over::Wait });
         let bounds = Bounds {
             sessions: Some(AT_ONCE),
@@ -109,7 +105,7 @@ impl World {
         let of_all = self.callers.enter(identity.facts()).unwrap();
         let expires_at = later(self.now(), Duration::from_secs(3600));
         let bought = AccessToken { token: Secret::new(number.to_string()), expires_at };
-        self.exchanger.exchange_for(&self.grant, &identity, bought).await;
+        self.exchanger.buys(&self.grant, &identity, bought).await;
         let key = backend::ServerKey { pid: number, secret: vec![1, 2, 3, 4] };
         let (instance, address) = (self.grant.target().instance.clone(), "127.0.0.1:3307".parse().unwrap());
         let (session, connector) = (SessionId::generate(), Arc::clone(&self.connector));

@@ -9,6 +9,8 @@ pub struct Deadlines {
     pub startup: Duration,
     /// An issuer's discovery document or keys.
     pub keys: Duration,
+    /// Entra's answer to a trade on behalf of a caller, its retries included.
+    pub on_behalf_of: Duration,
     /// STS, each call.
     pub sts: Duration,
     /// `generateAccessToken`, each call.
@@ -35,6 +37,7 @@ impl Default for Deadlines {
         Self {
             startup: seconds(60),
             keys: seconds(5),
+            on_behalf_of: seconds(10),
             sts: seconds(10),
             iam_credentials: seconds(10),
             own_identity: seconds(10),

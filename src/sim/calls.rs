@@ -53,7 +53,9 @@ impl Endpoint {
     /// The hop whose faults an HTTP endpoint follows.
     pub(super) fn hop(self) -> Option<Hop> {
         match self {
-            Self::EntraDiscovery | Self::EntraKeys => Some(Hop::EntraKeys),
+            Self::EntraDiscovery => Some(Hop::EntraDiscovery),
+            Self::EntraKeys => Some(Hop::EntraKeys),
+            Self::EntraToken => Some(Hop::EntraToken),
             Self::PartnerKeys => Some(Hop::PartnerKeys),
             Self::Graph => Some(Hop::Graph),
             Self::OwnIdentity | Self::ServiceAccountToken | Self::Metadata => Some(Hop::OwnIdentity),

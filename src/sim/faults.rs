@@ -11,8 +11,13 @@ use tokio::sync::watch;
 /// A service on the way, as a fault is ordered for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Hop {
-    /// Entra's discovery documents and key sets (its token endpoints stay up).
+    /// Entra's discovery documents. Of this hop and the next two refused connections and black holes are the whole login
+    /// host's.
+    EntraDiscovery,
+    /// Entra's key sets.
     EntraKeys,
+    /// Entra's token endpoint.
+    EntraToken,
     /// Microsoft Graph.
     Graph,
     /// The partner's discovery document and key set.
@@ -41,7 +46,8 @@ pub enum Hop {
 pub enum Fault {
     /// The answer comes this much later, and is right.
     Delay(Duration),
-    /// HTTP: this status with the service's error body. Instance: the login ends in FATAL 57P03.
+    /// HTTP: this status with the service's error body. Instance: the login ends in FATAL 57P03, or 28000 for a 4xx,
+    /// 53300 for 429.
     Status(u16),
     /// HTTP: 429 with `Retry-After: SECONDS`.
     RetryAfter(u32),

@@ -18,6 +18,8 @@ pub(super) struct Gate {
     address: SocketAddr,
     state: State,
     hop: Hop,
+    /// Other hops of the same address.
+    others: Vec<Hop>,
     faults: Faults,
     changed: watch::Receiver<()>,
 }
@@ -41,7 +43,13 @@ impl Gate {
     pub(super) fn bind(address: SocketAddr, hop: Hop, faults: Faults) -> io::Result<Self> {
         let listener = reserve(address)?.listen(BACKLOG)?;
         let address = listener.local_addr()?;
-        Ok(Self { address, state: State::Open(listener), hop, changed: faults.watch(), faults })
+        Ok(Self { address, state: State::Open(listener), hop, others: Vec::new(), changed: faults.watch(), faults })
+    }
+
+    /// Follows the faults of another hop as well.
+    pub(super) fn and(mut self, other: Hop) -> Self {
+        self.others.push(other);
+        self
     }
 
     /// Where it listens.
@@ -66,7 +74,8 @@ impl Gate {
     }
 
     fn follow_faults(&mut self) -> io::Result<()> {
-        let wanted = self.faults.get(self.hop);
+        let shuts = |hop: &Hop| self.faults.get(*hop).filter(|f| matches!(f, Fault::Refuse | Fault::BlackHole));
+        let wanted = std::iter::once(&self.hop).chain(&self.others).find_map(shuts);
         let right = match (&self.state, wanted) {
             (State::Refusing { .. }, Some(Fault::Refuse)) | (State::Full { .. }, Some(Fault::BlackHole)) => true,
             (State::Open(_), wanted) => !matches!(wanted, Some(Fault::Refuse | Fault::BlackHole)),

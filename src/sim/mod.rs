@@ -34,6 +34,8 @@ pub use token_spec::{Signing, TokenSpec, Version};
 use crate::names::InstanceName;
 use crate::secret::Secret;
 use crate::time::Clock;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use entra::Entra;
 use google::Google;
 use instance::Instance;
@@ -307,6 +309,33 @@ impl Cloud {
             "token_uri": format!("{}/token", self.urls.sts),
         });
         self.state.write_new("service-account.json", content.to_string().as_bytes())
+    }
+    /// Registers a new certificate with the proxy's own app; gives back certificate and key (PEM, mode 0600).
+    pub fn register_app_certificate(&self) -> Result<(PathBuf, PathBuf), Error> {
+        let failed = |error| certs::failed("the app's certificate", error);
+        let key =
+            rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048).map_err(failed)?;
+        let params = rcgen::CertificateParams::new(Vec::new()).map_err(failed)?;
+        let certificate = params.self_signed(&key).map_err(failed)?;
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, certificate.der());
+        self.entra.register_certificate(entra::Registered {
+            thumbprint: URL_SAFE_NO_PAD.encode(digest),
+            public: rcgen::PublicKeyData::der_bytes(&key).to_vec(),
+        });
+        let certificate = self.state.write_new("app.crt", certificate.pem().as_bytes())?;
+        Ok((certificate, self.state.write_new("app.key", key.serialize_pem().as_bytes())?))
+    }
+    /// From now on every trade on behalf of somebody is answered with this OAuth `error` and number.
+    pub fn order_on_behalf_of(&self, ordered: Option<(&'static str, u32)>) {
+        self.entra.order_on_behalf_of(ordered);
+    }
+    /// Switches off a pool's provider.
+    pub fn disable_provider(&self, provider: &str) {
+        self.google.disable_provider(provider);
+    }
+    /// `connectorEnforcement = REQUIRED`: PostgreSQL's own port takes nobody any more.
+    pub fn require_connectors(&self) {
+        self.instance.require_connectors();
     }
     /// Takes the proxy's identity its permissions on Microsoft Graph.
     pub fn revoke_graph(&self) {

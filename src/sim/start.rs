@@ -88,7 +88,7 @@ impl Gates {
     fn bind(faults: &Faults) -> Result<Self, Error> {
         let (instance, direct) = instance::bind(faults)?;
         Ok(Self {
-            entra: https::bind(Hop::EntraKeys, faults)?,
+            entra: https::bind(Hop::EntraKeys, faults)?.and(Hop::EntraDiscovery).and(Hop::EntraToken),
             graph: https::bind(Hop::Graph, faults)?,
             oidc: https::bind(Hop::PartnerKeys, faults)?,
             sts: https::bind(Hop::Sts, faults)?,

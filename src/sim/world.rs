@@ -157,6 +157,20 @@ pub const PROXY_API_URI: &str = "api://pgpassport";
 pub const ASSIGNED_API: &str = "5f6e7d8c-9b0a-4c1d-8e2f-30415263740d";
 /// Its App ID URI.
 pub const ASSIGNED_API_URI: &str = "api://orders-admin";
+/// The second API, for whose tokens Google's providers are set up in the On-Behalf-Of mode; its client id.
+pub const SECOND_API: &str = "c4d5e6f7-0819-4a2b-8c3d-4e5f60718291";
+/// Its App ID URI.
+pub const SECOND_API_URI: &str = "api://pgpassport-google";
+/// The proxy's own app, which alone may ask for the second API's tokens, on behalf of people.
+pub const PROXY_APP: App = App {
+    tenant: CONTOSO,
+    client_id: PROXY_API,
+    object_id: "7f8e9d0c-1b2a-4394-8576-6a5b4c3d2e10",
+    secret: "proxy-app-secret-of-the-simulated-cloud",
+    roles: &[],
+    service_account: OWN_SERVICE_ACCOUNT,
+    database_user: "",
+};
 /// The public client with which people sign in (device code); known in both tenants.
 pub const SIGN_IN_CLIENT: &str = "e7f60819-2a3b-4c4d-8e5f-60718293a40e";
 /// What the proxy's managed identity asks a token for: Microsoft's API for tokens that are shown to other services.
@@ -231,6 +245,9 @@ pub const OWN_PROVIDER: &str =
     "//iam.googleapis.com/projects/123456789012/locations/global/workloadIdentityPools/azure/providers/proxy";
 /// Workforce pool provider for people of Contoso.
 pub const WORKFORCE_PROVIDER: &str = "//iam.googleapis.com/locations/global/workforcePools/contoso/providers/entra";
+/// The same pool's provider for the second API's tokens, and of those only the proxy's app's.
+pub const WORKFORCE_PROVIDER_OBO: &str =
+    "//iam.googleapis.com/locations/global/workforcePools/contoso/providers/entra-obo";
 /// The account that calls the SQL Admin API for the proxy.
 pub const OWN_SERVICE_ACCOUNT: &str = "pgpassport@demo-project.iam.gserviceaccount.com";
 

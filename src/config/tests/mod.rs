@@ -6,6 +6,7 @@ mod issuers;
 mod lifetimes;
 mod limits;
 mod mistakes;
+mod on_behalf_of;
 mod pools;
 mod rules;
 mod tag;

@@ -45,9 +45,11 @@ pub(super) fn rejection(error: &E) -> Rejection {
         ),
         E::Refused { hop, code, description } => {
             let remedy = error.remedy();
+            let own = matches!(remedy, Some(Remedy::OwnCredential | Remedy::OwnApp | Remedy::SecondApi));
             Rejection::new(
-                blame(*hop),
-                remedy.map_or(INVALID_AUTHORIZATION, sqlstate),
+                if own { Blame::Proxy } else { blame(*hop) },
+                // Only the proxy's own identity has no row.
+                remedy.map_or(CANNOT_CONNECT_NOW, sqlstate),
                 format!("{} refused the exchange: {code}: {description}", name(*hop)),
                 remedy.map_or_else(|| ASK_OPERATOR.to_owned(), next_step),
             )
@@ -57,7 +59,8 @@ pub(super) fn rejection(error: &E) -> Rejection {
 
 fn sqlstate(remedy: Remedy) -> &'static str {
     match remedy {
-        Remedy::NewToken => INVALID_PASSWORD,
+        Remedy::NewToken | Remedy::SignIn => INVALID_PASSWORD,
+        Remedy::OwnCredential | Remedy::OwnApp | Remedy::SecondApi | Remedy::Later => CANNOT_CONNECT_NOW,
         _ => INVALID_AUTHORIZATION,
     }
 }
@@ -90,12 +93,41 @@ fn next_step(remedy: Remedy) -> String {
         Remedy::Api => "Ask the operator to enable iamcredentials.googleapis.com in the service account's project.",
         Remedy::Account => "Ask the operator whether the service account of the rule is there and enabled.",
         Remedy::Request => "Ask the operator to compare the rule's grant with Google's answer; the proxy's log has it.",
+        Remedy::SignIn => {
+            "Sign in again, interactively, with all that Entra asks for by now (multifactor authentication, a device): \
+             az logout, az login; then get a new token and connect with it."
+        }
+        Remedy::Consent => {
+            "Ask an administrator of the tenant to consent to the proxy's app asking for on_behalf_of.scope (az ad app \
+             permission admin-consent --id CLIENT-ID)."
+        }
+        Remedy::Assignment => {
+            "Ask an administrator of the tenant to assign you to the second API (on_behalf_of.audience)."
+        }
+        Remedy::Blocked => {
+            "Conditional Access or another policy of the tenant does not let you in from there; show its administrator \
+             Entra's message."
+        }
+        Remedy::CallerAccount => "Ask an administrator of the tenant whether your account is there and enabled.",
+        Remedy::OwnCredential => {
+            "Ask the operator to renew the credential of the proxy's own app (on_behalf_of), which Entra does not take."
+        }
+        Remedy::OwnApp => {
+            "Ask the operator to compare the proxy's own app with on_behalf_of.client_id: it is the audience of callers' \
+             tokens, enabled, and may ask on behalf of people."
+        }
+        Remedy::SecondApi => {
+            "Ask the operator to compare the second API's registration with on_behalf_of.scope and \
+             on_behalf_of.audience."
+        }
+        Remedy::Later => LATER,
     };
     step.to_owned()
 }
 
 fn blame(hop: Hop) -> Blame {
     match hop {
+        Hop::OnBehalfOf => Blame::Entra,
         Hop::Sts | Hop::IamCredentials => Blame::Google,
         Hop::OwnIdentity => Blame::Proxy,
     }
@@ -103,6 +135,7 @@ fn blame(hop: Hop) -> Blame {
 
 fn name(hop: Hop) -> &'static str {
     match hop {
+        Hop::OnBehalfOf => "Entra ID",
         Hop::Sts => "Google STS",
         Hop::IamCredentials => "Google IAM Credentials",
         Hop::OwnIdentity => "the proxy's own identity",

@@ -5,15 +5,15 @@ use super::tokens::Scope;
 use super::{Entra, read};
 use crate::sim::token_spec::TokenSpec;
 use crate::sim::world::{
-    ASSIGNED_API_URI, App, CONTOSO, ORDERS_APP, OTHER_APP, OWN_AUDIENCE, OWN_OBJECT_ID, OWN_RESOURCE, REPORTS_APP,
-    Tenant,
+    ASSIGNED_API_URI, App, CONTOSO, ORDERS_APP, OTHER_APP, OWN_AUDIENCE, OWN_OBJECT_ID, OWN_RESOURCE, PROXY_API,
+    REPORTS_APP, Tenant,
 };
 use axum::Json;
 use serde_json::Value;
 use std::collections::HashMap;
 
 /// The only assertion type there is.
-const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+pub(super) const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /// Answers `grant_type=client_credentials`.
 pub(super) fn token(entra: &Entra, tenant: Tenant, form: &HashMap<String, String>) -> Result<Json<Value>, Refusal> {
@@ -44,7 +44,7 @@ fn app(tenant: Tenant, client: &str) -> Option<App> {
     [ORDERS_APP, REPORTS_APP, OTHER_APP].into_iter().find(|app| app.client_id == client && app.tenant == tenant)
 }
 
-fn wrong_secret(refuse: Refuse, app: &App) -> Refusal {
+pub(super) fn wrong_secret(refuse: Refuse, app: &App) -> Refusal {
     let text = format!(
         "Invalid client secret provided. Ensure the secret being sent in the request is the client secret value, not \
          the client secret ID, for a secret added to app '{}'.",
@@ -78,8 +78,9 @@ fn assigned(refuse: Refuse, app: &App, scope: &Scope) -> Result<(), Refusal> {
     Err(refuse.with(400, "invalid_grant", 501_051, &text))
 }
 
-/// A federated identity credential: the simulated cloud's managed identity may stand for the orders app.
-fn federated(entra: &Entra, app: &App, assertion: &str) -> Result<(), Refusal> {
+/// A federated identity credential: the simulated cloud's managed identity may stand for the orders app and for the
+/// proxy's own.
+pub(super) fn federated(entra: &Entra, app: &App, assertion: &str) -> Result<(), Refusal> {
     let refuse = Refuse::at(&entra.clock);
     let refused = |code, text: &str| Err(refuse.with(401, "invalid_client", code, text));
     let Some((_, claims)) = read(assertion) else {
@@ -111,7 +112,7 @@ fn federated(entra: &Entra, app: &App, assertion: &str) -> Result<(), Refusal> {
         );
         return refused(700_212, &text);
     }
-    if text_claim("sub") != OWN_OBJECT_ID || app.client_id != ORDERS_APP.client_id {
+    if text_claim("sub") != OWN_OBJECT_ID || ![ORDERS_APP.client_id, PROXY_API].contains(&app.client_id) {
         let text = format!(
             "No matching federated identity record found for presented assertion subject '{}'. {advice}",
             text_claim("sub")

@@ -22,6 +22,14 @@ impl IntoResponse for Refusal {
 }
 
 impl Refusal {
+    /// The same with one more member.
+    pub(super) fn member(mut self, name: &str, value: String) -> Self {
+        if let Some(members) = self.body.as_object_mut() {
+            members.insert(name.to_owned(), value.into());
+        }
+        self
+    }
+
     /// The same as the page that a browser gets.
     pub(super) fn page(&self) -> Response<Body> {
         let text = self.body.get("error_description").and_then(Value::as_str).unwrap_or_default();

@@ -12,11 +12,13 @@ mod errors;
 mod graph;
 mod keys;
 mod managed_identity;
+mod on_behalf_of;
 mod people;
 mod tokens;
 
 pub(super) use graph::graph_service;
 pub(super) use keys::{Members, read, signed_by};
+pub(super) use on_behalf_of::{Ordered, Registered};
 
 use super::Error;
 use super::calls::{Calls, Endpoint};
@@ -48,6 +50,10 @@ pub(super) struct Entra {
     /// Authorization codes, the redeemed ones too until they are long past.
     codes: Mutex<HashMap<String, authorize::Code>>,
     refresh_tokens: Mutex<HashMap<String, people::Refresh>>,
+    /// The certificate of the proxy's own app.
+    registered: Mutex<Option<Registered>>,
+    /// What every trade on behalf of somebody is answered.
+    on_behalf_of_ordered: Mutex<Ordered>,
     identity_header: String,
     /// Managed identity tokens are cached by the platform for about a day; audience to token.
     identity_tokens: Mutex<HashMap<(&'static str, String), managed_identity::Cached>>,
@@ -70,6 +76,8 @@ impl Entra {
             devices: Mutex::default(),
             codes: Mutex::default(),
             refresh_tokens: Mutex::default(),
+            registered: Mutex::default(),
+            on_behalf_of_ordered: Mutex::default(),
             identity_header: uuid::Uuid::new_v4().simple().to_string().to_uppercase(),
             identity_tokens: Mutex::default(),
         };
@@ -168,6 +176,7 @@ async fn token(
         Some("authorization_code") => authorize::token(&entra, tenant, &form),
         Some("refresh_token") => people::refresh(&entra, tenant, &form),
         Some("urn:ietf:params:oauth:grant-type:device_code") => device::token(&entra, tenant, &form),
+        Some("urn:ietf:params:oauth:grant-type:jwt-bearer") => on_behalf_of::token(&entra, tenant, &form),
         Some(other) => Err(refuse.with(
             400,
             "unsupported_grant_type",

@@ -62,6 +62,7 @@ pub(super) fn scope(refuse: Refuse, tenant: Tenant, asked: &str) -> Result<Scope
     if !scope.has_permission() {
         return Err(refuse.permission(scope.permission(), scope.resource()));
     }
+    super::on_behalf_of::not_for_people(refuse, &scope)?;
     Ok(scope)
 }
 

@@ -6,7 +6,7 @@ use crate::secret::Secret;
 use crate::sim::Error;
 use crate::sim::certs::failed;
 use crate::sim::token_spec::{Signing, TokenSpec, Version};
-use crate::sim::world::{ASSIGNED_API, ASSIGNED_API_URI, PROXY_API, PROXY_API_URI, Tenant};
+use crate::sim::world::{ASSIGNED_API, ASSIGNED_API_URI, PROXY_API, PROXY_API_URI, SECOND_API, SECOND_API_URI, Tenant};
 use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -141,7 +141,8 @@ impl Scope {
 
     /// Whether the tenant knows the resource.
     pub(super) fn known(&self) -> bool {
-        [PROXY_API, PROXY_API_URI, ASSIGNED_API_URI, GRAPH].contains(&self.resource.as_str())
+        [PROXY_API, PROXY_API_URI, SECOND_API, SECOND_API_URI, ASSIGNED_API_URI, GRAPH]
+            .contains(&self.resource.as_str())
     }
 
     /// Whether it is `…/.default`.
@@ -167,6 +168,7 @@ impl Scope {
         match self.resource.as_str() {
             GRAPH => spec.audience(GRAPH).version(Version::V1).header("nonce", "q8Xv1nJ7aZ0"),
             ASSIGNED_API_URI => spec.audience(ASSIGNED_API),
+            SECOND_API | SECOND_API_URI => spec.audience(SECOND_API),
             _ => spec,
         }
     }

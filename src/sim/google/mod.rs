@@ -20,6 +20,7 @@ use super::oidc::Oidc;
 use crate::time::Clock;
 use axum::Router;
 use axum::routing::{get, post};
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, RwLock};
 use tokens::TokenStore;
 
@@ -43,6 +44,8 @@ pub(super) struct Google {
     tokens: Mutex<TokenStore>,
     iam: RwLock<Iam>,
     instance: Arc<Instance>,
+    /// Providers that are switched off.
+    disabled: Mutex<HashSet<String>>,
     /// The public key (PKCS#1) of the proxy's own account, once it has one.
     own_account_key: Mutex<Option<Vec<u8>>>,
 }
@@ -56,8 +59,14 @@ impl Google {
             tokens: Mutex::default(),
             iam: RwLock::new(Iam::standard()),
             instance,
+            disabled: Mutex::default(),
             own_account_key: Mutex::default(),
         }
+    }
+
+    /// Switches a provider off.
+    pub(super) fn disable_provider(&self, provider: &str) {
+        super::lock(&self.disabled).insert(provider.to_owned());
     }
 
     /// Gives the proxy's own account this key, in place of the one before.

@@ -60,6 +60,8 @@ struct PoolProvider {
     prefix: &'static str,
     /// The claim mapped to `google.subject`.
     subject: &'static str,
+    /// `assertion.azp == '…'` in the attribute condition.
+    azp: Option<&'static str>,
 }
 
 /// `POST /v1/token`
@@ -111,6 +113,7 @@ impl Google {
             condition,
             prefix: "",
             subject,
+            azp: None,
         };
         let partner = PoolProvider {
             name: world::PARTNER_PROVIDER,
@@ -120,13 +123,22 @@ impl Google {
             condition: &[("org", "northwind")],
             prefix: world::PARTNER_PREFIX,
             subject: "uid",
+            azp: None,
         };
+        let traded = PoolProvider {
+            azp: Some(PROXY_API),
+            ..provider(world::WORKFORCE_PROVIDER_OBO, v2.clone(), &[world::SECOND_API], PEOPLE, "upn")
+        };
+        if crate::sim::lock(&self.disabled).contains(audience) {
+            return None;
+        }
         [
             provider(world::WORKLOAD_PROVIDER, v2.clone(), &[PROXY_API], SOFTWARE, "oid"),
             provider(world::WORKLOAD_PROVIDER_V1, v1, V1_AUDIENCES, SOFTWARE, "oid"),
             provider(world::WORKFORCE_PROVIDER, v2.clone(), &[PROXY_API], PEOPLE, "upn"),
             provider(world::OWN_PROVIDER, v2, &[world::OWN_AUDIENCE], OWN, "sub"),
             partner,
+            traded,
         ]
         .into_iter()
         .find(|provider| provider.name == audience)
@@ -175,7 +187,8 @@ impl Google {
         if !fresh {
             return refused("invalid_grant", &format!("ID Token issued at {issued} is stale to sign-in."));
         }
-        if provider.condition.iter().any(|(claim, value)| text(claim) != *value) {
+        let unmet = provider.condition.iter().any(|(claim, value)| text(claim) != *value);
+        if unmet || provider.azp.is_some_and(|azp| text("azp") != azp) {
             return refused("unauthorized_client", "The given credential is rejected by the attribute condition.");
         }
         Ok(claims)

@@ -20,6 +20,7 @@ use rcgen::ExtendedKeyUsagePurpose;
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, RwLock};
 use std::time::Duration;
 
@@ -42,6 +43,8 @@ pub(super) struct Instance {
     /// Login tokens by the serial number of the client certificate that carries them.
     embedded: Mutex<HashMap<Vec<u8>, String>>,
     /// Who speaks in PostgreSQL's place.
+    /// `connectorEnforcement`.
+    connectors_only: AtomicBool,
     stand_in: RwLock<Option<SocketAddr>>,
 }
 
@@ -61,6 +64,7 @@ impl Instance {
             presented: RwLock::new(presented),
             patch: RwLock::default(),
             embedded: Mutex::default(),
+            connectors_only: AtomicBool::new(false),
             stand_in: RwLock::default(),
         })
     }
@@ -73,6 +77,11 @@ impl Instance {
     /// Where it listens.
     pub(super) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Lets nobody in but through the connector's port.
+    pub(super) fn require_connectors(&self) {
+        self.connectors_only.store(true, Ordering::Relaxed);
     }
 
     /// Changes the server certificate for new connections.

@@ -20,6 +20,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
@@ -108,6 +109,10 @@ impl Server {
 
     async fn session(self, mut stream: TcpStream, path: Path) -> io::Result<()> {
         stream.set_nodelay(true)?;
+        // How Cloud SQL turns them away is not documented; a close is what hurts least to assume.
+        if path == Path::Direct && self.instance.connectors_only.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         let letting_in = async {
             if self.disturb(Hop::InstanceTcp, &mut stream).await?
                 || (path == Path::Direct && !self.offer_tls(&mut stream).await?)
@@ -133,7 +138,12 @@ impl Server {
 
     /// Does what a fault orders before TLS; true when nothing more is to be done.
     async fn disturb(&self, hop: Hop, stream: &mut TcpStream) -> io::Result<bool> {
-        match self.faults.get(hop) {
+        let fault = self.faults.get(hop);
+        if hop == Hop::InstanceTls && fault == Some(Fault::Reset) {
+            // In answer to the client's first bytes: at once it could be taken for a connection that was not made.
+            stream.peek(&mut [0]).await?;
+        }
+        match fault {
             None | Some(Fault::AskFor(_) | Fault::NoTls) => return Ok(false),
             Some(Fault::Delay(duration)) => {
                 tokio::time::sleep(duration).await;
@@ -196,10 +206,8 @@ impl Server {
             None | Some(Fault::NoTls) => {}
             Some(Fault::Delay(duration)) => tokio::time::sleep(duration).await,
             Some(Fault::AskFor(asked)) => method = Some(asked),
-            Some(Fault::Status(_) | Fault::RetryAfter(_)) => {
-                let fields = ErrorFields::new("FATAL", "57P03", "the database system is starting up");
-                return refuse(stream, &fields).await;
-            }
+            Some(Fault::Status(status)) => return refuse(stream, &fatal(status)).await,
+            Some(Fault::RetryAfter(_)) => return refuse(stream, &fatal(429)).await,
             Some(Fault::Garbage) => {
                 stream.write_all(GARBAGE).await?;
                 stream.shutdown().await?;
@@ -247,6 +255,15 @@ impl Server {
         let mut nothing = Vec::new();
         postgres.take(1).read_to_end(&mut nothing).await?;
         stream.shutdown().await
+    }
+}
+
+/// What PostgreSQL says in place of an HTTP status.
+fn fatal(status: u16) -> ErrorFields {
+    match status {
+        429 => ErrorFields::new("FATAL", "53300", "sorry, too many clients already"),
+        400..=499 => ErrorFields::new("FATAL", "28000", "Cloud SQL IAM user authentication failed"),
+        _ => ErrorFields::new("FATAL", "57P03", "the database system is starting up"),
     }
 }
 
