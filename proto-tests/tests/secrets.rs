@@ -13,6 +13,16 @@ const SHAPES: [&str; 3] = ["eyJ", "ya29.", "PRIVATE KEY"];
 /// A statement whose text must be in the records: proof that the search reads the right files.
 const MARK: &str = "select 'a mark that must be seen'";
 
+/// What goes wrong on the way, each with a token in its hands.
+const FAULTS: [(Hop, Fault); 6] = [
+    (Hop::Sts, Fault::Status(400)),
+    (Hop::Sts, Fault::Garbage),
+    (Hop::IamCredentials, Fault::Status(403)),
+    (Hop::InstanceLogin, Fault::Status(503)),
+    (Hop::InstanceLogin, Fault::AskFor(5)),
+    (Hop::InstanceTls, Fault::Reset),
+];
+
 /// Everything that must not show.
 struct Secrets(Vec<(String, String)>);
 
@@ -52,7 +62,10 @@ impl Secrets {
 async fn nothing_secret_shows_at_trace_in_any_outcome() {
     let chain = Setup::default().environment("RUST_LOG", "trace").start().await;
     let (person, app) = (chain.person(), chain.app());
-    let secrets = Secrets::of(&chain, &[&person, &app]);
+    // What a token has bought is kept: each fault meets a token of its own.
+    let apps = FAULTS.map(|_| chain.app());
+    let logins: Vec<&Login> = [&person, &app].into_iter().chain(&apps).collect();
+    let secrets = Secrets::of(&chain, &logins);
     let mut told = String::new();
 
     // Both kinds of grant, and every refusal that has a token in its hands.
@@ -68,16 +81,9 @@ async fn nothing_secret_shows_at_trace_in_any_outcome() {
     ] {
         told.push_str(chain.psql(&login, &["-c", "select 1"]).await.refused());
     }
-    for (hop, fault) in [
-        (Hop::Sts, Fault::Status(400)),
-        (Hop::Sts, Fault::Garbage),
-        (Hop::IamCredentials, Fault::Status(403)),
-        (Hop::InstanceLogin, Fault::Status(503)),
-        (Hop::InstanceLogin, Fault::AskFor(5)),
-        (Hop::InstanceTls, Fault::Reset),
-    ] {
+    for ((hop, fault), app) in FAULTS.into_iter().zip(&apps) {
         chain.cloud.faults().set(hop, fault);
-        told.push_str(chain.psql(&app, &["-c", "select 1"]).await.refused());
+        told.push_str(chain.psql(app, &["-c", "select 1"]).await.refused());
         chain.cloud.faults().clear_all();
     }
     assert!(told.contains("postgres") && told.contains("nowhere"));
