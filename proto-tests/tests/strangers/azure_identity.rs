@@ -56,7 +56,7 @@ fn assertions(cloud: &Cloud) -> Vec<Row> {
             row("wrong audience", federated().audience("another"), Expect::Refused(&[REFUSED, "AADSTS700212"])),
             row("expired assertion", federated().expired(), Expect::Refused(&[REFUSED, "AADSTS700024"])),
             row("another subject", federated().claim("sub", "x"), Expect::Refused(&[REFUSED, "AADSTS700213"])),
-            row("another issuer", federated().version(Version::V2), Expect::Refused(&[REFUSED, "AADSTS700211"])),
+            row("another issuer", federated().version(Version::V1), Expect::Refused(&[REFUSED, "AADSTS700211"])),
             row(
                 "foreign signing key",
                 federated().signing(Signing::WrongKey),

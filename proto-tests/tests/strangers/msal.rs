@@ -53,7 +53,7 @@ fn assertions(cloud: &Cloud) -> Vec<Row> {
         row("expired assertion", federated().expired(), refused(&["invalid_client", "AADSTS700024"])),
         row("assertion of the future", federated().issued_ago(-3600), refused(&["invalid_client", "AADSTS700024"])),
         row("another subject", federated().claim("sub", "another"), refused(&["invalid_client", "AADSTS700213"])),
-        row("another issuer", federated().version(Version::V2), refused(&["invalid_client", "AADSTS700211"])),
+        row("another issuer", federated().version(Version::V1), refused(&["invalid_client", "AADSTS700211"])),
         row("foreign signing key", federated().signing(Signing::WrongKey), refused(&["AADSTS700027"])),
     ]
 }
