@@ -217,7 +217,7 @@ fn command(limited: Limited) -> Command {
         // Ignored signals stay ignored across `exec`: writes past the limit fail and do not end the process.
         Limited::FilesKib(limit) => format!("trap '' XFSZ; ulimit -f {limit}; exec \"$@\""),
         Limited::Later => "trap '' XFSZ; exec \"$@\"".to_owned(),
-        Limited::Descriptors { soft, hard } => format!("ulimit -H -n {hard}; ulimit -S -n {soft}; exec \"$@\""),
+        Limited::Descriptors { soft, hard } => format!("ulimit -S -n {soft}; ulimit -H -n {hard}; exec \"$@\""),
         Limited::NoLog => "exec \"$@\" 2>/dev/full".to_owned(),
     };
     let mut shell = Command::new("bash");

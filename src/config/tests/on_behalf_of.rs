@@ -1,5 +1,6 @@
 //! `[on_behalf_of.ISSUER]`.
 
+use super::rules::GROUP;
 use super::{APP_RULE, MINIMAL, checked, problems};
 use crate::config::{Loaded, Problem};
 use crate::federation::CredentialConfig;
@@ -54,8 +55,9 @@ fn a_provider_of_people_and_software_is_warned_of() {
         let warnings = loaded(text).unwrap().warnings;
         warnings.iter().any(|one| one.to_string().contains("whose tokens cannot be traded"))
     };
-    let apps = APP_RULE.replace("databases", "kind = \"app\"\ndatabases");
-    assert!(!warned(&format!("{}\n{apps}", with(IDENTITY))), "each kind has its own");
-    assert!(warned(&format!("{}\n{APP_RULE}", with(IDENTITY))), "a rule for both kinds");
+    let both = APP_RULE.replace("kind = \"app\"", "everyone = true");
+    let people = with(IDENTITY).replace(GROUP, &format!("kind = \"user\"\n{GROUP}"));
+    assert!(!warned(&format!("{people}\n{APP_RULE}")), "each kind has its own");
+    assert!(warned(&format!("{people}\n{both}")), "a rule for both kinds");
     assert!(!warned(&format!("{MINIMAL}\n{APP_RULE}")), "nothing is traded");
 }

@@ -10,8 +10,8 @@ fn meter() -> Arc<Meter> {
     Arc::new(Meter::new(Instant::now()))
 }
 
-fn rate(per_second: u32, burst: u32, over: Over) -> Option<Rate> {
-    Some(Rate { per_second, burst, over })
+fn rate(per_second: u32, burst: u32, over: Over) -> Rate {
+    Rate { per_second, burst, over }
 }
 
 fn within(limits: &Limits, meter: &Arc<Meter>) -> Setup {
@@ -19,7 +19,7 @@ fn within(limits: &Limits, meter: &Arc<Meter>) -> Setup {
 }
 
 fn statements(burst: u32, over: Over) -> Limits {
-    Limits { statements: rate(1, burst, over), ..Limits::default() }
+    Limits { statements: Some(rate(1, burst, over)), ..Limits::default() }
 }
 
 fn query(text: &str) -> Vec<u8> {
@@ -167,7 +167,7 @@ async fn a_session_ends_while_its_statement_waits() {
 
 #[tokio::test(start_paused = true)]
 async fn bytes_wait_in_both_directions_and_nothing_is_lost() {
-    let limits = Limits { bytes: rate(1024, 1024, Over::Wait), ..Limits::default() };
+    let limits = Limits { bytes: Some(rate(1024, 1024, Over::Wait)), ..Limits::default() };
     let mut setup = within(&limits, &meter());
     let begun = Instant::now();
     setup.client.write_all(&query("SELECT 1")).await.unwrap();
@@ -195,7 +195,7 @@ async fn bytes_wait_in_both_directions_and_nothing_is_lost() {
 
 #[tokio::test(start_paused = true)]
 async fn bytes_are_limited_past_a_goodbye_too() {
-    let limits = Limits { bytes: rate(1024, 1024, Over::Wait), ..Limits::default() };
+    let limits = Limits { bytes: Some(rate(1024, 1024, Over::Wait)), ..Limits::default() };
     let mut setup = within(&limits, &meter());
     setup.client.write_all(&[query("SELECT 1"), frame(b'X', b"")].concat()).await.unwrap();
     receive(&mut setup.server).await;
@@ -214,7 +214,7 @@ async fn bytes_are_limited_past_a_goodbye_too() {
 
 #[tokio::test(start_paused = true)]
 async fn bytes_over_the_limit_refuse_statements_where_the_rule_says_so() {
-    let limits = Limits { bytes: rate(1024, 1024, Over::Refuse), ..Limits::default() };
+    let limits = Limits { bytes: Some(rate(1024, 1024, Over::Refuse)), ..Limits::default() };
     let mut setup = within(&limits, &meter());
     let long = format!("SELECT '{}'", "x".repeat(3000));
     setup.client.write_all(&query(&long)).await.unwrap();
