@@ -278,11 +278,20 @@ async fn what_a_client_has_quoted_to_it_costs_no_memory_and_differs_by_no_field(
         let mut stream = chain.session(&chain.person()).await;
         let Step::Send(bytes) = &script[0] else { unreachable!() };
         let (mut read, mut write) = tokio::io::split(stream);
-        let ((), answers) = tokio::join!(async { write.write_all(bytes).await.expect("sent") }, async {
-            [wire::read_until(&mut read, b'Z').await, wire::read_until(&mut read, b'Z').await].concat()
-        },);
+        let sending = async {
+            write.write_all(bytes).await.expect("sent");
+            write.flush().await.expect("sent");
+        };
+        let reading = async {
+            let mut answers = Vec::new();
+            while answers.len() < direct.len() {
+                answers.push(wire::read(&mut read).await.expect("an answer"));
+            }
+            answers
+        };
+        let ((), answers) = tokio::join!(sending, reading);
         assert_eq!(types(&answers), "EZNCZ");
-        assert!(fields(&answers) == direct[..5], "an answer differs");
+        assert!(fields(&answers) == direct, "an answer differs");
         stream = read.unsplit(write);
         open.push(stream);
     }

@@ -324,7 +324,7 @@ impl ClientSide {
         };
         let place = tracker.place();
         let bound = tracker.bind(portal, statement, frame.bytes, frame.now);
-        let tagged = self.tag.is_set() && !bound.unknown;
+        let tagged = self.tag.is_set() && !bound.is_unknown();
         recorder.begin(&Begin { tagged, ..begin_again(&bound, Stage::Bind, portal, self.batch) });
         let rolls_back = bound.rolls_back && frame.is_whole() && overfull.is_ok();
         let own = Recorded { place, unnamed: false, rolls_back };
@@ -339,7 +339,7 @@ impl ClientSide {
         let portal = Reader::new(frame.known).cstr().unwrap_or_default();
         let place = tracker.place();
         let executed = tracker.execute(portal, frame.bytes, frame.now);
-        let tagged = self.tag.is_set() && !executed.unknown;
+        let tagged = self.tag.is_set() && !executed.is_unknown();
         recorder.begin(&Begin { tagged, ..begin_again(&executed, Stage::Execute, portal, self.batch) });
         let own = Recorded { place, unnamed: false, rolls_back: executed.rolls_back };
         self.recorded.push(own);

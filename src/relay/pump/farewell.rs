@@ -45,7 +45,7 @@ impl Relay {
         }
         let over = async {
             if wish.wait_for(|wish| matches!(wish, Wish::Now(_))).await.is_err() {
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
         };
         let lingering = Patience { quiet: LINGER, over };

@@ -111,7 +111,7 @@ impl Book {
             (open.text_of, open.text) = (None, None);
         }
         let Done { command, executes, contradicted: text_doubtful } = done;
-        self.ends.push(End { executes, command, text_doubtful, ..open.end(event, progress, now) });
+        self.ends.push(End { text_doubtful, executes, command, ..open.end(event, progress, now) });
     }
 
     /// An end line of a Query that stays open: another statement of it may follow.

@@ -3,7 +3,7 @@
 use super::names::Place as At;
 use super::sql::{self, Effect};
 use super::{
-    Kind, MAX_REMEMBERED_TEXT, Place, Portal, Progress, Said, Statement, StatementText, Target, Tracker,
+    Kind, MAX_REMEMBERED_TEXT, Meaning, Place, Portal, Progress, Said, Statement, StatementText, Target, Tracker,
     effective_name, role_changes, weight,
 };
 use crate::audit::TextDigest;
@@ -66,8 +66,8 @@ impl Tracker {
         let guess = self.statements.guess(&statement, self.segment);
         let certain = guess.certain && !sql_outstanding && !guess.meaning.as_ref().is_some_and(|known| known.doubtful);
         let text = guess.meaning.as_ref().map(|known| Arc::clone(&known.text));
-        let unknown = text.is_none();
-        let doubtful = !certain || unknown;
+        let meaning = Meaning::of(text.as_ref());
+        let doubtful = !certain || meaning == Meaning::Unknown;
         let unnamed = portal.is_empty() && statement.is_empty();
         let rolls_back = unnamed && certain && text.as_ref().is_some_and(|text| text.rolls_back);
         let claimed =
@@ -75,7 +75,7 @@ impl Tracker {
         let claimed = claimed.filter(|event| self.book.is_open(*event));
         if self.skipping {
             let event = self.skipped(Stage::Bind, bytes, now);
-            return Place { event, text, statement, doubtful, unknown, skipped: true, rolls_back };
+            return Place { event, text, statement, doubtful, meaning, skipped: true, rolls_back };
         }
         let event = self.continue_or_open(claimed, Stage::Bind, bytes, now);
         let said = said(text.as_ref(), certain);
@@ -90,7 +90,7 @@ impl Tracker {
         };
         self.portals.expect(portal, self.at(order), Some(to));
         let text = text.filter(|_| claimed.is_none());
-        Place { event, text, statement, doubtful, unknown, skipped: false, rolls_back }
+        Place { event, text, statement, doubtful, meaning, skipped: false, rolls_back }
     }
 
     /// `Execute` of a portal: continues the Bind's event the first time, opens a new one after.
@@ -105,9 +105,9 @@ impl Tracker {
         let statement = known.map_or_else(|| Arc::from([]), |known| Arc::clone(&known.statement));
         let unnamed = portal.is_empty() && statement.is_empty();
         let rolls_back = unnamed && certain && text.as_ref().is_some_and(|text| text.rolls_back);
-        let (unknown, skipped) = (text.is_none(), self.skipping);
-        let doubtful = !certain || unknown;
-        let place = |event, text| Place { event, text, statement, doubtful, unknown, skipped, rolls_back };
+        let (meaning, skipped) = (Meaning::of(text.as_ref()), self.skipping);
+        let doubtful = !certain || meaning == Meaning::Unknown;
+        let place = |event, text| Place { event, text, statement, doubtful, meaning, skipped, rolls_back };
         // A portal that is certain goes on with its Bind's event, whatever text that turns out to run.
         let claimed = guess
             .meaning

@@ -108,13 +108,35 @@ pub struct Place {
     pub statement: Arc<[u8]>,
     /// The name may mean another text by the time the server gets there, or no text is known that it could mean.
     pub doubtful: bool,
-    /// No text is known that it could mean.
-    pub unknown: bool,
+    /// Whether a text is known that it could mean.
+    pub meaning: Meaning,
     /// The server skips it.
     pub skipped: bool,
     /// It takes back and can do nothing else: of the unnamed statement and portal, which SQL cannot change, and whose
     /// text is certain to be a whole `ROLLBACK` or `ABORT`.
     pub rolls_back: bool,
+}
+
+impl Place {
+    /// No text is known that the name could mean.
+    pub fn is_unknown(&self) -> bool {
+        self.meaning == Meaning::Unknown
+    }
+}
+
+/// What is known of a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Meaning {
+    /// A text that it means, or may mean.
+    Known,
+    /// Nothing.
+    Unknown,
+}
+
+impl Meaning {
+    fn of(text: Option<&Arc<StatementText>>) -> Self {
+        if text.is_some() { Self::Known } else { Self::Unknown }
+    }
 }
 
 /// What a Close or Describe names.

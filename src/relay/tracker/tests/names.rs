@@ -146,12 +146,12 @@ fn what_has_no_text_that_is_known_is_never_said_to_be_certain() {
     s.query();
     s.server("C(DO) Z(I)");
     let (bound, executed) = (s.bind("", "s"), s.execute(""));
-    assert!(bound.unknown && bound.doubtful && bound.text.is_none(), "{bound:?}");
-    assert!(executed.unknown && executed.doubtful && executed.event == bound.event, "{executed:?}");
+    assert!(bound.is_unknown() && bound.doubtful && bound.text.is_none(), "{bound:?}");
+    assert!(executed.is_unknown() && executed.doubtful && executed.event == bound.event, "{executed:?}");
     let cursor = s.execute("refcursor");
-    assert!(cursor.unknown && cursor.doubtful, "{cursor:?}");
+    assert!(cursor.is_unknown() && cursor.doubtful, "{cursor:?}");
     s.parse("", "SELECT 1");
-    assert!(!s.bind("", "").unknown && !s.execute("").doubtful);
+    assert!(!s.bind("", "").is_unknown() && !s.execute("").doubtful);
 }
 
 #[test]
@@ -162,7 +162,7 @@ fn a_held_cursor_is_doubtful_once_its_transaction_is_over() {
     s.tracker.query(declare, declare.len() as u64, 50, s.now);
     s.query();
     s.server("C(BEGIN) Z(T) C(DECLARE_CURSOR) Z(T) C(COMMIT) Z(I)");
-    assert!(s.execute("c").unknown);
+    assert!(s.execute("c").is_unknown());
     // Sent ahead: if the cursor is there, the Bind fails and the cursor runs.
     s.tracker.sync();
     s.parse("", "DELETE FROM orders");
