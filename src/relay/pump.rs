@@ -121,11 +121,17 @@ impl Relay {
                 }
             }
         };
+        let fatal = down.fatal().map(str::to_owned);
         self.wind_down(&ending, &mut down, &mut server_write, host).await;
         if let Some(frame) = host.farewell(&ending) {
             down.say(&frame).await;
         }
         self.goodbye(&mut client_read, &mut server_write, &mut down).await;
+        // Whose last word came first has ended the session.
+        let ending = match (ending, fatal) {
+            (Ending::Client, Some(fatal)) => Ending::Server { fatal: Some(fatal) },
+            (ending, _) => ending,
+        };
         self.summary(ending, down.is_server_closed(), host)
     }
 

@@ -45,6 +45,11 @@ impl<S: AsyncRead, C: AsyncWrite> Down<S, C> {
         self.server_closed
     }
 
+    /// SQLSTATE of the server's last word, if it has said one.
+    pub fn fatal(&self) -> Option<&str> {
+        self.side.fatal()
+    }
+
     /// Whether nothing more can be said to the client.
     pub fn is_client_lost(&self) -> bool {
         self.client_lost

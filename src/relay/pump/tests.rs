@@ -411,3 +411,17 @@ async fn a_cancel_without_an_end_ends_the_session_whether_its_client_speaks_or_n
         assert!(setup.gate.hold().is_none(), "nothing is left to cancel");
     }
 }
+
+/// The client says goodbye to a server that has said its last word and not closed yet.
+#[tokio::test]
+async fn the_servers_fatal_word_ends_the_session_whatever_the_client_says_to_it() {
+    let mut setup = start(Tag::none());
+    let fatal = frame(b'E', b"SFATAL\0VFATAL\0C57P01\0Mbye\0\0");
+    setup.server.write_all(&fatal).await.unwrap();
+    assert_eq!(receive(&mut setup.client).await.0, b'E');
+    setup.client.write_all(&frame(b'X', b"")).await.unwrap();
+    assert_eq!(receive(&mut setup.server).await.0, b'X');
+    drop(setup.server);
+    let summary = setup.relay.await.unwrap();
+    assert!(matches!(&summary.ending, Ending::Server { fatal: Some(sqlstate) } if sqlstate == "57P01"), "{summary:?}");
+}
