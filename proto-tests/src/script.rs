@@ -21,6 +21,8 @@ pub enum Step {
     Send(Vec<u8>),
     /// Read up to and with a message of this type.
     Until(u8),
+    /// Close the sending half, without a Terminate: the last step.
+    Shut,
 }
 
 /// Bytes to send.
@@ -49,6 +51,11 @@ pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, script: &[St
                         break;
                     }
                 },
+                Step::Shut => {
+                    let _ = stream.shutdown().await;
+                    answers.extend(to_end(stream).await);
+                    return answers;
+                }
             }
         }
         let _ = stream.write_all(TERMINATE).await;
@@ -81,21 +88,41 @@ pub async fn same(chain: &Chain, script: &[Step]) -> Vec<Message> {
     let proxied = through(chain, &chain.person(), script).await;
     let mut direct = direct(chain).await;
     let direct = run(&mut direct, script).await;
+    alike(&proxied, &direct);
+    proxied
+}
+
+/// No answer differs by a byte.
+#[track_caller]
+pub fn alike(proxied: &[Message], direct: &[Message]) {
     let show = |messages: &[Message]| {
         let body = |message: &Message| message.body.escape_ascii().to_string().chars().take(300).collect::<String>();
         messages.iter().map(|message| format!("{} {}", char::from(message.tag), body(message))).collect::<Vec<_>>()
     };
-    assert_eq!(show(&proxied), show(&direct), "through the proxy on the left, directly on the right");
+    assert_eq!(show(proxied), show(direct), "through the proxy on the left, directly on the right");
     let bodies = |messages: &[Message]| messages.iter().map(|message| message.body.clone()).collect::<Vec<_>>();
-    assert!(bodies(&proxied) == bodies(&direct), "a long answer differs past its start");
-    proxied
+    assert!(bodies(proxied) == bodies(direct), "a long answer differs past its start");
+}
+
+/// Each session has a schema of its own for what is temporary, which messages name by its number.
+pub fn without_numbers(message: &Message) -> String {
+    let mut parts = [&[message.tag], message.body.as_slice()].concat().escape_ascii().to_string();
+    while let Some((before, after)) = parts.split_once("pg_temp_") {
+        parts = format!("{before}pg_temp{}", after.trim_start_matches(|c: char| c.is_ascii_digit()));
+    }
+    parts
 }
 
 /// A session of the analyst at PostgreSQL itself.
 pub async fn direct(chain: &Chain) -> UnixStream {
+    direct_as(chain, world::ANALYST.upn).await
+}
+
+/// Somebody's session at PostgreSQL itself.
+pub async fn direct_as(chain: &Chain, user: &str) -> UnixStream {
     let mut stream = UnixStream::connect(chain.cloud.postgres_socket()).await.expect("PostgreSQL's socket");
-    let (user, database) = (world::ANALYST.upn.as_bytes(), world::DATABASE.as_bytes());
-    let last = wire::log_in(&mut stream, user, database, "").await.expect("PostgreSQL answers");
+    let last = wire::log_in(&mut stream, user.as_bytes(), world::DATABASE.as_bytes(), "").await;
+    let last = last.expect("PostgreSQL answers");
     assert_eq!(last.tag, b'Z', "{last:?}");
     stream
 }

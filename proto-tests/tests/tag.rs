@@ -4,6 +4,7 @@ use pgpassport::sim::world::{ANALYST, CONTOSO, INSTANCE, SIGN_IN_CLIENT};
 use proto_tests::chain::{Chain, Setup};
 use proto_tests::drivers;
 use proto_tests::psql::Login;
+use proto_tests::script::without_numbers;
 use proto_tests::wire::{self, Message, message, read_until, text};
 use serde_json::json;
 use std::path::Path;
@@ -143,15 +144,6 @@ async fn answers(stream: &mut TlsStream<TcpStream>, question: &[u8]) -> Vec<Mess
         all.push(wire::read(stream).await.expect("an answer"));
     }
     all
-}
-
-/// Each session has a schema of its own for what is temporary, which messages name by its number.
-fn without_numbers(message: &Message) -> String {
-    let mut parts = [&[message.tag], message.body.as_slice()].concat().escape_ascii().to_string();
-    while let Some((before, after)) = parts.split_once("pg_temp_") {
-        parts = format!("{before}pg_temp{}", after.trim_start_matches(|c: char| c.is_ascii_digit()));
-    }
-    parts
 }
 
 /// Errors, warnings, empty queries: with the tag as without, to the byte.

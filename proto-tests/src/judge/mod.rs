@@ -134,7 +134,10 @@ impl Trial<'_> {
                 self.queries.extend(step.text);
             }
         }
-        self.sync_errors();
+        while self.sync_error() {}
+        for sqlstate in std::mem::take(&mut self.process.sync_errors) {
+            self.verdict.faults.push(format!("no error {sqlstate} at Sync, Describe or Close"));
+        }
         for line in std::mem::take(&mut self.lines) {
             self.verdict.faults.push(format!("without a record: {}", shown(&line)));
         }
@@ -151,7 +154,8 @@ impl Trial<'_> {
     }
 
     fn step(&mut self, step: &Step) {
-        self.sync_errors();
+        // Errors at Sync belong to no message: one is in front where this message's own line is not.
+        while self.expects(step) && !self.front_may_be(step) && self.sync_error() {}
         match &step.fate {
             Fate::Skipped => {}
             Fate::Empty => self.verdict.agreed.empty += 1,
@@ -178,6 +182,19 @@ impl Trial<'_> {
                 self.must_fail(step, sqlstate);
             }
         }
+    }
+
+    /// Whether this message has a line, for certain.
+    fn expects(&self, step: &Step) -> bool {
+        match step.fate {
+            Fate::Skipped | Fate::Empty => false,
+            Fate::Failed(_) => !self.failed.contains(&step.event),
+            _ => step.says(self.mode).is_some(),
+        }
+    }
+
+    fn front_may_be(&self, step: &Step) -> bool {
+        self.lines.front().is_some_and(|line| step.may_be(self.mode, line))
     }
 
     /// The next line is this message's, if messages of this kind write one.
@@ -243,16 +260,16 @@ impl Trial<'_> {
         self.lines.front().is_some_and(fits).then(|| self.lines.pop_front()).flatten()
     }
 
-    /// Errors at Sync belong to no message.
-    fn sync_errors(&mut self) {
-        while let Some(expected) = self.process.sync_errors.first().cloned() {
-            let fits = |line: &Line| line.severity == "ERROR" && line.sqlstate == expected && line.statement.is_none();
-            if self.next_if(fits).is_none() {
-                return;
-            }
-            self.process.sync_errors.remove(0);
-            self.verdict.agreed.bare_errors += 1;
+    /// Whether the next line is an error at Sync.
+    fn sync_error(&mut self) -> bool {
+        let Some(expected) = self.process.sync_errors.first().cloned() else { return false };
+        let fits = |line: &Line| line.severity == "ERROR" && line.sqlstate == expected && line.statement.is_none();
+        if self.next_if(fits).is_none() {
+            return false;
         }
+        self.process.sync_errors.remove(0);
+        self.verdict.agreed.bare_errors += 1;
+        true
     }
 }
 
@@ -302,6 +319,19 @@ impl Step {
             }
             _ => Match::No,
         }
+    }
+
+    /// Whether a line can be this message's, its error included.
+    fn may_be(&self, mode: Mode, line: &Line) -> bool {
+        let failed = match &self.fate {
+            // A Query that was read has its STATEMENT.
+            Fate::Failed(sqlstate) | Fate::MayHaveFailed(sqlstate) => {
+                let named = line.statement.is_some() || self.stage != "query" || UNREAD.contains(&sqlstate.as_str());
+                line.sqlstate == *sqlstate && named
+            }
+            _ => false,
+        };
+        failed || self.wrote(mode, line) != Match::No
     }
 
     /// Whether a line is this message's error: of this SQLSTATE, and of this text in anybody's name.
