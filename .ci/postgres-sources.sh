@@ -3,7 +3,8 @@
 # is configured for: the package sources are derived from its own, in a folder of their own, so that no host is named
 # here and nothing of the machine's apt is changed. No root is needed, nothing is installed.
 #
-#   15: source, the server with its programs, and the C parts of its suites, all of one version
+#   15: source, the server with its programs, and the C parts of its suites, all of one version. Debian 12 has it;
+#       Debian 13's archive has 17 alone, and there is no suite for that here: on 13 this ends with a word about it
 #   18: source alone, from sid; its programs are those of .ci/drivers.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -110,7 +111,7 @@ source_of() {
     echo "$version" >"$folder/version"
     return 0
   done < <(private_apt "$apt" showsrc "$package" | sed -n 's/^Version: //p' | sort -rVu)
-  echo "no source of $package in this machine's Debian archive" >&2
+  echo "no source of $package in this machine's Debian archive (Debian 12 has postgresql-15, Debian 13 has not)" >&2
   return 1
 }
 
