@@ -85,7 +85,7 @@ async fn random_pipelines_are_answered_as_directly_and_recorded_as_they_ran() {
 
 /// As many as `PGPASSPORT_PIPELINES` says, from the first that `make test` does not run.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "minutes: make suites"]
+#[ignore = "minutes: by hand"]
 async fn many_more_random_pipelines() {
     let count = std::env::var("PGPASSPORT_PIPELINES").map_or(1_000, |count| count.parse().expect("a number"));
     pipelines(MAKE_TEST..MAKE_TEST + count).await;
