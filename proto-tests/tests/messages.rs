@@ -91,6 +91,25 @@ async fn until_told<S: AsyncRead + AsyncWrite + Unpin>(session: &mut S) -> Messa
     panic!("no ParameterStatus");
 }
 
+/// A notice that no message of the client has caused: of a session that says how it takes notifications in.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_notice_reaches_an_idle_client() {
+    for At { name, chain, .. } in each(Setup::default, "").await {
+        let (mut proxied, mut direct) = (chain.session(&chain.person()).await, script::direct(&chain).await);
+        let listen = query("set trace_notify = on; set client_min_messages = debug1; listen topic");
+        proxied.write_all(&listen).await.expect("sent");
+        direct.write_all(&listen).await.expect("sent");
+        let (left, right) = (wire::read_until(&mut proxied, b'Z').await, wire::read_until(&mut direct, b'Z').await);
+        assert_eq!(types(&left), types(&right), "{name}");
+        let mut owner = script::direct_as(&chain, OWNER).await;
+        owner.write_all(&query("notify topic, 'now'")).await.expect("sent");
+        wire::read_until(&mut owner, b'Z').await;
+        let (left, right) = (wire::read_until(&mut proxied, b'A').await, wire::read_until(&mut direct, b'A').await);
+        assert_eq!(left, right, "{name}");
+        assert!(left.iter().any(|message| message.tag == b'N'), "{name}: {}", types(&left));
+    }
+}
+
 /// `FunctionCall` with arguments and result in binary.
 fn call(function: u32, arguments: &[&[u8]]) -> Vec<u8> {
     let count = u16::try_from(arguments.len()).expect("few").to_be_bytes();

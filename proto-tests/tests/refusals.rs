@@ -90,7 +90,9 @@ async fn identities_that_are_not_allowed_are_refused_before_google_hears_of_them
     refused(&chain, &chain.app(), expected(ORDERS_APP.client_id)).await;
     assert_eq!(chain.calls().count(Endpoint::Sts), 0);
     let people = "[issuer.contoso]\nallowed_kinds = [\"user\"]";
-    let chain = Setup::default().replace("[issuer.contoso]", people).start().await;
+    // A rule for software that no token of the issuer can be would be refused with the config.
+    let setup = Setup::default().replace("[issuer.contoso]", people).replace("kind = \"app\"", "everyone = true");
+    let chain = setup.start().await;
     refused(&chain, &chain.app(), expected("kind app")).await;
     assert_eq!(chain.calls().count(Endpoint::Sts), 0);
     assert_eq!(chain.query(&chain.person(), "select 1").await, "1");

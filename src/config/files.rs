@@ -98,6 +98,16 @@ pub(super) fn rsa_key(value: &DeValue<'_>, folder: &Path) -> Result<PathBuf, Str
 
 /// A log file: it or at least its folder exists. A device would lose what is written, a pipe hold up every session.
 pub(super) fn log_file(value: &DeValue<'_>, folder: &Path) -> Result<PathBuf, String> {
+    let path = in_a_folder(value, folder)?;
+    match fs::metadata(&path) {
+        Ok(metadata) if metadata.is_dir() => Err(format!("{} is a folder, not a file", path.display())),
+        Ok(metadata) if !metadata.is_file() => Err(format!("{} is not a regular file", path.display())),
+        _ => Ok(path),
+    }
+}
+
+/// A path whose folder exists.
+fn in_a_folder(value: &DeValue<'_>, folder: &Path) -> Result<PathBuf, String> {
     let path = resolve(value, folder)?;
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !parent.is_dir() {
@@ -106,16 +116,12 @@ pub(super) fn log_file(value: &DeValue<'_>, folder: &Path) -> Result<PathBuf, St
             parent.display()
         ));
     }
-    match fs::metadata(&path) {
-        Ok(metadata) if metadata.is_dir() => Err(format!("{} is a folder, not a file", path.display())),
-        Ok(metadata) if !metadata.is_file() => Err(format!("{} is not a regular file", path.display())),
-        _ => Ok(path),
-    }
+    Ok(path)
 }
 
 /// Where a Unix socket is to be.
 pub(super) fn socket(value: &DeValue<'_>, folder: &Path) -> Result<PathBuf, String> {
-    let path = log_file(value, folder)?;
+    let path = in_a_folder(value, folder)?;
     if path.as_os_str().len() > MAX_SOCKET_BYTES {
         return Err(format!("has more than {MAX_SOCKET_BYTES} bytes, which a socket's address cannot hold"));
     }

@@ -133,7 +133,11 @@ impl<'a> Events<'a> {
         // Where the begin line was in doubt, the end line says whose text it was.
         let ends = self.ends.get(text_of(begin, "id")).map(Vec::as_slice).unwrap_or_default();
         let other = ends.iter().find_map(|end| self.begins.get(end["text_of"].as_str()?));
-        let text = other.unwrap_or(&begins.to_vec()).iter().find_map(|begin| text(begin));
+        let own = other.map_or(begins, Vec::as_slice);
+        // A line of a batch that repeats no text names the event whose line has it.
+        let elsewhere = || own.iter().find_map(|begin| self.begins.get(begin["text_of"].as_str()?));
+        let told = |lines: &[&Value]| lines.iter().find_map(|begin| text(begin));
+        let text = told(own).or_else(|| told(elsewhere()?));
         let text = text.map(|text| Text { digest: ends.iter().find_map(|end| digest(end)), ..text });
         let named = |field: &str| begins.iter().find_map(|begin| begin[field].as_str()).unwrap_or_default().to_owned();
         let (statement, portal) = (named("statement"), named("portal"));

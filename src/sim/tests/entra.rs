@@ -36,7 +36,7 @@ async fn documents_name_the_issuer_and_keys_that_tokens_use() {
     }
     let (status, unknown) = driver.get(&format!("{base}/nobody.example/v2.0/.well-known/openid-configuration")).await;
     assert_eq!((status, &unknown["error_codes"][0]), (400, &90_002.into()));
-    driver.cloud.faults().set(Hop::EntraKeys, Fault::Status(503));
+    driver.cloud.faults().set(Hop::EntraDiscovery, Fault::Status(503));
     assert_eq!(driver.http.get(&url).send().await.unwrap().status(), 503);
     assert_eq!(driver.cloud.calls().count(Endpoint::EntraDiscovery), 3);
 }
