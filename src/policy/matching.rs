@@ -43,6 +43,20 @@ impl Rule {
     }
 }
 
+impl Rule {
+    /// Whether this rule would speak of this caller, were they in a group that it names, and nobody knows whether they
+    /// are: their groups are too many for the token. What it would have said, no later rule may say in its place.
+    pub(super) fn hangs_on_groups(&self, caller: &IdentityFacts, database: &DatabaseAlias, at: Option<IpAddr>) -> bool {
+        let unknown = caller.overage && caller.groups.is_none() && !self.who.groups.is_empty();
+        let member = Traits { groups: Some(&self.who.groups), ..caller.into() };
+        unknown
+            && self.issuer == caller.issuer
+            && self.databases.contains(database)
+            && self.who.is_met_by(&member)
+            && self.who.is_at(at)
+    }
+}
+
 impl Who {
     /// Whether every condition but the address holds.
     pub(super) fn is_met_by(&self, caller: &Traits<'_>) -> bool {

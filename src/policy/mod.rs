@@ -288,9 +288,15 @@ impl Policy {
     fn decide(&self, caller: &IdentityFacts, request: &Request<'_>) -> Result<Grant, Denied> {
         let database = request.database;
         let target = self.target(database).ok_or_else(|| Denied::UnknownDatabase(database.to_owned()))?;
-        let Some(rule) = self.rules.iter().find(|rule| rule.matches(caller, &target.alias, request.address)) else {
-            return Err(self.unmatched(caller, target, request.address));
+        let (alias, address) = (&target.alias, request.address);
+        let speaks =
+            |rule: &&Rule| rule.matches(caller, alias, address) || rule.hangs_on_groups(caller, alias, address);
+        let Some(rule) = self.rules.iter().find(speaks) else {
+            return Err(self.unmatched(caller, target, address));
         };
+        if rule.hangs_on_groups(caller, alias, address) {
+            return Err(Denied::NoRule { caller: caller.label.clone(), database: alias.clone(), overage: true });
+        }
         if request.purpose == Purpose::Replication && !rule.replication {
             return Err(Denied::Replication { rule: rule.name.clone() });
         }

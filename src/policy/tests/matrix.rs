@@ -61,7 +61,7 @@ fn callers() -> Vec<(&'static str, IdentityFacts)> {
     vec![
         ("admin, an analyst too", person("admin", Some(&["analysts"]))),
         ("analyst", person("analyst", Some(&["analysts"]))),
-        ("analyst, groups overage", person("analyst", None)),
+        ("analyst, groups overage", IdentityFacts { overage: true, ..person("analyst", None) }),
         ("clerk by role", clerk),
         ("guest who is an analyst", guest),
         ("guest who is a partner", partner),

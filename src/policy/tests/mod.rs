@@ -120,6 +120,27 @@ fn a_guest_arrives_as_themselves_only_where_a_rule_names_them_by_object_id() {
     }
 }
 
+/// Who is in more groups than a token holds does not escape a narrow rule into a wide one behind it.
+#[test]
+fn groups_that_nobody_knows_let_no_later_rule_decide() {
+    let contractors = Who { groups: list(&["contractors"]), ..Who::default() };
+    let office = Who { networks: vec!["10.1.0.0/16".parse().unwrap()], ..contractors.clone() };
+    let software = Who { kind: Some(CallerKind::App), ..contractors.clone() };
+    let everyone = || rule("everyone", &["orders"], Who::default(), account("everyone"));
+    for (narrow, overage, groups, expected) in [
+        (&contractors, true, None, "no-rule"),
+        (&contractors, false, None, "everyone as everyone@demo-project.iam"),
+        (&contractors, true, Some(list(&["analysts"])), "everyone as everyone@demo-project.iam"),
+        (&office, true, None, "everyone as everyone@demo-project.iam"),
+        (&software, true, None, "everyone as everyone@demo-project.iam"),
+    ] {
+        let rules = vec![rule("narrow", &["orders"], narrow.clone(), account("narrow")), everyone()];
+        let policy = Policy::new(vec![target("orders")], rules);
+        let caller = IdentityFacts { groups, overage, ..person("contractor", None) };
+        assert_eq!(matrix::decision(&policy, &proven(caller), &asking("orders")), expected, "{narrow:?}");
+    }
+}
+
 #[test]
 fn a_prefix_stands_in_front_of_the_claim_and_counts() {
     let prefixed = |claim: &str| match workforce(claim) {

@@ -68,8 +68,8 @@ impl Admission {
         {
             match pace.over {
                 Over::Refuse if executes && !takes_back(frame, tracker) => return self.refuse(Refusal::Bytes),
-                // It runs nothing by itself, and ends what would otherwise stay open.
-                Over::Refuse if !executes && kind != b'd' => {}
+                // They are short, run nothing by themselves, and end what would otherwise stay open.
+                Over::Refuse if matches!(kind, b'S' | b'H' | b'C' | b'c' | b'f' | b'X') => {}
                 _ => return Verdict::Wait(Turn { at, limit: Limit::Bytes }),
             }
         }

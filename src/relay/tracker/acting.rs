@@ -12,7 +12,7 @@ mod tokens;
 use crate::audit::event::{Acting, RoleChange};
 use tokens::{Backslashes, Token, Tokens};
 
-/// Changes that are told of one text.
+/// Changes that are told of one text. The last of as many stands for all that follow, and does not say as whom.
 const MAX_CHANGES: usize = 16;
 
 /// The changes that a text says, in its order.
@@ -25,12 +25,12 @@ pub fn role_changes(text: &[u8]) -> Vec<RoleChange> {
     if memchr::memchr(b'\\', text).is_some() {
         let more: Vec<_> = scan(text, Backslashes::Escape).into_iter().filter(|more| !changes.contains(more)).collect();
         changes.extend(more);
-        changes.truncate(MAX_CHANGES);
+        bound(&mut changes);
     }
     changes
 }
 
-/// Whether a word is in it that every change has. Most texts end here.
+/// Whether a word is in it that every change has, or that nobody can read. Most texts end here.
 fn may_say_so(text: &[u8]) -> bool {
     let around = |at: usize, before: usize, word: &[u8]| {
         let start = at.checked_sub(before);
@@ -40,6 +40,8 @@ fn may_say_so(text: &[u8]) -> bool {
     memchr::memchr2_iter(b'l', b'L', text).any(|at| around(at, 2, b"role"))
         || memchr::memchr2_iter(b'z', b'Z', text).any(|at| around(at, 7, b"authorization"))
         || memchr::memchr2_iter(b'd', b'D', text).any(|at| around(at, 0, b"discard"))
+        // A name with escapes of its own.
+        || memchr::memchr_iter(b'&', text).any(|at| around(at, 0, b"&\""))
 }
 
 fn scan(text: &[u8], backslashes: Backslashes) -> Vec<RoleChange> {
@@ -59,12 +61,22 @@ fn scan(text: &[u8], backslashes: Backslashes) -> Vec<RoleChange> {
             None
         };
         changes.extend(found);
-        if changes.len() >= MAX_CHANGES {
+        if bound(&mut changes) {
             break;
         }
         first = token == Token::Symbol(b';');
     }
     changes
+}
+
+/// Whether there are more changes than are told: then the last one told says no name.
+fn bound(changes: &mut Vec<RoleChange>) -> bool {
+    let more = changes.len() > MAX_CHANGES;
+    if more {
+        changes.truncate(MAX_CHANGES.saturating_sub(1));
+        changes.push(change(Acting::Role, None, false));
+    }
+    more
 }
 
 /// Behind `SET`.
@@ -84,7 +96,9 @@ fn set(mut tokens: Tokens<'_>) -> Option<RoleChange> {
         let named = tokens.next()?.is(b"authorization");
         return named.then(|| change(Acting::SessionAuthorization, tokens.next(), local));
     }
-    let setting = setting(&token)?;
+    // A name with escapes of its own (`U&"…"`) is not read: it may be either.
+    let escaped = (token == Token::Other).then_some(Acting::Role);
+    let setting = setting(&token).or(escaped)?;
     let next = tokens.next();
     if next.as_ref().is_some_and(|next| next.is(b"to") || *next == Token::Symbol(b'=')) {
         return Some(change(setting, tokens.next(), local));
@@ -107,10 +121,14 @@ fn discard(mut tokens: Tokens<'_>) -> Option<RoleChange> {
     tokens.next()?.is(b"all").then(|| back(Acting::SessionAuthorization, false))
 }
 
-/// Behind `set_config`: `('role', 'x', false)`.
+/// Behind `set_config`: `('role', 'x', false)`, or its arguments by name, in any order.
 fn set_config(mut tokens: Tokens<'_>) -> Option<RoleChange> {
     if tokens.next()? != Token::Symbol(b'(') {
         return None;
+    }
+    let by_name = by_name(tokens.clone());
+    if by_name.is_some() {
+        return by_name.map(|setting| change(setting, None, false));
     }
     let Token::Text(name) = tokens.next()? else { return None };
     let setting = named(&name)?;
@@ -119,6 +137,22 @@ fn set_config(mut tokens: Tokens<'_>) -> Option<RoleChange> {
     let to = to.filter(|to| plain && matches!(to, Token::Text(_)));
     let local = plain && tokens.next().is_some_and(|token| token.is(b"true"));
     Some(change(setting, to, local))
+}
+
+/// How far a name of `set_config`'s first argument is looked for: three names, arrows, values and commas.
+const ARGUMENTS: usize = 14;
+
+/// `setting_name => 'role'`, or with `:=`, among the first tokens of the arguments.
+fn by_name(mut tokens: Tokens<'_>) -> Option<Acting> {
+    for _ in 0..ARGUMENTS {
+        if tokens.next()?.is(b"setting_name") {
+            tokens.next()?;
+            tokens.next()?;
+            let Token::Text(name) = tokens.next()? else { return None };
+            return named(&name);
+        }
+    }
+    None
 }
 
 fn setting(token: &Token<'_>) -> Option<Acting> {

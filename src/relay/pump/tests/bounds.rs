@@ -223,6 +223,12 @@ async fn bytes_over_the_limit_refuse_statements_where_the_rule_says_so() {
     setup.client.write_all(&query("SELECT 2")).await.unwrap();
     let (_, body) = receive(&mut setup.server).await;
     assert!(body.starts_with(b"\"refused by pgpassport"), "{:?}", String::from_utf8_lossy(&body));
+    // What executes nothing is not refused, and is no way round the limit: it waits. What ends something passes.
+    let begun = Instant::now();
+    setup.client.write_all(&[frame(b'S', b""), frame(b'P', b"\0SELECT 3\0\0\0")].concat()).await.unwrap();
+    assert_eq!((receive(&mut setup.server).await.0, begun.elapsed().as_secs()), (b'S', 0));
+    assert_eq!(receive(&mut setup.server).await.0, b'P');
+    assert!(begun.elapsed() >= Duration::from_secs(1), "{:?}", begun.elapsed());
 }
 
 #[tokio::test(start_paused = true)]

@@ -67,7 +67,20 @@ fn every_statement_that_says_so_is_seen() {
     }
     let long = format!("SET ROLE {}", "r".repeat(70));
     assert_eq!(role_changes(long.as_bytes()), [role(&"r".repeat(63))], "as PostgreSQL cuts it");
-    assert_eq!(role_changes("SET ROLE a;".repeat(100).as_bytes()).len(), MAX_CHANGES);
+    let many = role_changes(format!("{}SET ROLE dba", "SET ROLE none;".repeat(MAX_CHANGES)).as_bytes());
+    assert_eq!((many.len(), many.last()), (MAX_CHANGES, Some(&change(Acting::Role, None, false))), "no last one hides");
+    assert_eq!(role_changes("SET ROLE a;".repeat(MAX_CHANGES).as_bytes()).pop(), Some(role("a")));
+    for hidden in [
+        r#"SET U&"r\006fle" TO dba"#,
+        "select set_config(setting_name => 'role', new_value => 'dba', is_local => false)",
+        "select set_config(new_value := 'dba', is_local := false, setting_name := 'role')",
+    ] {
+        assert_eq!(
+            role_changes(hidden.as_bytes()).first().map(|change| change.setting),
+            Some(Acting::Role),
+            "{hidden}"
+        );
+    }
 }
 
 #[test]
