@@ -89,9 +89,7 @@ impl Exchanger {
             }
         }
     }
-}
 
-impl Exchanger {
     /// What a token is found by: the caller's own token, and all that decides what it buys.
     fn key(&self, grant: &Grant, identity: &VerifiedIdentity) -> Key {
         let mut parts = vec!["pgpassport caller token 1", identity.token().expose(), LOGIN_SCOPE];

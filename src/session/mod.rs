@@ -27,7 +27,7 @@ use crate::cloudsql::{self, Connector, ServerStream};
 use crate::federation::{self, Exchanger};
 use crate::frontend::{self, Arrival, Login, Negotiated, Peer, Place, Refused};
 use crate::http::chain;
-use crate::identity::{self, IdentityFacts, VerifiedIdentity, Verifier};
+use crate::identity::{self, IdentityFacts, IssuerConfig, VerifiedIdentity, Verifier};
 use crate::names::SessionId;
 use crate::policy::{self, Grant, Policy};
 use crate::relay::tag::{self, Tag, Template};
@@ -218,11 +218,13 @@ impl Connection<'_> {
         let grant = policy.authorize(&identity, &request)?;
         check_user(login.user(), &identity, &grant)?;
         let facts = identity.facts();
+        // Whoever cannot be judged again does not come in.
+        let issuer = verifier.issuer(&facts.issuer).ok_or(identity::Error::Issuer)?;
         let seats = self.admit(&identity, &grant).await?;
         let mut recorder = self.open_record(&identity, &grant, login.purpose())?;
         let tag = self.tag(facts, &grant);
         let grant = Arc::new(grant);
-        self.make_known(facts, &grant, login);
+        self.make_known(facts, issuer, &grant, login);
         let reached = tokio::select! {
             biased;
             cause = self.presence.to_end() => Err(Error::Ended(cause)),
@@ -239,9 +241,8 @@ impl Connection<'_> {
     }
 
     /// From here on the session is listed, and ended by whatever ends sessions.
-    fn make_known(&self, caller: &IdentityFacts, grant: &Arc<Grant>, login: &Login) {
-        let Services { verifier, judge, clock, .. } = self.services;
-        let Some(issuer) = verifier.issuer(&caller.issuer) else { return };
+    fn make_known(&self, caller: &IdentityFacts, issuer: &IssuerConfig, grant: &Arc<Grant>, login: &Login) {
+        let Services { judge, clock, .. } = self.services;
         let now = clock.now();
         let live = Live {
             session: self.id,
