@@ -1,7 +1,7 @@
 //! The exchange: delegates, what a caller's token has bought already, and a Google that is overrun.
 
 use pgpassport::sim::world::{ANALYST, ORDERS_APP, OTHER_APP, REPORTS_APP, WORKFORCE_PROVIDER, WORKLOAD_PROVIDER};
-use pgpassport::sim::{Endpoint, Fault, Hop};
+use pgpassport::sim::{Endpoint, Fault, Hop, TokenSpec};
 use proto_tests::chain::{Chain, Setup};
 use proto_tests::refusal::{Expected, refused_by_psql};
 use std::time::{Duration, Instant};
@@ -91,6 +91,33 @@ async fn a_login_that_the_instance_refuses_is_not_kept() {
     chain.cloud.grant("roles/cloudsql.instanceUser", &analyst, None);
     assert_eq!(chain.query(&login, "select 1").await, "1");
     assert_eq!(chain.calls().count(Endpoint::Sts), exchanged + 1, "and a new one was bought");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_google_refused_is_not_sent_again_and_a_new_one_is() {
+    let chain = Chain::start().await;
+    let app = principal(WORKLOAD_PROVIDER, ORDERS_APP.object_id);
+    chain.query(&chain.person(), "select 'the proxy has its own token'").await;
+    chain.cloud.revoke(IDENTITY_USER, &app);
+    let stale = TokenSpec::person(&ANALYST).issued_ago(25 * 3600).lifetime(26 * 3600);
+    let (stale, refused) = (chain.login(ANALYST.upn, &stale), chain.app());
+    for (login, expected, endpoint) in [
+        (&stale, Expected { sqlstate: "28P01", says: "same one will not do" }, Endpoint::Sts),
+        (&refused, Expected { sqlstate: "28000", says: IDENTITY_USER }, Endpoint::GenerateAccessToken),
+    ] {
+        let before = chain.calls().count(endpoint);
+        refused_by_psql(&chain, login, expected).await;
+        assert_eq!(chain.calls().count(endpoint), before + 1, "{endpoint:?}");
+        // Past the moment for which any failure stands.
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        for _ in 0..3 {
+            refused_by_psql(&chain, login, expected).await;
+        }
+        assert_eq!(chain.calls().count(endpoint), before + 1, "{endpoint:?}: it was asked with the same token again");
+    }
+    chain.cloud.grant(IDENTITY_USER, &app, Some(ORDERS_APP.service_account));
+    assert_eq!(chain.query(&chain.person(), "select 1").await, "1");
+    assert_eq!(chain.query(&chain.app(), "select 1").await, "1");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,9 +7,13 @@
 //!
 //! Single flight: of callers with one key one asks, the others wait. Who asked and left (a client that hung up) has
 //! decided nothing: the next one asks.
+//!
+//! A refusal is remembered too, and answers the same token in the service's place: one that only a new token helps
+//! against for as long as the token lives, any other for [`REFUSAL_HOLD`], within which an administrator's mend does not
+//! show to those who have been refused. What passes by itself stands for a moment.
 
-use super::{AccessToken, Error};
-use crate::time::{Clock, Timestamp};
+use super::{AccessToken, Error, Remedy};
+use crate::time::{Clock, Timestamp, later, until};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,8 +23,10 @@ use tokio::time::Instant;
 pub const MAX_CALLER_TOKENS: usize = 10_000;
 /// A token with less life than this is not handed out again: a login takes time, and clocks differ.
 pub const MARGIN: Duration = Duration::from_secs(60);
-/// A failure stands for this long: those who waited for it share it, the next one asks again.
+/// A failure that may pass by itself stands for this long: those who waited for it share it, the next one asks again.
 pub const CALLER_FAILURE_HOLD: Duration = Duration::from_secs(1);
+/// A refusal stands for this long.
+pub const REFUSAL_HOLD: Duration = Duration::from_secs(60);
 /// Of a full cache this share makes room at once, those first that end first: one look at all of it for many logins.
 const MADE_ROOM: usize = MAX_CALLER_TOKENS / 16;
 
@@ -33,31 +39,41 @@ pub(super) struct CallerCache {
     slots: Mutex<HashMap<Key, Arc<Slot>>>,
 }
 
-/// One key's token, and who is getting it.
+/// What one key has brought, and who is asking for it.
 #[derive(Debug, Default)]
 struct Slot {
     kept: Mutex<Option<Kept>>,
-    /// Held while asking; the last failure and when it was.
-    flight: tokio::sync::Mutex<Option<(Error, Instant)>>,
+    /// Held while asking.
+    flight: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug)]
 struct Kept {
-    token: Arc<AccessToken>,
-    /// From then on it is not handed out.
+    outcome: Result<Arc<AccessToken>, Failure>,
+    /// From then on it is nobody's answer.
     until: Timestamp,
 }
 
+#[derive(Debug)]
+struct Failure {
+    error: Error,
+    /// The same as `until`, by a clock that nobody sets back.
+    ends: Instant,
+}
+
+/// What is kept: a token, or why there is none.
+type Answer = Result<Arc<AccessToken>, Error>;
+
 impl CallerCache {
-    /// The token that is kept under `key`, or what `exchange` brings. What it brings is kept while both it and the
-    /// caller's token, which ends at `caller_ends`, have [`MARGIN`] left. May be dropped at any time.
+    /// The token, or the refusal, that is kept under `key`, or what `exchange` brings. A token is kept while both it and
+    /// the caller's, which ends at `caller_ends`, have [`MARGIN`] left. May be dropped at any time.
     pub(super) async fn get<Exchange>(
         &self,
         key: Key,
         caller_ends: Timestamp,
         clock: &Clock,
         exchange: impl FnOnce() -> Exchange,
-    ) -> Result<Arc<AccessToken>, Error>
+    ) -> Answer
     where
         Exchange: Future<Output = Result<AccessToken, Error>>,
     {
@@ -65,23 +81,18 @@ impl CallerCache {
             // Every place is taken by somebody who is logging in: nothing is kept of this one.
             return exchange().await.map(Arc::new);
         };
-        if let Some(token) = slot.living(clock.now()) {
-            return Ok(token);
+        if let Some(answer) = slot.answer(clock.now()) {
+            return answer;
         }
-        let mut failed = slot.flight.lock().await;
-        if let Some(token) = slot.living(clock.now()) {
-            return Ok(token);
+        let _asking = slot.flight.lock().await;
+        if let Some(answer) = slot.answer(clock.now()) {
+            return answer;
         }
-        let held = failed.as_ref().filter(|(_, at)| at.elapsed() < CALLER_FAILURE_HOLD);
-        if let Some((failure, _)) = held {
-            return Err(failure.clone());
-        }
-        *failed = None;
         match exchange().await {
             Ok(token) => Ok(slot.keep(token, caller_ends)),
-            Err(failure) => {
-                *failed = Some((failure.clone(), Instant::now()));
-                Err(failure)
+            Err(error) => {
+                slot.remember(error.clone(), caller_ends, clock.now());
+                Err(error)
             }
         }
     }
@@ -91,7 +102,8 @@ impl CallerCache {
         let slot = self.slots().get(key).cloned();
         if let Some(slot) = slot {
             let mut kept = slot.kept();
-            if kept.as_ref().is_some_and(|kept| Arc::ptr_eq(&kept.token, token)) {
+            let bought = kept.as_ref().and_then(|kept| kept.outcome.as_ref().ok());
+            if bought.is_some_and(|bought| Arc::ptr_eq(bought, token)) {
                 *kept = None;
             }
         }
@@ -99,7 +111,7 @@ impl CallerCache {
 
     /// Lets go what has ended. Called now and then, so that no token stays in memory because nobody came.
     pub(super) fn sweep(&self, now: Timestamp) {
-        self.slots().retain(|_, slot| Arc::strong_count(slot) > 1 || slot.living(now).is_some());
+        self.slots().retain(|_, slot| Arc::strong_count(slot) > 1 || slot.answer(now).is_some());
     }
 
     /// The key's own place; `None` when all are taken by callers who are at it right now.
@@ -127,24 +139,60 @@ impl CallerCache {
     }
 }
 
-/// Takes out what has ended, and if that is too little, what ends first. Nobody's flight is touched.
+/// Takes out what has ended, and if that is too little, refusals before tokens, and of each what ends first. Nobody's
+/// flight is touched.
 fn make_room(slots: &mut HashMap<Key, Arc<Slot>>, now: Timestamp) {
-    let mut idle: Vec<(Option<Timestamp>, Key)> = slots
-        .iter()
-        .filter(|(_, slot)| Arc::strong_count(slot) == 1)
-        .map(|(key, slot)| (slot.kept().as_ref().map(|kept| kept.until), *key))
-        .collect();
-    // Without a token first, then by their end.
+    let worth = |slot: &Slot| {
+        let kept = slot.kept();
+        let living = kept.as_ref().filter(|kept| kept.until > now);
+        living.map(|kept| (kept.outcome.is_ok(), kept.until))
+    };
+    let idle = slots.iter().filter(|(_, slot)| Arc::strong_count(slot) == 1);
+    let mut idle: Vec<_> = idle.map(|(key, slot)| (worth(slot), *key)).collect();
     idle.sort_unstable();
-    let ended = idle.iter().take_while(|(until, _)| until.is_none_or(|until| until <= now)).count();
+    let ended = idle.iter().take_while(|(worth, _)| worth.is_none()).count();
     for (_, key) in idle.iter().take(ended.max(MADE_ROOM)) {
         slots.remove(key);
     }
 }
 
+/// How long a failure answers for whoever brings the same token for the same; `None`: as long as the token lives.
+fn hold(failure: &Error) -> Option<Duration> {
+    match failure.remedy() {
+        Some(Remedy::NewToken) => None,
+        // No word about the token.
+        None | Some(Remedy::Later | Remedy::ProviderReach | Remedy::OwnCredential) => Some(CALLER_FAILURE_HOLD),
+        Some(
+            Remedy::ProviderIssuer
+            | Remedy::ProviderAudience
+            | Remedy::ProviderCondition
+            | Remedy::ProviderMapping
+            | Remedy::Pool
+            | Remedy::QuotaProject
+            | Remedy::Impersonation
+            | Remedy::Api
+            | Remedy::Account
+            | Remedy::Request
+            | Remedy::Provider
+            | Remedy::SignIn
+            | Remedy::Consent
+            | Remedy::Assignment
+            | Remedy::Blocked
+            | Remedy::CallerAccount
+            | Remedy::OwnApp
+            | Remedy::SecondApi,
+        ) => Some(REFUSAL_HOLD),
+    }
+}
+
 impl Slot {
-    fn living(&self, now: Timestamp) -> Option<Arc<AccessToken>> {
-        self.kept().as_ref().filter(|kept| kept.until > now).map(|kept| Arc::clone(&kept.token))
+    fn answer(&self, now: Timestamp) -> Option<Answer> {
+        let kept = self.kept();
+        let Kept { outcome, .. } = kept.as_ref().filter(|kept| kept.until > now)?;
+        match outcome {
+            Ok(token) => Some(Ok(Arc::clone(token))),
+            Err(failure) => (failure.ends > Instant::now()).then(|| Err(failure.error.clone())),
+        }
     }
 
     fn keep(&self, token: AccessToken, caller_ends: Timestamp) -> Arc<AccessToken> {
@@ -152,8 +200,15 @@ impl Slot {
         let ends = token.expires_at.min(caller_ends);
         let until = ends.checked_sub(margin).unwrap_or(Timestamp::MIN);
         let token = Arc::new(token);
-        *self.kept() = Some(Kept { token: Arc::clone(&token), until });
+        *self.kept() = Some(Kept { outcome: Ok(Arc::clone(&token)), until });
         token
+    }
+
+    fn remember(&self, error: Error, caller_ends: Timestamp, now: Timestamp) {
+        // A token is taken a little past its end, while its issuer's leeway lasts.
+        let hold = hold(&error).unwrap_or_else(|| until(caller_ends, now).max(REFUSAL_HOLD));
+        let failure = Failure { error, ends: Instant::now() + hold };
+        *self.kept() = Some(Kept { outcome: Err(failure), until: later(now, hold) });
     }
 
     fn kept(&self) -> MutexGuard<'_, Option<Kept>> {
@@ -205,16 +260,33 @@ mod tests {
         }
 
         async fn fail(&self, number: usize) -> Error {
+            self.fail_with(number, Error::Unavailable { hop: Hop::Sts, reason: "status 503".into() }, HOUR).await
+        }
+
+        async fn fail_with(&self, number: usize, error: Error, caller: Duration) -> Error {
             let exchange = || async {
                 self.exchanges.fetch_add(1, Ordering::Relaxed);
                 tokio::time::sleep(Duration::from_secs(2)).await;
-                Err(Error::Unavailable { hop: Hop::Sts, reason: "status 503".into() })
+                Err(error)
             };
-            self.cache.get(key(number), later(self.clock.now(), HOUR), &self.clock, exchange).await.unwrap_err()
+            self.cache.get(key(number), later(self.clock.now(), caller), &self.clock, exchange).await.unwrap_err()
         }
 
         fn passes(&self, seconds: i64) {
             self.offset.fetch_add(seconds, Ordering::Relaxed);
+        }
+
+        /// By both clocks.
+        async fn lasts(&self, seconds: u32) {
+            self.passes(seconds.into());
+            tokio::time::advance(Duration::from_secs(seconds.into())).await;
+        }
+
+        /// Whether the same token is answered from memory.
+        async fn is_remembered(&self, number: usize) -> bool {
+            let asked = self.exchanges.load(Ordering::Relaxed);
+            let _ = self.fail_with(number, Error::Stale, Duration::ZERO).await;
+            self.exchanges.load(Ordering::Relaxed) == asked
         }
     }
 
@@ -268,12 +340,89 @@ mod tests {
         assert_eq!(bench.get(1, HOUR, HOUR).await.unwrap(), "3");
     }
 
+    fn refused(hop: Hop, code: &str, description: &str) -> Error {
+        Error::Refused { hop, code: code.to_owned(), description: description.to_owned() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stale_token_is_never_sent_again() {
+        let expired_assertion = refused(Hop::OnBehalfOf, "invalid_grant AADSTS500133", "");
+        for error in [Error::Stale, expired_assertion] {
+            let bench = Bench::new();
+            bench.fail_with(1, error.clone(), HOUR).await;
+            for _ in 0..59 {
+                bench.lasts(60).await;
+                bench.cache.sweep(bench.clock.now());
+                let again = bench.get(1, HOUR, HOUR).await.unwrap_err();
+                assert_eq!(again.to_string(), error.to_string());
+            }
+            assert_eq!(bench.get(2, HOUR, HOUR).await.unwrap(), "2", "a new token is asked for");
+            bench.lasts(60).await;
+            assert_eq!(bench.get(1, HOUR, HOUR).await.unwrap(), "3", "it has ended, and no verifier lets it come here");
+        }
+        // Within its issuer's leeway a token comes though it has ended.
+        let bench = Bench::new();
+        bench.fail_with(1, Error::Stale, Duration::ZERO).await;
+        bench.lasts(59).await;
+        assert!(bench.get(1, Duration::ZERO, HOUR).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_stands_for_a_minute_and_what_passes_by_itself_for_a_moment() {
+        for (error, minute) in [
+            (refused(Hop::Sts, "unauthorized_client", "rejected by the attribute condition"), true),
+            (refused(Hop::Sts, "invalid_grant", "The audience in ID Token [x] does not match"), true),
+            (refused(Hop::Sts, "something_new", ""), true),
+            (refused(Hop::IamCredentials, "PERMISSION_DENIED", ""), true),
+            (refused(Hop::OnBehalfOf, "interaction_required AADSTS50076", ""), true),
+            (refused(Hop::OnBehalfOf, "invalid_grant AADSTS65001", ""), true),
+            (refused(Hop::Sts, "invalid_grant", "Error connecting to the given credential's issuer."), false),
+            (refused(Hop::OnBehalfOf, "temporarily_unavailable AADSTS90033", ""), false),
+            (refused(Hop::OnBehalfOf, "invalid_client AADSTS7000222", ""), false),
+            (refused(Hop::OwnIdentity, "invalid_request", ""), false),
+            (Error::Unavailable { hop: Hop::Sts, reason: String::new() }, false),
+            (Error::Broken { hop: Hop::IamCredentials, reason: String::new() }, false),
+            (Error::Throttled { hop: Hop::Sts, left: None }, false),
+            (Error::Busy { hop: Hop::Sts }, false),
+        ] {
+            let bench = Bench::new();
+            let shown = error.to_string();
+            bench.fail_with(1, error, HOUR).await;
+            assert!(bench.is_remembered(1).await, "{shown}");
+            bench.lasts(1).await;
+            assert_eq!(bench.is_remembered(1).await, minute, "{shown}");
+            if minute {
+                bench.lasts(58).await;
+                assert!(bench.is_remembered(1).await, "{shown}");
+                bench.lasts(1).await;
+                assert!(!bench.is_remembered(1).await, "{shown}");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn refusals_make_room_before_tokens_do() {
+        let bench = Bench::new();
+        for number in 0..MAX_CALLER_TOKENS / 2 {
+            bench.get(number, HOUR, HOUR).await.unwrap();
+        }
+        for number in MAX_CALLER_TOKENS / 2..MAX_CALLER_TOKENS * 3 / 2 {
+            bench.fail_with(number, Error::Stale, HOUR * 24).await;
+            assert!(bench.cache.len() <= MAX_CALLER_TOKENS, "{number}");
+        }
+        let asked = bench.exchanges.load(Ordering::Relaxed);
+        for number in 0..MAX_CALLER_TOKENS / 2 {
+            bench.get(number, HOUR, HOUR).await.unwrap();
+        }
+        assert_eq!(bench.exchanges.load(Ordering::Relaxed), asked, "no token had to go for a refusal");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_token_that_did_not_do_is_forgotten_and_its_successor_is_not() {
         let bench = Bench::new();
         bench.get(1, HOUR, HOUR).await.unwrap();
         let now = bench.clock.now();
-        let first = bench.cache.slot(key(1), now).unwrap().living(now).unwrap();
+        let first = bench.cache.slot(key(1), now).unwrap().answer(now).unwrap().unwrap();
         bench.cache.forget(&key(1), &first);
         assert_eq!(bench.get(1, HOUR, HOUR).await.unwrap(), "2");
         bench.cache.forget(&key(1), &first);

@@ -22,7 +22,7 @@ mod token_cache;
 
 pub(crate) use answer::harmless;
 pub use answer::{MAX_DESCRIPTION_BYTES, MAX_TOKEN_BYTES};
-pub use caller_cache::{CALLER_FAILURE_HOLD, MARGIN, MAX_CALLER_TOKENS};
+pub use caller_cache::{CALLER_FAILURE_HOLD, MARGIN, MAX_CALLER_TOKENS, REFUSAL_HOLD};
 pub use client_credential::CredentialConfig;
 pub(crate) use client_credential::{client_secret, rsa_key};
 pub use exchanger::Exchanger;

@@ -21,6 +21,8 @@ pub enum Remedy {
     ProviderCondition,
     /// The operator looks at the provider's attribute mapping.
     ProviderMapping,
+    /// It may pass; else the operator looks whether Google reaches the provider's issuer.
+    ProviderReach,
     /// The operator looks whether pool and provider are there and enabled.
     Pool,
     /// The operator lets callers use the quota project.
@@ -109,6 +111,7 @@ pub const REMEDIES: &[Documented] = &[
     row(Hop::Sts, "invalid_grant", "The audience in ID Token", Remedy::ProviderAudience),
     row(Hop::Sts, "invalid_grant", "The issuer in ID Token", Remedy::ProviderIssuer),
     row(Hop::Sts, "invalid_grant", "google.subject", Remedy::ProviderMapping),
+    row(Hop::Sts, "invalid_grant", "Error connecting to", Remedy::ProviderReach),
     row(Hop::Sts, "invalid_grant", "", Remedy::Provider),
     row(Hop::Sts, "unauthorized_client", "attribute condition", Remedy::ProviderCondition),
     row(Hop::Sts, "unauthorized_client", "project", Remedy::QuotaProject),
@@ -162,7 +165,7 @@ mod tests {
                 "The audience in ID Token [x] does not match the expected audience.",
                 Remedy::ProviderAudience,
             ),
-            (Hop::Sts, "invalid_grant", "Error connecting to the given credential's issuer.", Remedy::Provider),
+            (Hop::Sts, "invalid_grant", "Error connecting to the given credential's issuer.", Remedy::ProviderReach),
             (
                 Hop::Sts,
                 "unauthorized_client",

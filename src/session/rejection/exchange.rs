@@ -60,7 +60,9 @@ pub(super) fn rejection(error: &E) -> Rejection {
 fn sqlstate(remedy: Remedy) -> &'static str {
     match remedy {
         Remedy::NewToken | Remedy::SignIn => INVALID_PASSWORD,
-        Remedy::OwnCredential | Remedy::OwnApp | Remedy::SecondApi | Remedy::Later => CANNOT_CONNECT_NOW,
+        Remedy::OwnCredential | Remedy::OwnApp | Remedy::SecondApi | Remedy::ProviderReach | Remedy::Later => {
+            CANNOT_CONNECT_NOW
+        }
         _ => INVALID_AUTHORIZATION,
     }
 }
@@ -81,6 +83,10 @@ fn next_step(remedy: Remedy) -> String {
         }
         Remedy::Provider => {
             "Ask the operator to compare the pool provider's issuer, audience, keys and condition with the token."
+        }
+        Remedy::ProviderReach => {
+            "Try again in a moment; if it lasts, ask the operator whether the pool provider's issuer serves its discovery \
+             document and keys to Google."
         }
         Remedy::Pool => "Ask the operator whether pool and provider of the rule are there and enabled.",
         Remedy::QuotaProject => {
