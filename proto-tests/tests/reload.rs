@@ -1,7 +1,7 @@
 //! SIGHUP: a good file becomes what serves, sessions that it does not give end, and a bad file changes nothing.
 
-use pgpassport::sim::world::ORDERS_GROUP;
-use pgpassport::sim::{Endpoint, Fault, Hop};
+use pgpassport::sim::world::{ANALYST, ORDERS_APP, ORDERS_GROUP, STAFF_GROUP, WORKLOAD_PROVIDER};
+use pgpassport::sim::{Endpoint, Fault, Hop, TokenSpec};
 use proto_tests::chain::{Chain, Setup};
 use proto_tests::proxy::Limited;
 use proto_tests::wire::{self, Message, message, text};
@@ -123,4 +123,32 @@ async fn a_reload_that_the_log_cannot_take_does_not_count() {
     chain.proxy.free_disk();
     assert_eq!(ask(&mut session, "select 1").await.body, b"I");
     assert_eq!(chain.query(&chain.person(), "select 1").await, "1", "the old policy serves on");
+}
+
+/// The analyst's groups do not fit into the token: Graph says those that rules name. Of groups that a new policy names
+/// nobody has asked, and the analyst is in one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_that_names_groups_nobody_asked_about_ends_whom_it_could_deny() {
+    let asking = "[issuer.contoso]\ngroups_overage = \"graph\"\ngraph = \"GRAPH\"";
+    let prepared = Setup::default().replace("[issuer.contoso]", asking).prepare().await;
+    let url = prepared.cloud.graph_url().to_owned();
+    let chain = prepared.replace("GRAPH", &url).start().await;
+    let spec = TokenSpec::person(&ANALYST).without("groups").claim("hasgroups", true);
+    let mut session = chain.session(&chain.login(ANALYST.upn, &spec)).await;
+    let (provider, account) = (WORKLOAD_PROVIDER, ORDERS_APP.service_account);
+    let staff = format!(
+        "[[rule]]\nname = \"staff\"\nissuer = \"contoso\"\ndatabases = [\"orders\"]\nkind = \"user\"\n\
+         groups = [\"{STAFF_GROUP}\"]\n\
+         grant = {{ kind = \"service_account\", provider = \"{provider}\", service_account = \"{account}\" }}\n\n"
+    );
+    let (people, app) = ("[[rule]]\nname = \"orders-people\"", "[[rule]]\nname = \"orders-app\"");
+    chain.reload(app, &format!("{staff}{app}")).await;
+    assert_eq!(ask(&mut session, "select 1").await.body, b"I", "an earlier rule decides as it did");
+    let text = std::fs::read_to_string(chain.config_path()).expect("the config");
+    std::fs::write(chain.config_path(), text.replace(&staff, "")).expect("written");
+    let records = chain.reload(people, &format!("{staff}{people}")).await;
+    assert_eq!(records.of("reload").with("outcome", "applied").len(), 2);
+    assert_eq!(told(&mut session).await.sqlstate(), "57P01");
+    let output = chain.proxy.output();
+    assert!(output.contains("Microsoft Graph was not asked about when"), "{output}");
 }

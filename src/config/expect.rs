@@ -167,6 +167,7 @@ impl Attributes {
             app: self.app.or_else(|| issuer.allowed_apps.first().cloned()).unwrap_or_else(|| ANOTHER.to_owned()),
             groups: self.groups,
             overage: self.overage,
+            asked_groups: None,
             roles: self.roles,
             claims,
             token_id: None,

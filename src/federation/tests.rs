@@ -68,6 +68,7 @@ fn identity() -> VerifiedIdentity {
         app: String::new(),
         groups: None,
         overage: false,
+        asked_groups: None,
         roles: None,
         claims: BTreeMap::new(),
         token_id: None,

@@ -78,7 +78,7 @@ pub struct Directory {
     http: Client,
     deadline: Duration,
     /// The groups that rules name; no other is kept.
-    asked: HashSet<String>,
+    asked: Arc<HashSet<String>>,
     known: Mutex<HashMap<String, Known>>,
     lanes: [tokio::sync::Mutex<()>; LANES],
 }
@@ -129,7 +129,20 @@ impl Directory {
         asked: HashSet<String>,
     ) -> Self {
         let lanes = std::array::from_fn(|_| tokio::sync::Mutex::new(()));
-        Self { endpoint: endpoint.to_owned(), token, http, deadline, asked, known: Mutex::default(), lanes }
+        Self {
+            endpoint: endpoint.to_owned(),
+            token,
+            http,
+            deadline,
+            asked: Arc::new(asked),
+            known: Mutex::default(),
+            lanes,
+        }
+    }
+
+    /// The groups that it is asked about.
+    pub(super) fn asked(&self) -> Arc<HashSet<String>> {
+        Arc::clone(&self.asked)
     }
 
     /// Those of the asked groups that the caller is in. May be dropped at any time.

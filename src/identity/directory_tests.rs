@@ -48,6 +48,7 @@ async fn only_groups_that_rules_name_are_kept_and_a_storm_asks_once() {
         storm.spawn(async move { directory.groups(&analyst()).await.unwrap() });
     }
     assert!(storm.join_all().await.iter().all(|groups| groups == &[GROUP]));
+    assert_eq!(*directory.asked(), HashSet::from([GROUP.to_owned()]), "of others nobody knows");
     let [asked] = graph.seen().try_into().unwrap();
     assert_eq!(asked.target, format!("/v1.0/users/{}/getMemberGroups", analyst().object_id));
     assert_eq!((asked.method.as_str(), asked.header("authorization")), ("POST", Some("Bearer graph-token")));

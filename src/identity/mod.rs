@@ -46,7 +46,7 @@ use key_cache::{Found, KeyCache};
 use serde_json::Value;
 use signatures::{Seen, Signatures};
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -84,6 +84,8 @@ pub struct IdentityFacts {
     pub groups: Option<Vec<String>>,
     /// Whether the groups were too many for the token.
     pub overage: bool,
+    /// Where a directory told the groups: those that it was asked about. Whether the caller is in another one nobody knows.
+    pub asked_groups: Option<Arc<HashSet<String>>>,
     /// `roles`; `None` when absent.
     pub roles: Option<Vec<String>>,
     /// The top-level string claims that can name a workforce grant's subject, `oid`, `sub` and `upn` among them.
@@ -96,6 +98,17 @@ pub struct IdentityFacts {
     pub issued_at: Timestamp,
     /// `exp`.
     pub expires_at: Timestamp,
+}
+
+impl IdentityFacts {
+    /// Whether nobody knows if the caller is in this group: it was neither in the token nor asked of a directory.
+    pub fn may_be_in(&self, group: &str) -> bool {
+        match (&self.groups, &self.asked_groups) {
+            (None, _) => self.overage,
+            (Some(_), Some(asked)) => !asked.contains(group),
+            (Some(_), None) => false,
+        }
+    }
 }
 
 impl VerifiedIdentity {
@@ -266,6 +279,7 @@ impl Verifier {
         let facts = &mut identity.facts;
         if let Some(directory) = self.directories.get(&facts.issuer).filter(|_| facts.overage) {
             facts.groups = Some(directory.groups(facts).await.map_err(Error::Groups)?);
+            facts.asked_groups = Some(directory.asked());
             facts.overage = false;
         }
         Ok(identity)

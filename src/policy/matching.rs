@@ -45,11 +45,13 @@ impl Rule {
 
 impl Rule {
     /// Whether this rule would speak of this caller, were they in a group that it names, and nobody knows whether they
-    /// are: their groups are too many for the token. What it would have said, no later rule may say in its place.
+    /// are: their groups are too many for the token, and a directory was not asked about this one. What it would have
+    /// said, no later rule may say in its place.
     pub(super) fn hangs_on_groups(&self, caller: &IdentityFacts, database: &DatabaseAlias, at: Option<IpAddr>) -> bool {
-        let unknown = caller.overage && caller.groups.is_none() && !self.who.groups.is_empty();
+        let unknown = self.who.groups.iter().any(|group| caller.may_be_in(group));
         let member = Traits { groups: Some(&self.who.groups), ..caller.into() };
         unknown
+            && !self.who.is_met_by(&caller.into())
             && self.issuer == caller.issuer
             && self.databases.contains(database)
             && self.who.is_met_by(&member)

@@ -257,6 +257,9 @@ pub enum Withdrawn {
     /// Its caller would arrive at another place, as somebody else, or tagged where this session is not.
     #[error("rule {0} gives another instance, database or database user now, or asks for tags")]
     Elsewhere(RuleName),
+    /// A rule that would decide now names groups that nobody has asked about for this caller.
+    #[error("the policy names groups now that Microsoft Graph was not asked about when {0} logged in")]
+    Groups(String),
     /// Its issuer's section has changed so that the token would be refused, or that nobody can tell.
     #[error("the issuer's section has changed")]
     Issuer,
@@ -314,9 +317,15 @@ impl Policy {
 
     /// Decides again about a session under a grant of an earlier policy: how long it lives now, if its caller would
     /// still get the same way into the same database, with the same roles from its start. A database that is to be
-    /// tagged now, and was not, is not the same. Limits and other start-up parameters count for new sessions.
+    /// tagged now, and was not, is not the same. Limits and other start-up parameters count for new sessions. Groups that
+    /// a directory told are known as far as it was asked: where the decision hangs on another one, the session ends.
     pub fn renew(&self, held: &Grant, caller: &IdentityFacts, request: &Request<'_>) -> Result<Lifetime, Withdrawn> {
-        let now = self.decide(caller, request)?;
+        let now = self.decide(caller, request).map_err(|denied| match denied {
+            Denied::NoRule { overage: true, caller: label, .. } if caller.asked_groups.is_some() => {
+                Withdrawn::Groups(label)
+            }
+            denied => Withdrawn::Denied(denied),
+        })?;
         let (was, is) = (&held.target, &now.target);
         let powers = |startup: &Startup| (startup.role.clone(), startup.session_authorization.clone());
         let same = (&was.instance, &was.database, &held.role) == (&is.instance, &is.database, &now.role)

@@ -38,6 +38,7 @@ pub(super) fn check(
         app,
         groups: if overage { None } else { list(claims, "groups")? },
         overage,
+        asked_groups: None,
         roles,
         claims: subjects,
         token_id: usable(claims.get("uti")).map(str::to_owned),

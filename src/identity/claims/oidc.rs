@@ -47,6 +47,7 @@ pub(super) fn check(
         app,
         groups: several(&oidc.groups_claim)?,
         overage: false,
+        asked_groups: None,
         roles: several(&oidc.roles_claim)?,
         claims: subjects(claims),
         token_id: usable(claims.get(&oidc.token_id_claim)).map(str::to_owned),

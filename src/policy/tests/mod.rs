@@ -29,6 +29,7 @@ fn person(label: &str, groups: Option<&[&str]>) -> IdentityFacts {
         app: "psql".to_owned(),
         groups: groups.map(list),
         overage: false,
+        asked_groups: None,
         roles: None,
         claims: BTreeMap::from([
             ("upn".to_owned(), format!("{label}@contoso.example")),

@@ -119,3 +119,46 @@ fn replication_and_addresses_count_again() {
         assert_eq!(office.renew(&held, &caller, &request).is_ok(), kept, "{address}");
     }
 }
+
+/// The groups were too many for the token, and Graph was asked about those that the policy named at the login.
+#[test]
+fn groups_that_graph_was_not_asked_about_are_unknown_and_neither_keep_nor_lead_elsewhere() {
+    let told = |asked: &[&str]| IdentityFacts {
+        asked_groups: Some(std::sync::Arc::new(list(asked).into_iter().collect())),
+        ..person("ann", Some(&["staff"]))
+    };
+    let held = before().authorize(&proven(told(&["staff"])), &asking("orders")).unwrap();
+    let of = |name: &str, groups: &[&str], how: How| {
+        rule(name, &["orders"], Who { groups: list(groups), ..Who::default() }, how)
+    };
+    let staff = || people(workforce("upn"));
+    let unknown = || Err(Withdrawn::Groups("ann".to_owned()));
+    let elsewhere = || Err(Withdrawn::Elsewhere(RuleName::parse("leavers").unwrap()));
+    let leavers = || of("leavers", &["leavers"], account("orders"));
+    for (what, asked, rules, expected) in [
+        ("an unknown group decides", &["staff"][..], vec![leavers(), staff()], unknown()),
+        ("a known one does", &["staff", "leavers"], vec![leavers(), staff()], Ok(Lifetime::default())),
+        ("unknown, and the only one", &["staff"], vec![of("new", &["new"], workforce("upn"))], unknown()),
+        ("unknown behind what decides", &["staff"], vec![staff(), leavers()], Ok(Lifetime::default())),
+        (
+            "one of two is known and met",
+            &["staff"],
+            vec![of("both", &["new", "staff"], workforce("upn"))],
+            Ok(Lifetime::default()),
+        ),
+        (
+            "met, and leads elsewhere",
+            &["staff"],
+            vec![of("leavers", &["staff", "new"], account("orders"))],
+            elsewhere(),
+        ),
+        (
+            "unknown, and another's issuer",
+            &["staff"],
+            vec![Rule { issuer: IssuerName::parse("other").unwrap(), ..leavers() }, staff()],
+            Ok(Lifetime::default()),
+        ),
+    ] {
+        assert_eq!(policy(target("orders"), rules).renew(&held, &told(asked), &asking("orders")), expected, "{what}");
+    }
+}

@@ -146,6 +146,7 @@ pub(crate) mod testing {
             app: "8d1e2f3a-4b5c-4d6e-8f70-8192a3b4c5d6".to_owned(),
             groups: None,
             overage: false,
+            asked_groups: None,
             roles: None,
             claims: BTreeMap::new(),
             token_id: None,
