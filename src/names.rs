@@ -112,9 +112,25 @@ impl ServiceAccount {
     pub fn database_user(&self) -> Result<RoleName, NameError> {
         RoleName::parse(self.0.strip_suffix(".gserviceaccount.com").unwrap_or(&self.0))
     }
+
+    /// The project that the account is of, `projects/ID`, or the account itself where its name does not say one.
+    pub fn quota(&self) -> String {
+        let domain = self.0.split_once('@').map_or("", |(_, domain)| domain);
+        match domain.split_once(".iam.") {
+            Some((project, _)) => format!("projects/{project}"),
+            None => self.0.clone(),
+        }
+    }
 }
 
 impl Provider {
+    /// What Google counts exchanges on (IAM, "Quotas and limits"): a workload pool's project; a workforce pool's
+    /// organisation, which the name does not say, so that the pool stands for it.
+    pub fn quota(&self) -> &str {
+        let pool = if self.is_workforce() { "/providers/" } else { "/locations/" };
+        self.0.split_once(pool).map_or(&self.0, |(before, _)| before)
+    }
+
     /// The universe that it names: `googleapis.com`, or the domain of another.
     pub fn universe(&self) -> &str {
         let domain = self.0.strip_prefix("//iam.").and_then(|rest| rest.split_once('/'));
@@ -342,6 +358,16 @@ mod tests {
         assert_eq!(Provider::parse(workforce).unwrap().universe(), "googleapis.com");
         let elsewhere = "//iam.apis.contoso.example/locations/global/workforcePools/entra/providers/contoso";
         assert_eq!(Provider::parse(elsewhere).unwrap().universe(), "apis.contoso.example");
+        assert_eq!(Provider::parse(workload).unwrap().quota(), "//iam.googleapis.com/projects/123");
+        let pool = "//iam.googleapis.com/locations/global/workforcePools/entra";
+        assert_eq!(Provider::parse(workforce).unwrap().quota(), pool);
+        for (account, quota) in [
+            ("orders@demo.iam.gserviceaccount.com", "projects/demo"),
+            ("orders@demo.example.com.iam.gserviceaccount.com", "projects/demo.example.com"),
+            ("1-compute@developer.gserviceaccount.com", "1-compute@developer.gserviceaccount.com"),
+        ] {
+            assert_eq!(ServiceAccount::parse(account).unwrap().quota(), quota);
+        }
         for bad in [
             "//iam.googleapis.com/projects/x/locations/global",
             "//iam.com/locations/global/workforcePools/entra/providers/contoso",

@@ -49,7 +49,8 @@ pub(super) async fn generate_access_token(
         members.insert("delegates".to_owned(), chain.collect());
     }
     let call = |left| google.http.post_json(&url, federated, &request, left);
-    let outcome = google.services.iam_credentials.call(google.deadlines.iam_credentials, call).await;
+    let (service, deadline) = (&google.services.iam_credentials, google.deadlines.iam_credentials);
+    let outcome = service.call(&account.quota(), deadline, call).await;
     let body = accepted(Hop::IamCredentials, outcome, federated)?;
     read(body.expose(), google.clock.now())
 }

@@ -276,4 +276,6 @@ impl OwnIdentity {
 }
 
 #[cfg(test)]
+mod quota_tests;
+#[cfg(test)]
 mod tests;

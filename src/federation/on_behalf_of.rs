@@ -105,7 +105,8 @@ impl OnBehalfOf {
         // Before the call: a token must never be taken to live longer than it does.
         let asked_at = self.clock.now();
         let call = |left| self.http.post_form(token_endpoint, &form, left);
-        let outcome = self.service.call(self.deadline, call).await;
+        // One tenant, one app: one quota.
+        let outcome = self.service.call(token_endpoint, self.deadline, call).await;
         let body = accepted(Hop::OnBehalfOf, outcome, subject).map_err(|error| without(error, &proof))?;
         let (token, life) = self.read(body.expose(), identity.facts())?;
         Ok(AccessToken { token, expires_at: later(asked_at, life) })

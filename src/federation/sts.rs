@@ -58,7 +58,7 @@ pub(super) async fn exchange(
     // Before the call: a token must never be taken to live longer than it does.
     let asked_at = google.clock.now();
     let call = |left| google.http.post_form(&url, &form, left);
-    let outcome = google.services.sts.call(google.deadlines.sts, call).await;
+    let outcome = google.services.sts.call(exchange.provider.quota(), google.deadlines.sts, call).await;
     let body = accepted(Hop::Sts, outcome, subject)?;
     let (token, lifetime) = read(body.expose())?;
     Ok(AccessToken { token, expires_at: later(asked_at, lifetime) })

@@ -14,7 +14,7 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
-const WORKLOAD: &str =
+pub(super) const WORKLOAD: &str =
     "//iam.googleapis.com/projects/123456789012/locations/global/workloadIdentityPools/entra/providers/contoso";
 const WORKFORCE: &str = "//iam.googleapis.com/locations/global/workforcePools/contoso/providers/entra";
 const ACCOUNT: &str = "orders-app@demo-project.iam.gserviceaccount.com";
@@ -36,7 +36,7 @@ fn iam_answer() -> String {
 }
 
 /// STS, IAM Credentials and the App Service endpoint, all willing.
-fn willing(request: &Seen) -> (u16, String) {
+pub(super) fn willing(request: &Seen) -> (u16, String) {
     let path = request.target.split('?').next().unwrap();
     match path {
         "/v1/token" => (200, sts_answer()),
@@ -106,7 +106,7 @@ pub(super) fn workforce(user_project: Option<&str>) -> Grant {
     })
 }
 
-fn service_account() -> Grant {
+pub(super) fn service_account() -> Grant {
     grant(How::ServiceAccount {
         provider: Provider::parse(WORKLOAD).unwrap(),
         account: ServiceAccount::parse(ACCOUNT).unwrap(),
@@ -120,7 +120,7 @@ pub(super) fn google(url: &str, http: Client, clock: Clock) -> Google {
     Google { endpoints: endpoints(url), http, clock, deadlines, services: Services::default() }
 }
 
-fn exchanger(url: &str) -> Exchanger {
+pub(super) fn exchanger(url: &str) -> Exchanger {
     Exchanger::new(google(url, client(), Clock::system()), BTreeMap::new())
 }
 

@@ -19,7 +19,7 @@ mod tls;
 
 pub use metadata::MetadataTransport;
 pub use retry::{ATTEMPTS, with_retries};
-pub use service::{Again, MAX_CALLS, MAX_REST, MAX_WAITING, Service, Turned};
+pub use service::{Again, FIRST_REST, MAX_CALLS, MAX_QUOTAS, MAX_REST, MAX_WAITING, Service, Turned};
 
 use crate::secret::Secret;
 use reqwest::{RequestBuilder, Url, redirect};

@@ -2,13 +2,15 @@
 //! has asked for silence.
 //!
 //! A service that is overrun answers 429; asking again at once makes it worse, and callers who pile up behind it take
-//! the proxy down with it. So a 429 (RFC 6585 §4), or a 503 with `Retry-After` (RFC 9110 §10.2.3), lets everybody rest:
-//! for as long as it says, else longer each time. Who could not be served within their deadline is told at once.
+//! the proxy down with it. So a 429 (RFC 6585 §4), or a 503 with `Retry-After` (RFC 9110 §10.2.3), lets everybody rest
+//! whose calls count on the same quota: for as long as it says, else longer each time. Who could not be served within
+//! their deadline is told at once.
 //!
 //! Invariant: what waits and what is under way is bounded, whatever the service does.
 
 use super::retry::{self, ATTEMPTS, LEAST_TIME};
 use super::{Error, Response};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -17,8 +19,12 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 /// Calls of one service that are under way at most.
 pub const MAX_CALLS: usize = 64;
-/// Callers who wait for one service at most; a further one is refused.
+/// Callers who wait for one service at most, and for the end of one quota's rest; a further one is refused.
 pub const MAX_WAITING: usize = 256;
+/// Quotas of one service that are told apart at most; of more the rest share one.
+pub const MAX_QUOTAS: usize = 256;
+/// The quota that those share who find no place of their own; a real one has a name.
+const OVERFLOW: &str = "";
 /// The first rest after a 429 that names none; each further one in a row is twice as long …
 pub const FIRST_REST: Duration = Duration::from_millis(500);
 /// … up to this. A `Retry-After` that asks for more is cut to it, so that one answer cannot shut a service off.
@@ -73,7 +79,15 @@ struct Inner {
     again: Again,
     calls: Semaphore,
     waiting: AtomicUsize,
+    quotas: Mutex<HashMap<String, Arc<Quota>>>,
+}
+
+/// What a service counts together, and refuses together: a project's calls, say.
+#[derive(Debug, Default)]
+struct Quota {
     rest: Mutex<Rest>,
+    /// Who waits for its rest to end.
+    waiting: AtomicUsize,
 }
 
 /// Until when nobody asks, and how many rests in a row there were.
@@ -83,8 +97,18 @@ struct Rest {
     row: u32,
 }
 
-/// One place in the queue; given back on drop.
+/// One place in a queue; given back on drop.
 struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn take(places: &'a AtomicUsize, service: &'static str) -> Result<Self, Turned> {
+        let more = |count: usize| (count < MAX_WAITING).then_some(count + 1);
+        match places.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more) {
+            Ok(_) => Ok(Self(places)),
+            Err(_) => Err(Turned::Busy(service)),
+        }
+    }
+}
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
@@ -95,24 +119,26 @@ impl Drop for Waiting<'_> {
 impl Service {
     /// `name` is said in errors.
     pub fn new(name: &'static str, again: Again) -> Self {
-        let calls = Semaphore::new(MAX_CALLS);
-        Self(Arc::new(Inner { name, again, calls, waiting: AtomicUsize::new(0), rest: Mutex::default() }))
+        let (calls, waiting) = (Semaphore::new(MAX_CALLS), AtomicUsize::new(0));
+        Self(Arc::new(Inner { name, again, calls, waiting, quotas: Mutex::default() }))
     }
 
-    /// Makes `call`, again after what may pass, three times at most, all within `deadline`; waits its turn.
+    /// Makes `call`, again after what may pass, three times at most, all within `deadline`; waits its turn. `quota` names
+    /// what the service counts the call on: a 429 lets those rest who share it, and nobody else.
     /// May be dropped at any time.
-    pub async fn call<F, Call>(&self, deadline: Duration, mut call: F) -> Result<Response, Turned>
+    pub async fn call<F, Call>(&self, quota: &str, deadline: Duration, mut call: F) -> Result<Response, Turned>
     where
         F: FnMut(Duration) -> Call,
         Call: Future<Output = Result<Response, Error>>,
     {
+        let quota = self.quota(quota);
         let end = Instant::now() + deadline;
         let mut attempt = 1;
         loop {
-            let turn = self.turn(end).await?;
+            let turn = self.turn(&quota, end).await?;
             let outcome = call(end.saturating_duration_since(Instant::now())).await;
             drop(turn);
-            let rests = self.heard(&outcome);
+            let rests = quota.heard(&outcome);
             if attempt == ATTEMPTS || !self.0.again.follows(&outcome) {
                 return Ok(retry::name_deadline(outcome, deadline)?);
             }
@@ -127,53 +153,68 @@ impl Service {
         }
     }
 
-    /// Waits until the service may be asked and has room.
-    async fn turn(&self, end: Instant) -> Result<SemaphorePermit<'_>, Turned> {
-        let Inner { name, calls, .. } = &*self.0;
-        if self.rest_left().is_none()
-            && let Ok(turn) = calls.try_acquire()
-        {
-            return Ok(turn);
-        }
-        let _waiting = self.wait()?;
+    /// Waits until the quota may be used and the service has room. Who waits for a rest takes no place from those who
+    /// wait for room.
+    async fn turn(&self, quota: &Quota, end: Instant) -> Result<SemaphorePermit<'_>, Turned> {
+        let Inner { name, calls, waiting, .. } = &*self.0;
         loop {
-            if let Some(left) = self.rest_left() {
-                let left = retry::spread(left);
-                if Instant::now() + left + LEAST_TIME > end {
-                    return Err(Turned::Resting { service: name, left });
-                }
-                sleep(left).await;
-                continue;
+            quota.rested(name, end).await?;
+            if let Ok(turn) = calls.try_acquire() {
+                return Ok(turn);
             }
+            let _waiting = Waiting::take(waiting, name)?;
             let Ok(Ok(turn)) = timeout_at(end, calls.acquire()).await else {
                 return Err(Turned::Busy(name));
             };
-            if self.rest_left().is_none() {
+            if quota.rest_left().is_none() {
                 return Ok(turn);
             }
         }
     }
 
-    fn wait(&self) -> Result<Waiting<'_>, Turned> {
-        let Inner { name, waiting, .. } = &*self.0;
-        let more = |count: usize| (count < MAX_WAITING).then_some(count + 1);
-        match waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more) {
-            Ok(_) => Ok(Waiting(waiting)),
-            Err(_) => Err(Turned::Busy(name)),
+    /// What is known of a quota. Past [`MAX_QUOTAS`] those that nobody uses and that do not rest are forgotten; were there
+    /// none, the newcomers would share one.
+    fn quota(&self, name: &str) -> Arc<Quota> {
+        let mut quotas = self.0.quotas.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(quota) = quotas.get(name) {
+            return Arc::clone(quota);
         }
+        if quotas.len() >= MAX_QUOTAS {
+            quotas.retain(|_, quota| Arc::strong_count(quota) > 1 || quota.rest_left().is_some());
+        }
+        let name = if quotas.len() >= MAX_QUOTAS { OVERFLOW } else { name };
+        Arc::clone(quotas.entry(name.to_owned()).or_default())
+    }
+}
+
+impl Quota {
+    /// Waits until the rest is over, if that comes before `end`.
+    async fn rested(&self, service: &'static str, end: Instant) -> Result<(), Turned> {
+        let mut place = None;
+        while let Some(left) = self.rest_left() {
+            let left = retry::spread(left);
+            if Instant::now() + left + LEAST_TIME > end {
+                return Err(Turned::Resting { service, left });
+            }
+            if place.is_none() {
+                place = Some(Waiting::take(&self.waiting, service)?);
+            }
+            sleep(left).await;
+        }
+        Ok(())
     }
 
     fn rest_left(&self) -> Option<Duration> {
-        let rest = self.0.rest.lock().unwrap_or_else(PoisonError::into_inner);
+        let rest = self.rest.lock().unwrap_or_else(PoisonError::into_inner);
         rest.until.map(|until| until.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero())
     }
 
-    /// Begins or ends a rest; true when the service rests now.
+    /// Begins or ends a rest; true when it rests now.
     fn heard(&self, outcome: &Result<Response, Error>) -> bool {
         let Ok(response) = outcome else { return false };
         let asked = response.retry_after.filter(|_| matches!(response.status, 429 | 503));
         let now = Instant::now();
-        let mut rest = self.0.rest.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rest = self.rest.lock().unwrap_or_else(PoisonError::into_inner);
         if response.status != 429 && asked.is_none() {
             if response.status < 500 {
                 rest.row = 0;
@@ -198,6 +239,7 @@ mod tests {
     use std::sync::atomic::AtomicU32;
 
     const DEADLINE: Duration = Duration::from_secs(10);
+    const QUOTA: &str = "projects/1";
 
     fn answer(status: u16, retry_after: Option<u64>) -> Response {
         Response { status, retry_after: retry_after.map(Duration::from_secs), ..Response::default() }
@@ -208,17 +250,18 @@ mod tests {
         let service = Service::new("STS", Again::ServerErrors);
         let begin = Instant::now();
         let mut answers = vec![answer(200, None), answer(429, Some(3))];
-        let outcome = service.call(DEADLINE, |_| std::future::ready(Ok(answers.pop().unwrap()))).await;
+        let outcome = service.call(QUOTA, DEADLINE, |_| std::future::ready(Ok(answers.pop().unwrap()))).await;
         assert_eq!(outcome.unwrap().status, 200);
         assert!((3..5).contains(&begin.elapsed().as_secs()), "{:?}", begin.elapsed());
 
         // Somebody else's 429 is everybody's rest: who has no time for it is told at once, and nothing is asked.
-        let outcome = service.call(Duration::from_millis(100), |_| std::future::ready(Ok(answer(429, Some(30))))).await;
+        let outcome =
+            service.call(QUOTA, Duration::from_millis(100), |_| std::future::ready(Ok(answer(429, Some(30))))).await;
         assert!(matches!(outcome, Err(Turned::Resting { .. })), "{outcome:?}");
         let begin = Instant::now();
         let asked = AtomicU32::new(0);
         let outcome = service
-            .call(DEADLINE, |_| {
+            .call(QUOTA, DEADLINE, |_| {
                 asked.fetch_add(1, Ordering::Relaxed);
                 std::future::ready(Ok(answer(200, None)))
             })
@@ -228,21 +271,72 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn rests_that_nobody_named_grow_and_end_with_an_answer() {
+    async fn a_quotas_rest_is_nobody_elses_and_who_waits_for_it_takes_no_others_place() {
         let service = Service::new("STS", Again::ServerErrors);
+        let answers = |status| move |_| std::future::ready(Ok(answer(status, Some(5))));
+        let mut waiting = tokio::task::JoinSet::new();
+        for _ in 0..MAX_CALLS + MAX_WAITING {
+            let service = service.clone();
+            waiting.spawn(async move { service.call(QUOTA, DEADLINE, answers(429)).await });
+        }
+        sleep(Duration::from_millis(1)).await;
+        let begin = Instant::now();
+        let outcome = service.call(QUOTA, DEADLINE, answers(200)).await;
+        assert!(matches!(outcome, Err(Turned::Busy(_))), "so many wait for the rest's end: {outcome:?}");
+        assert_eq!(service.call("projects/2", DEADLINE, answers(200)).await.unwrap().status, 200);
+        assert_eq!(begin.elapsed(), Duration::ZERO);
+        // Others find their own places, however many wait for that quota.
+        let hang = |_| std::future::pending::<Result<Response, Error>>();
+        let mut others = tokio::task::JoinSet::new();
+        for _ in 0..MAX_CALLS + MAX_WAITING {
+            let service = service.clone();
+            others.spawn(async move { service.call("projects/2", Duration::from_secs(1), hang).await });
+        }
+        sleep(Duration::from_millis(1)).await;
+        assert!(others.try_join_next().is_none(), "nobody was turned away");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn quotas_are_bounded_and_those_that_rest_are_not_forgotten() {
+        let service = Service::new("STS", Again::ServerErrors);
+        let asked = AtomicU32::new(0);
+        let ask = async |quota: &str, status| {
+            let call = |_| {
+                asked.fetch_add(1, Ordering::Relaxed);
+                std::future::ready(Ok(answer(status, Some(30))))
+            };
+            service.call(quota, DEADLINE, call).await.map(|answer| answer.status)
+        };
+        for number in 0..MAX_QUOTAS * 4 {
+            assert_eq!(ask(&format!("projects/{number}"), 200).await.unwrap(), 200);
+            assert!(service.0.quotas.lock().unwrap().len() <= MAX_QUOTAS);
+        }
+        for number in 0..MAX_QUOTAS {
+            assert!(ask(&format!("busy/{number}"), 429).await.is_err());
+        }
+        let before = asked.load(Ordering::Relaxed);
+        assert!(ask("busy/0", 200).await.is_err() && ask("another", 429).await.is_err());
+        assert!(ask("one more", 200).await.is_err(), "where all rest, those beyond them share one");
+        assert_eq!(asked.load(Ordering::Relaxed), before + 1, "who rests is not asked");
+        assert!(service.0.quotas.lock().unwrap().len() <= MAX_QUOTAS + 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rests_that_nobody_named_grow_and_end_with_an_answer() {
+        let quota = Quota::default();
         for expected in [500, 1000, 2000, 4000] {
-            assert!(service.heard(&Ok(answer(429, None))));
+            assert!(quota.heard(&Ok(answer(429, None))));
             // Calls that were under way with it change nothing.
-            assert!(service.heard(&Ok(answer(429, None))));
-            assert_eq!(service.rest_left(), Some(Duration::from_millis(expected)));
+            assert!(quota.heard(&Ok(answer(429, None))));
+            assert_eq!(quota.rest_left(), Some(Duration::from_millis(expected)));
             tokio::time::advance(Duration::from_millis(expected)).await;
         }
-        assert!(!service.heard(&Ok(answer(503, None))), "a 503 that names no time is no rest");
-        assert!(!service.heard(&Ok(answer(200, None))));
-        assert!(service.heard(&Ok(answer(429, None))));
-        assert_eq!(service.rest_left(), Some(FIRST_REST));
-        assert!(service.heard(&Ok(answer(503, Some(86_400)))));
-        assert_eq!(service.rest_left(), Some(MAX_REST), "no answer shuts a service off for a day");
+        assert!(!quota.heard(&Ok(answer(503, None))), "a 503 that names no time is no rest");
+        assert!(!quota.heard(&Ok(answer(200, None))));
+        assert!(quota.heard(&Ok(answer(429, None))));
+        assert_eq!(quota.rest_left(), Some(FIRST_REST));
+        assert!(quota.heard(&Ok(answer(503, Some(86_400)))));
+        assert_eq!(quota.rest_left(), Some(MAX_REST), "no answer shuts a service off for a day");
     }
 
     #[tokio::test(start_paused = true)]
@@ -252,11 +346,11 @@ mod tests {
         let mut calls = tokio::task::JoinSet::new();
         for _ in 0..MAX_CALLS + MAX_WAITING {
             let service = service.clone();
-            calls.spawn(async move { service.call(DEADLINE, hang).await });
+            calls.spawn(async move { service.call(QUOTA, DEADLINE, hang).await });
         }
         sleep(Duration::from_millis(1)).await;
         let begin = Instant::now();
-        let outcome = service.call(DEADLINE, |_| std::future::ready(Ok(answer(200, None)))).await;
+        let outcome = service.call(QUOTA, DEADLINE, |_| std::future::ready(Ok(answer(200, None)))).await;
         assert!(matches!(outcome, Err(Turned::Busy(_))), "{outcome:?}");
         assert_eq!(begin.elapsed(), Duration::ZERO);
         // Who waits in vain is told at the deadline, and nobody's place is lost.
@@ -265,7 +359,7 @@ mod tests {
         calls.shutdown().await;
         assert_eq!(service.0.waiting.load(Ordering::Relaxed), 0);
         assert_eq!(service.0.calls.available_permits(), MAX_CALLS);
-        assert!(service.call(DEADLINE, |_| std::future::ready(Ok(answer(200, None)))).await.is_ok());
+        assert!(service.call(QUOTA, DEADLINE, |_| std::future::ready(Ok(answer(200, None)))).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]
@@ -285,7 +379,7 @@ mod tests {
             let service = Service::new("a service", again);
             let asked = AtomicU32::new(0);
             let outcome = service
-                .call(DEADLINE, |_| {
+                .call(QUOTA, DEADLINE, |_| {
                     asked.fetch_add(1, Ordering::Relaxed);
                     std::future::ready(Ok(answer(status, None)))
                 })
