@@ -1,13 +1,18 @@
 //! Deadlines: the README's table is the code's defaults, and a hop that hangs is given up in time, by name.
 
 use pgpassport::config::Deadlines;
-use pgpassport::sim::{Endpoint, Fault, Hop};
+use pgpassport::sim::world::ANALYST;
+use pgpassport::sim::{Endpoint, Fault, Hop, TokenSpec};
 use proto_tests::chain::{Chain, Setup};
-use proto_tests::wire;
+use proto_tests::psql::Login;
+use proto_tests::refusal::until_let_in;
+use proto_tests::wire::{self, message};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 
 /// What a hop may take in these tests; the others keep their defaults, so that only it can be what ended the wait.
 const SHORT: Duration = Duration::from_millis(1500);
@@ -123,4 +128,74 @@ async fn who_connects_and_says_nothing_is_let_go() {
     rest.clear();
     let end = tokio::time::timeout(wire::DEADLINE, hesitant.read_to_end(&mut rest)).await;
     assert!(end.is_ok() && began.elapsed() < SHORT + SLACK, "{:?}", began.elapsed());
+}
+
+/// One login at a time, of which Graph is asked the groups; hops may take longer than any test.
+async fn patient() -> Chain {
+    let patience = "[limits]\nlogins = 1\nlogins_per_address = 1\n[deadlines]\nkeys = \"60s\"\nsts = \"60s\"";
+    let asking = "[issuer.contoso]\ngroups_overage = \"graph\"\ngraph = \"GRAPH\"";
+    let prepared = Setup::default().extra(patience).replace("[issuer.contoso]", asking).prepare().await;
+    let url = prepared.cloud.graph_url().to_owned();
+    prepared.replace("GRAPH", &url).start().await
+}
+
+/// Begins a login that gets as far as a hop that hangs.
+async fn hanging(chain: &Chain, (hop, endpoint): (Hop, Endpoint), login: &Login) -> TlsStream<TcpStream> {
+    chain.cloud.faults().set(hop, Fault::Delay(HANG));
+    let before = chain.calls().count(endpoint);
+    let mut stream = chain.tls().await.expect("TLS");
+    let waits = async {
+        while chain.calls().count(endpoint) == before {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::select! {
+        answer = chain.attempt(&mut stream, login) => panic!("answered: {answer:?}"),
+        () = waits => {}
+    }
+    stream
+}
+
+/// The analyst, whose groups do not fit into the token.
+fn crowded(chain: &Chain) -> Login {
+    chain.login(ANALYST.upn, &TokenSpec::person(&ANALYST).without("groups").claim("hasgroups", true))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hop_that_hangs_holds_no_place_for_a_client_that_has_left() {
+    let chain = patient().await;
+    let known = chain.app();
+    assert_eq!(chain.query(&known, "select 1").await, "1");
+    let cases =
+        [((Hop::Graph, Endpoint::Graph), crowded(&chain), false), ((Hop::Sts, Endpoint::Sts), chain.person(), true)];
+    for (nth, (hop, login, says_goodbye)) in cases.into_iter().enumerate() {
+        let mut stream = hanging(&chain, hop, &login).await;
+        if says_goodbye {
+            stream.write_all(&message(b'X', &[])).await.expect("sent");
+        }
+        let began = Instant::now();
+        drop(stream);
+        // Whose login is bought already, and needs neither of the two.
+        until_let_in(&chain, &known).await;
+        assert!(began.elapsed() < Duration::from_secs(5), "{hop:?}: {:?}", began.elapsed());
+        let records = chain.records_when("who left", |records| records.of("refused").len() > nth).await;
+        let left = records.of("refused").with("sqlstate", "08006");
+        assert_eq!(left.len(), nth + 1, "{hop:?}");
+        assert!(left.iter().all(|left| left["blame"] == "client" && left["caller"]["label"] == ANALYST.upn));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_leaves_waits_for_no_groups() {
+    let mut chain = patient().await;
+    let mut stream = hanging(&chain, (Hop::Graph, Endpoint::Graph), &crowded(&chain)).await;
+    let began = Instant::now();
+    chain.proxy.terminate();
+    let told = wire::read_until(&mut stream, b'E').await.pop().expect("a last word");
+    assert_eq!(told.sqlstate(), "57P01");
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    // It waits a while for the client to have read.
+    drop(stream);
+    chain.proxy.ended().await;
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
 }

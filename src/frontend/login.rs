@@ -65,6 +65,11 @@ impl Login {
         cancel_secret_bytes(self.minor)
     }
 
+    /// Returns when the client has left: nobody is there to be logged in.
+    pub async fn gone(&self) {
+        self.stream.closed().await;
+    }
+
     /// Takes the token out, to be verified; it is nowhere else.
     pub fn take_token(&mut self) -> Secret<String> {
         std::mem::replace(&mut self.token, Secret::new(String::new()))

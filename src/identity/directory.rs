@@ -3,18 +3,21 @@
 //! `POST /v1.0/{users|servicePrincipals}/{id}/getMemberGroups` (Microsoft Graph v1.0, "directoryObject: getMemberGroups":
 //! transitive, at most 11,000 ids). The address that the token itself carries is not followed ("Groups overage claim").
 //! Asked with a credential of the proxy's own, which needs application permissions: for people `User.ReadBasic.All` and
-//! `GroupMember.Read.All`, for software `Application.Read.All`. Only the groups that rules name are kept, for [`MEMBERSHIP_LIFE`]; one question at a time for a caller.
+//! `GroupMember.Read.All`, for software `Application.Read.All`. Only the groups that rules name are kept, for [`MEMBERSHIP_LIFE`].
+//!
+//! One question at a time for a caller, whose other logins wait for its answer; all of them together as
+//! [`crate::http::Service`] has it: so many at a time, so many who wait, silence after a 429.
 
 use super::{CallerKind, IdentityFacts};
-use crate::http::{self, Client};
+use crate::http::{self, Again, Client, Service, Turned};
 use crate::secret::Secret;
 use serde::Deserialize;
 use serde_json::json;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 /// How long an answer is used again: a storm of reconnects asks once.
 pub const MEMBERSHIP_LIFE: Duration = Duration::from_secs(300);
@@ -22,8 +25,8 @@ pub const MEMBERSHIP_LIFE: Duration = Duration::from_secs(300);
 pub const FAILURE_LIFE: Duration = Duration::from_secs(2);
 /// Callers whose groups are remembered.
 pub const MAX_MEMBERS: usize = 4096;
-/// Questions at a time; callers of one lane wait for each other.
-const LANES: usize = 32;
+/// All that a directory asks is asked as one app of one tenant.
+const QUOTA: &str = "getMemberGroups";
 
 /// A credential for Microsoft Graph.
 #[async_trait::async_trait]
@@ -38,9 +41,18 @@ pub enum DirectoryError {
     /// The proxy has no credential for Graph now.
     #[error("no token for Microsoft Graph: {0}")]
     Credential(String),
-    /// No answer, 429 or 5xx.
+    /// No answer, or 5xx after its retries.
     #[error("Microsoft Graph is unavailable: {0}")]
     Unavailable(String),
+    /// So many callers wait for it already that this one is not let in.
+    #[error("too many questions to Microsoft Graph are under way")]
+    Busy,
+    /// It said 429, or has said so a moment ago and is left alone for longer than this login may take.
+    #[error("Microsoft Graph takes no more questions for now")]
+    Throttled {
+        /// How long still, where that is known.
+        left: Option<Duration>,
+    },
     /// The credential or its permissions are not enough (401, 403).
     #[error("Microsoft Graph forbids it: status {status}, {code}")]
     Forbidden {
@@ -79,11 +91,17 @@ pub struct Directory {
     deadline: Duration,
     /// The groups that rules name; no other is kept.
     asked: Arc<HashSet<String>>,
-    known: Mutex<HashMap<String, Known>>,
-    lanes: [tokio::sync::Mutex<()>; LANES],
+    service: Service,
+    members: Mutex<HashMap<String, Arc<Member>>>,
 }
 
-#[derive(Clone)]
+/// What is known of one caller, and who is asking.
+#[derive(Default)]
+struct Member {
+    known: Mutex<Option<Known>>,
+    flight: tokio::sync::Mutex<()>,
+}
+
 struct Known {
     outcome: Result<Vec<String>, DirectoryError>,
     at: Instant,
@@ -119,8 +137,8 @@ impl fmt::Debug for Directory {
 }
 
 impl Directory {
-    /// Graph at `endpoint` (no trailing slash), asked with `token`, each answer within `deadline`. `asked` are the groups
-    /// that rules name.
+    /// Graph at `endpoint` (no trailing slash), asked with `token`, each answer, its retries included, within `deadline`;
+    /// nobody waits longer for somebody else's. `asked` are the groups that rules name.
     pub fn new(
         endpoint: &str,
         token: Arc<dyn DirectoryToken>,
@@ -128,16 +146,9 @@ impl Directory {
         deadline: Duration,
         asked: HashSet<String>,
     ) -> Self {
-        let lanes = std::array::from_fn(|_| tokio::sync::Mutex::new(()));
-        Self {
-            endpoint: endpoint.to_owned(),
-            token,
-            http,
-            deadline,
-            asked: Arc::new(asked),
-            known: Mutex::default(),
-            lanes,
-        }
+        let service = Service::new("Microsoft Graph", Again::ServerErrors);
+        let (endpoint, asked) = (endpoint.to_owned(), Arc::new(asked));
+        Self { endpoint, token, http, deadline, asked, service, members: Mutex::default() }
     }
 
     /// The groups that it is asked about.
@@ -147,24 +158,25 @@ impl Directory {
 
     /// Those of the asked groups that the caller is in. May be dropped at any time.
     pub(super) async fn groups(&self, caller: &IdentityFacts) -> Result<Vec<String>, DirectoryError> {
-        let id = &caller.object_id;
-        if let Some(known) = self.recall(id) {
-            return known.outcome;
+        let Some(member) = self.member(&caller.object_id) else {
+            // Every place is taken by somebody who is logging in: nothing is kept of this one.
+            return self.ask(caller).await;
+        };
+        if let Some(known) = member.recall() {
+            return known;
         }
-        let lane = id.bytes().fold(0, |sum: usize, byte| sum.wrapping_mul(31).wrapping_add(byte.into())) % LANES;
-        let _turn = match self.lanes.get(lane) {
-            Some(lane) => lane.lock().await,
-            None => return Err(DirectoryError::Malformed),
+        let Ok(_asking) = timeout(self.deadline, member.flight.lock()).await else {
+            return Err(DirectoryError::Unavailable(format!("no answer within {:?}", self.deadline)));
         };
         // Somebody may have asked meanwhile.
-        if let Some(known) = self.recall(id) {
-            return known.outcome;
+        if let Some(known) = member.recall() {
+            return known;
         }
         let outcome = self.ask(caller).await;
         if let Err(error) = &outcome {
             tracing::warn!(issuer = %caller.issuer, %error, "a caller's groups are not known");
         }
-        self.learn(id, &outcome);
+        member.learn(outcome.clone());
         outcome
     }
 
@@ -177,11 +189,13 @@ impl Directory {
         // The object id is a GUID: nothing in it changes the path.
         let url = format!("{}/v1.0/{collection}/{}/getMemberGroups", self.endpoint, caller.object_id);
         let body = json!({ "securityEnabledOnly": true });
-        let answer = self.http.post_json(&url, &token, &body, self.deadline).await;
-        let answer = answer.map_err(|error| DirectoryError::Unavailable(http::chain(&error)))?;
+        // It changes nothing, and may be asked twice.
+        let call = |left| self.http.post_json(&url, &token, &body, left);
+        let answer = self.service.call(QUOTA, self.deadline, call).await?;
         match answer.status {
             200 => self.read(&answer.body),
-            status @ (429 | 500..) => Err(DirectoryError::Unavailable(format!("status {status}"))),
+            429 => Err(DirectoryError::Throttled { left: answer.retry_after }),
+            status @ 500.. => Err(DirectoryError::Unavailable(format!("status {status}"))),
             status => Err(refusal(status, code(&answer.body))),
         }
     }
@@ -196,26 +210,56 @@ impl Directory {
         Ok(ids.filter(|id| self.asked.contains(id)).collect())
     }
 
-    fn recall(&self, id: &str) -> Option<Known> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(id).filter(|known| known.holds()).cloned()
+    /// The caller's own place; `None` when all are taken by callers who are at it right now.
+    fn member(&self, id: &str) -> Option<Arc<Member>> {
+        let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(member) = members.get(id) {
+            return Some(Arc::clone(member));
+        }
+        if members.len() >= MAX_MEMBERS {
+            make_room(&mut members);
+        }
+        (members.len() < MAX_MEMBERS).then(|| Arc::clone(members.entry(id.to_owned()).or_default()))
+    }
+}
+
+/// Forgets what does not hold any more, and if that is nothing, what is oldest. Whoever is asking stays.
+fn make_room(members: &mut HashMap<String, Arc<Member>>) {
+    let asking = |member: &Arc<Member>| Arc::strong_count(member) > 1;
+    members.retain(|_, member| asking(member) || member.recall().is_some());
+    if members.len() >= MAX_MEMBERS {
+        let idle = members.iter().filter(|(_, member)| !asking(member));
+        let oldest = idle.min_by_key(|(_, member)| member.at()).map(|(id, _)| id.clone());
+        oldest.map(|id| members.remove(&id));
+    }
+}
+
+impl Member {
+    /// What is known and still holds.
+    fn recall(&self) -> Option<Result<Vec<String>, DirectoryError>> {
+        self.known().as_ref().filter(|known| known.holds()).map(|known| known.outcome.clone())
     }
 
-    fn learn(&self, id: &str, outcome: &Result<Vec<String>, DirectoryError>) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= MAX_MEMBERS && !known.contains_key(id) {
-            known.retain(|_, known| known.holds());
-        }
-        if known.len() >= MAX_MEMBERS && !known.contains_key(id) {
-            let oldest = known.iter().min_by_key(|(_, known)| known.at).map(|(id, _)| id.clone());
-            oldest.map(|id| known.remove(&id));
-        }
-        known.insert(id.to_owned(), Known { outcome: outcome.clone(), at: Instant::now() });
+    fn learn(&self, outcome: Result<Vec<String>, DirectoryError>) {
+        *self.known() = Some(Known { outcome, at: Instant::now() });
     }
 
-    #[cfg(test)]
-    fn size(&self) -> usize {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).len()
+    fn at(&self) -> Option<Instant> {
+        self.known().as_ref().map(|known| known.at)
+    }
+
+    fn known(&self) -> MutexGuard<'_, Option<Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl From<Turned> for DirectoryError {
+    fn from(turned: Turned) -> Self {
+        match turned {
+            Turned::Busy(_) => Self::Busy,
+            Turned::Resting { left, .. } => Self::Throttled { left: Some(left) },
+            Turned::Failed(error) => Self::Unavailable(http::chain(&error)),
+        }
     }
 }
 

@@ -3,7 +3,8 @@
 use super::super::claims;
 use super::super::testing::{app, contoso, now, person};
 use super::*;
-use crate::http::testing::{Seen, Server, client};
+use crate::http::testing::{Seen, Server, client, raw};
+use crate::http::{ATTEMPTS, MAX_CALLS, MAX_WAITING};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 const GROUP: &str = "11111111-1111-4111-8111-111111111111";
@@ -82,7 +83,7 @@ async fn whatever_is_no_list_of_ids_is_no_membership() {
         ),
         (400, r#"{"error":{"code":"Request_BadRequest"}}"#, Err("refused: status 400, Request_BadRequest")),
         (404, r#"{"error":{"code":"a\nb<c>"}}"#, Err("does not know the caller: status 404, abc")),
-        (429, "", Err("status 429")),
+        (429, "", Err("takes no more questions")),
         (503, "", Err("status 503")),
         (302, "", Err("status 302")),
     ] {
@@ -116,7 +117,7 @@ async fn a_failure_stands_for_a_moment_and_is_asked_again() {
     for _ in 0..20 {
         assert!(directory.groups(&analyst()).await.is_err());
     }
-    assert_eq!(graph.seen().len(), 1, "those who come at once share the failure");
+    assert_eq!(graph.seen().len(), ATTEMPTS as usize, "those who come at once share the failure");
     up.store(true, Ordering::Relaxed);
     pass(FAILURE_LIFE).await;
     assert_eq!(directory.groups(&analyst()).await.unwrap(), [GROUP]);
@@ -125,10 +126,63 @@ async fn a_failure_stands_for_a_moment_and_is_asked_again() {
 #[tokio::test(start_paused = true)]
 async fn ten_thousand_members_stay_within_the_bound() {
     let directory = directory("http://127.0.0.1:1", Token(Ok("t")));
+    let held: Vec<_> = (0..10).map(|n| directory.member(&format!("asking-{n}")).unwrap()).collect();
     for n in 0..10_000 {
-        directory.learn(&format!("member-{n}"), &Ok(Vec::new()));
-        assert!(directory.size() <= MAX_MEMBERS);
+        directory.member(&format!("member-{n}")).unwrap().learn(Ok(Vec::new()));
+        assert!(directory.members.lock().unwrap().len() <= MAX_MEMBERS);
         tokio::time::advance(Duration::from_millis(1)).await;
     }
-    assert!(directory.recall("member-9999").is_some() && directory.recall("member-0").is_none());
+    let known = |id: &str| directory.members.lock().unwrap().get(id).is_some_and(|member| member.recall().is_some());
+    assert!(known("member-9999") && !known("member-0"));
+    let kept = |id: &str| directory.members.lock().unwrap().contains_key(id);
+    assert!((0..held.len()).all(|n| kept(&format!("asking-{n}"))), "who is asking gives nobody room");
+}
+
+/// A Graph that takes every question and answers none.
+async fn silent() -> (String, tokio::task::JoinHandle<()>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let task = tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            held.push(stream);
+        }
+    });
+    (url, task)
+}
+
+#[tokio::test]
+async fn a_graph_that_does_not_answer_holds_nobody_past_the_deadline_and_is_not_overrun() {
+    let (url, _task) = silent().await;
+    let deadline = Duration::from_secs(2);
+    let asked = HashSet::from([GROUP.to_owned()]);
+    let directory = Arc::new(Directory::new(&url, Arc::new(Token(Ok("t"))), client(), deadline, asked));
+    let begin = Instant::now();
+    let mut logins = tokio::task::JoinSet::new();
+    // Each twice: the second waits for the first.
+    for n in 0..(MAX_CALLS + MAX_WAITING + 20) * 2 {
+        let directory = Arc::clone(&directory);
+        let caller = IdentityFacts { object_id: format!("{}", n / 2), ..analyst() };
+        logins.spawn(async move { directory.groups(&caller).await.unwrap_err() });
+    }
+    let errors = logins.join_all().await;
+    assert!(begin.elapsed() < deadline * 2, "{:?}", begin.elapsed());
+    let busy = errors.iter().filter(|error| matches!(error, DirectoryError::Busy)).count();
+    assert!(busy >= 20 * 2, "who finds no room is told so: {busy}");
+    let late = errors.iter().filter(|error| matches!(error, DirectoryError::Unavailable(_))).count();
+    assert_eq!(busy + late, errors.len());
+}
+
+#[tokio::test]
+async fn a_graph_that_asks_for_silence_gets_it() {
+    let answer = "HTTP/1.1 429 Too Many Requests\r\nretry-after: 30\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+    let (url, _task) = raw(answer.as_bytes().to_vec()).await;
+    let directory = directory(&url, Token(Ok("t")));
+    let begin = Instant::now();
+    for n in 0..20 {
+        let caller = IdentityFacts { object_id: n.to_string(), ..analyst() };
+        let outcome = directory.groups(&caller).await;
+        assert!(matches!(outcome, Err(DirectoryError::Throttled { left: Some(_) })), "{outcome:?}");
+    }
+    assert!(begin.elapsed() < Duration::from_secs(2), "told at once: {:?}", begin.elapsed());
 }

@@ -126,6 +126,9 @@ pub enum Error {
     /// The session was to end before it had begun.
     #[error("the session was ended before it began ({})", .0.as_str())]
     Ended(Cause),
+    /// The client left while it was being logged in.
+    #[error("the client left before it was logged in")]
+    Gone,
 }
 
 /// One connection, and what is known of it.
@@ -203,12 +206,15 @@ impl Connection<'_> {
     async fn open(&mut self, login: &mut Login) -> Result<Opened, Error> {
         let Services { verifier, policy, clock, .. } = self.services;
         let started = Instant::now();
-        let identity = verifier.verify(login.take_token(), self.peer.limited(), clock.now()).await;
+        let token = login.take_token();
+        let verifying = async { Ok(verifier.verify(token, self.peer.limited(), clock.now()).await?) };
+        let identity = self.unless_over(login, verifying).await;
         self.hop(Hop::Verify, started);
         let identity = identity?;
         self.caller = Some(caller(&identity));
         let asks = policy.asks_groups(&identity, login.database());
-        let identity = if asks { verifier.resolve_groups(identity).await? } else { identity };
+        let resolving = async { if asks { Ok(verifier.resolve_groups(identity).await?) } else { Ok(identity) } };
+        let identity = self.unless_over(login, resolving).await?;
         let request = policy::Request {
             database: login.database(),
             purpose: login.purpose(),
@@ -220,23 +226,34 @@ impl Connection<'_> {
         let facts = identity.facts();
         // Whoever cannot be judged again does not come in.
         let issuer = verifier.issuer(&facts.issuer).ok_or(identity::Error::Issuer)?;
-        let seats = self.admit(&identity, &grant).await?;
+        let seats = self.unless_over(login, self.admit(&identity, &grant)).await?;
         let mut recorder = self.open_record(&identity, &grant, login.purpose())?;
         let tag = self.tag(facts, &grant);
         let grant = Arc::new(grant);
         self.make_known(facts, issuer, &grant, login);
-        let reached = tokio::select! {
-            biased;
-            cause = self.presence.to_end() => Err(Error::Ended(cause)),
-            reached = self.reach(&identity, &grant) => reached,
-        };
+        let reached = self.unless_over(login, self.reach(&identity, &grant)).await;
         match reached {
             Ok(backend) => Ok(Opened { backend, recorder, tag, grant, seats }),
             Err(error) => {
-                let reason = if let Error::Ended(cause) = error { cause.as_str() } else { "refused" };
+                let reason = match error {
+                    Error::Ended(cause) => cause.as_str(),
+                    Error::Gone => "client",
+                    _ => "refused",
+                };
                 self.close_record(&mut recorder, reason, None);
                 Err(error)
             }
+        }
+    }
+
+    /// What `work` brings, unless the session is to end first or its client leaves: what is slow holds no place for
+    /// nobody.
+    async fn unless_over<T>(&self, login: &Login, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        tokio::select! {
+            biased;
+            cause = self.presence.to_end() => Err(Error::Ended(cause)),
+            () = login.gone() => Err(Error::Gone),
+            done = work => done,
         }
     }
 

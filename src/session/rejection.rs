@@ -17,6 +17,7 @@ use crate::names::SessionId;
 use crate::policy::{Denied, Overreach};
 use crate::telemetry::Blame;
 use crate::wire::ErrorFields;
+use std::time::Duration;
 
 /// `admin_shutdown`: what drivers and pools take for "this connection is over, open another".
 const ADMIN_SHUTDOWN: &str = "57P01";
@@ -40,6 +41,15 @@ const NEW_TOKEN: &str = "Get a new access token for the proxy's own app registra
                          --scope api://PROXY-APP-ID/.default) and connect with it as the password.";
 const ASK_OPERATOR: &str = "Tell the operator of pgpassport the correlation id; the proxy's log has the cause.";
 const LATER: &str = "Try again in a moment; if it lasts, tell the operator of pgpassport the correlation id.";
+
+const CROWDED: &str = "Try again in a moment; if it lasts, use a connection pool, or run more of pgpassport.";
+
+/// When to come again to a service that takes no more calls.
+fn in_a_while(left: Option<Duration>) -> String {
+    let when =
+        left.map_or_else(|| "later".to_owned(), |left| format!("in {} seconds", left.as_secs().saturating_add(1)));
+    format!("Try again {when}; if it lasts, ask the operator to have the quota raised.")
+}
 
 /// What a refused client is told, and whose side it is on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,6 +137,12 @@ impl Rejection {
                 Self::new(Blame::Database, CANNOT_CONNECT_NOW, "the instance did not answer the login in time", LATER)
             }
             Error::Ended(cause) => in_session::ended(*cause),
+            Error::Gone => Self::new(
+                Blame::Client,
+                CONNECTION_FAILURE,
+                error.to_string(),
+                "Give the login more time (connect_timeout), and keep the connection open until it is answered.",
+            ),
         }
     }
 }
@@ -301,6 +317,15 @@ fn groups(error: &DirectoryError) -> Rejection {
             "Ask the operator for an app role in place of groups, or leave some groups.",
         ),
         E::Refused { .. } => refused(Blame::Proxy, "Microsoft Graph does not tell them to the proxy", ASK_OPERATOR),
+        E::Busy => Rejection::new(
+            Blame::Proxy,
+            TOO_MANY_CONNECTIONS,
+            "too many logins wait for Microsoft Graph to tell groups",
+            CROWDED,
+        ),
+        E::Throttled { left } => {
+            refused(Blame::Entra, "Microsoft Graph takes no more questions for now", &in_a_while(*left))
+        }
         E::Credential(_) | E::Unavailable(_) | E::Malformed => {
             refused(Blame::Entra, "Microsoft Graph cannot be asked for them now", LATER)
         }

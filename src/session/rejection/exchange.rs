@@ -1,8 +1,8 @@
 //! The exchange's part of the table: what Google answers, and what helps against it.
 
 use super::{
-    ASK_OPERATOR, CANNOT_CONNECT_NOW, CONNECTION_FAILURE, INVALID_AUTHORIZATION, INVALID_PASSWORD, LATER, NEW_TOKEN,
-    Rejection, TOO_MANY_CONNECTIONS,
+    ASK_OPERATOR, CANNOT_CONNECT_NOW, CONNECTION_FAILURE, CROWDED, INVALID_AUTHORIZATION, INVALID_PASSWORD, LATER,
+    NEW_TOKEN, Rejection, TOO_MANY_CONNECTIONS, in_a_while,
 };
 use crate::federation::{Error as E, Hop, Remedy};
 use crate::telemetry::Blame;
@@ -29,19 +29,13 @@ pub(super) fn rejection(error: &E) -> Rejection {
             Blame::Proxy,
             TOO_MANY_CONNECTIONS,
             format!("too many logins wait for {}", name(*hop)),
-            "Try again in a moment; if it lasts, use a connection pool, or run more of pgpassport.",
+            CROWDED,
         ),
         E::Throttled { hop, left } => Rejection::new(
             blame(*hop),
             CANNOT_CONNECT_NOW,
             format!("{} takes no more calls for now", name(*hop)),
-            match left {
-                Some(left) => format!(
-                    "Try again in {} seconds; if it lasts, ask the operator to have the quota raised.",
-                    left.as_secs().saturating_add(1)
-                ),
-                None => "Try again later; if it lasts, ask the operator to have the quota raised.".to_owned(),
-            },
+            in_a_while(*left),
         ),
         E::Refused { hop, code, description } => {
             let remedy = error.remedy();
