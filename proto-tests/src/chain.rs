@@ -8,6 +8,7 @@ use crate::proxy::{Limited, Proxy};
 use crate::psql::{Login, Printed};
 use crate::records::Records;
 use crate::wire;
+use pgpassport::audit::ledger::read;
 use pgpassport::sim::world::{self, App, Person};
 use pgpassport::sim::{Calls, Cloud, CloudOptions, ProxyConfig, TokenSpec};
 use std::collections::BTreeMap;
@@ -55,6 +56,8 @@ pub struct Chain {
     pub proxy: Proxy,
     /// The simulated cloud.
     pub cloud: Cloud,
+    environment: BTreeMap<String, String>,
+    limited: Limited,
     folder: TempDir,
 }
 
@@ -156,7 +159,7 @@ impl Prepared {
         let mut text = self.cloud.proxy_config(&ProxyConfig {
             listen: self.ports.0.address(),
             admin: self.ports.1.address(),
-            audit_path: audit_path(&self.folder),
+            audit_folder: audit_folder(&self.folder),
             extra: self.setup.extra.clone(),
         });
         for (from, to) in &self.setup.replacements {
@@ -207,12 +210,6 @@ impl Prepared {
         environment
     }
 
-    /// Starts the proxy with something in its audit log already: one line of this text, which is no record.
-    pub async fn start_with_log(self, text: &str) -> Chain {
-        std::fs::write(audit_path(&self.folder), format!("{text}\n")).expect("the log can be written");
-        self.start().await
-    }
-
     /// Starts the proxy and waits until it is ready.
     pub async fn start(self) -> Chain {
         let mut chain = self.spawn();
@@ -233,7 +230,7 @@ impl Prepared {
         let Self { cloud, setup, folder, ports } = self;
         let proxy = Proxy::start(folder.path(), &config, ports, &environment, setup.limited)
             .expect("the proxy's process starts");
-        Chain { proxy, cloud, folder }
+        Chain { proxy, cloud, environment, limited: setup.limited, folder }
     }
 }
 
@@ -241,6 +238,12 @@ impl Chain {
     /// A chain with nothing special.
     pub async fn start() -> Self {
         Setup::default().start().await
+    }
+
+    /// Starts the proxy once more, after it has ended, without waiting for it.
+    pub fn start_again(&mut self) {
+        let config = self.config_path();
+        self.proxy.again(&config, &self.environment, self.limited).expect("the proxy's process starts");
     }
 
     /// The analyst: a person with a workforce grant.
@@ -352,14 +355,31 @@ impl Chain {
         self.records_when("the reload", |records| records.of("reload").len() > before).await
     }
 
-    /// The audit log's file.
-    pub fn audit_path(&self) -> PathBuf {
-        audit_path(&self.folder)
+    /// The audit log's folder.
+    pub fn audit_folder(&self) -> PathBuf {
+        audit_folder(&self.folder)
+    }
+
+    /// The audit log's records as JSON Lines: what a sink was given.
+    pub fn jsonl_path(&self) -> PathBuf {
+        self.audit_folder().with_extension("jsonl")
+    }
+
+    /// Every byte in the audit log's folder, for searches.
+    pub fn everything_recorded(&self) -> String {
+        let files = std::fs::read_dir(self.audit_folder()).expect("the log's folder");
+        let bytes = |file: io::Result<std::fs::DirEntry>| std::fs::read(file.expect("a file").path()).expect("bytes");
+        files.map(|file| String::from_utf8_lossy(&bytes(file)).into_owned()).collect()
+    }
+
+    /// The segment that the proxy writes.
+    pub fn segment_path(&self) -> PathBuf {
+        read::segments(&self.audit_folder()).expect("the log's folder").pop().expect("a segment")
     }
 
     /// The audit log so far.
     pub fn records(&self) -> Records {
-        Records::read(&self.audit_path())
+        Records::read(&self.audit_folder())
     }
 
     /// The audit log once it holds what is waited for.
@@ -394,6 +414,6 @@ impl Chain {
     }
 }
 
-fn audit_path(folder: &TempDir) -> PathBuf {
-    folder.path().join("audit.jsonl")
+fn audit_folder(folder: &TempDir) -> PathBuf {
+    folder.path().join("audit")
 }

@@ -18,9 +18,7 @@ pub enum Limited {
     /// Nothing.
     #[default]
     Nothing,
-    /// No file that it writes may grow past this size: a disk that is full.
-    FilesKib(u32),
-    /// Nothing yet: [`Proxy::fill_disk`] decides.
+    /// Nothing yet: [`Proxy::fill_disk`] and [`Proxy::limit_files`] decide.
     Later,
     /// Every write to standard error fails.
     NoLog,
@@ -80,16 +78,20 @@ impl Proxy {
         limited: Limited,
     ) -> io::Result<Self> {
         let output = folder.join("proxy");
-        let child = command(limited)
-            .args(["serve", "--config"])
-            .arg(config)
-            .envs(environment)
-            .stdin(Stdio::null())
-            .stdout(File::create(output.with_extension("out"))?)
-            .stderr(File::create(output.with_extension("err"))?)
-            .spawn()?;
+        let child = spawn(&output, config, environment, limited)?;
         let (listen, admin) = ports;
         Ok(Self { child, listen, admin, output })
+    }
+
+    /// Starts it once more, after it has ended, without waiting for it.
+    pub fn again(&mut self, config: &Path, environment: &BTreeMap<String, String>, limited: Limited) -> io::Result<()> {
+        self.child = spawn(&self.output, config, environment, limited)?;
+        Ok(())
+    }
+
+    /// Ends it without a word.
+    pub fn kill(&self) {
+        signal(&self.child, "KILL");
     }
 
     /// Where clients connect.
@@ -173,17 +175,22 @@ impl Proxy {
     /// must have been started [`Limited::Later`].
     pub fn fill_disk(&self, file: &Path) {
         let size = std::fs::metadata(file).expect("the file is there").len();
-        self.limit_files(&size.to_string());
+        self.limit_files(size);
+    }
+
+    /// From now on no file that it writes may grow past this size, in bytes.
+    pub fn limit_files(&self, size: u64) {
+        self.set_limit(&size.to_string());
     }
 
     /// There is room again.
     pub fn free_disk(&self) {
-        self.limit_files("unlimited");
+        self.set_limit("unlimited");
     }
 
     /// Through `prlimit` of util-linux, which every Debian has: the standard library has no call for it. Only the soft
     /// limit is set, so that it can be raised again.
-    fn limit_files(&self, limit: &str) {
+    fn set_limit(&self, limit: &str) {
         let arguments = ["--pid", &self.child.id().to_string(), &format!("--fsize={limit}:")];
         let status = Command::new("prlimit").args(arguments).status().expect("prlimit is there");
         assert!(status.success(), "the limit cannot be set");
@@ -202,6 +209,17 @@ impl Proxy {
     }
 }
 
+fn spawn(output: &Path, config: &Path, environment: &BTreeMap<String, String>, limited: Limited) -> io::Result<Child> {
+    command(limited)
+        .args(["serve", "--config"])
+        .arg(config)
+        .envs(environment)
+        .stdin(Stdio::null())
+        .stdout(File::create(output.with_extension("out"))?)
+        .stderr(File::create(output.with_extension("err"))?)
+        .spawn()
+}
+
 /// Sends a signal to a child. Through the shell's own `kill`: the standard library has no call for it, and a small
 /// Debian has no such program.
 pub fn signal(child: &Child, name: &str) {
@@ -215,7 +233,6 @@ fn command(limited: Limited) -> Command {
     let script = match limited {
         Limited::Nothing => return Command::new(binary()),
         // Ignored signals stay ignored across `exec`: writes past the limit fail and do not end the process.
-        Limited::FilesKib(limit) => format!("trap '' XFSZ; ulimit -f {limit}; exec \"$@\""),
         Limited::Later => "trap '' XFSZ; exec \"$@\"".to_owned(),
         Limited::Descriptors { soft, hard } => format!("ulimit -S -n {soft}; ulimit -H -n {hard}; exec \"$@\""),
         Limited::NoLog => "exec \"$@\" 2>/dev/full".to_owned(),

@@ -1,23 +1,32 @@
-//! The audit log as a reader outside the project would read it: JSON Lines, each line an object.
+//! The audit log as a reader outside the project would read it: each record a JSON object.
 
+use pgpassport::audit::ledger::read;
 use serde_json::Value;
+use std::ops::ControlFlow;
 use std::path::Path;
 
-/// All lines, in the order of the file.
+/// All records, in the order of the log.
 #[derive(Debug, Clone)]
 pub struct Records(Vec<Value>);
 
 impl Records {
-    /// Reads a log; a line that is no JSON object with an `event` is a failure.
+    /// Reads a log's folder; a record that is no JSON object with an `event` is a failure.
     #[track_caller]
-    pub fn read(path: &Path) -> Self {
-        let text = std::fs::read_to_string(path).unwrap_or_default();
-        let line = |line: &str| -> Value {
-            let value: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in record {line:?}"));
-            assert!(value.get("event").is_some_and(Value::is_string), "no event in {line}");
-            value
+    pub fn read(folder: &Path) -> Self {
+        let mut records = Vec::new();
+        let take = |_, record: &[u8]| {
+            records.push(parsed(record));
+            ControlFlow::<()>::Continue(())
         };
-        Self(text.lines().map(line).collect())
+        read::each(folder, take).unwrap_or_else(|error| panic!("{error}"));
+        Self(records)
+    }
+
+    /// Reads records as JSON Lines.
+    #[track_caller]
+    pub fn lines(file: &Path) -> Self {
+        let text = std::fs::read(file).unwrap_or_default();
+        Self(text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(parsed).collect())
     }
 
     /// Records of one kind of event.
@@ -79,6 +88,14 @@ impl Records {
     fn keep(&self, wanted: impl Fn(&Value) -> bool) -> Self {
         Self(self.0.iter().filter(|record| wanted(record)).cloned().collect())
     }
+}
+
+#[track_caller]
+fn parsed(record: &[u8]) -> Value {
+    let shown = String::from_utf8_lossy(record);
+    let value: Value = serde_json::from_slice(record).unwrap_or_else(|error| panic!("{error} in record {shown}"));
+    assert!(value.get("event").is_some_and(Value::is_string), "no event in {shown}");
+    value
 }
 
 impl<'a> IntoIterator for &'a Records {

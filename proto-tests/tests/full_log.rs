@@ -104,7 +104,7 @@ async fn each_kind_of_message_that_is_refused_aborts_its_transaction_and_the_ses
             let answers = ask(&mut session, &before).await;
             assert!(!answers.iter().any(|answer| answer.starts_with('E')), "{what}: {answers:?}");
         }
-        chain.proxy.fill_disk(&chain.audit_path());
+        chain.proxy.fill_disk(&chain.segment_path());
         assert_eq!(ask(&mut session, &refused).await, ["E 53100", "Z E"], "{what}");
         nothing_commits(&chain, &mut session, what).await;
     }
@@ -131,7 +131,7 @@ async fn copy_data_that_is_refused_fails_the_copy() {
     let ahead = [query("select pg_sleep(1)"), query("copy orders from stdin")];
     session.write_all(&ahead.concat()).await.expect("sent");
     chain.records_when("the COPY's begin", |records| !records.began("copy orders from stdin").is_empty()).await;
-    chain.proxy.fill_disk(&chain.audit_path());
+    chain.proxy.fill_disk(&chain.segment_path());
     assert_eq!(until(&mut session, b'G').await, ["T", "D", "C SELECT 1", "Z T", "G"]);
     let row = message(b'd', b"9002\tcopied\t1\t2026-11-22\n");
     let data = [row.clone(), row, message(b'c', &[])];
@@ -147,7 +147,7 @@ async fn copy_data_that_is_refused_fails_the_copy() {
 async fn rollback_passes_a_full_log_and_the_gap_is_recorded_when_there_is_room() {
     let chain = start().await;
     let mut session = in_transaction(&chain).await;
-    chain.proxy.fill_disk(&chain.audit_path());
+    chain.proxy.fill_disk(&chain.segment_path());
     for refused in ["commit", "end;", "rollback; select 1", "rollback and chain", "select 1"] {
         assert_eq!(ask(&mut session, &[query(refused)]).await, ["E 53100", "Z E"], "{refused}");
     }
@@ -180,7 +180,7 @@ async fn a_pipeline_with_a_refusal_skips_to_its_sync_and_commits_nothing() {
     let first = [execution(INSERT), vec![message(b'H', &[])]].concat();
     session.write_all(&first.concat()).await.expect("sent");
     assert_eq!(until(&mut session, b'C').await, ["1", "2", "C INSERT 0 1"]);
-    chain.proxy.fill_disk(&chain.audit_path());
+    chain.proxy.fill_disk(&chain.segment_path());
     let second = [execution("select 'refused'"), execution("select 'skipped'"), vec![sync()]].concat();
     assert_eq!(ask(&mut session, &second).await, ["E 53100", "Z I"], "one error, and it is ours");
     chain.proxy.free_disk();
@@ -198,7 +198,7 @@ async fn an_earlier_error_hides_a_refusal_and_is_not_rewritten() {
     session.write_all(&first.concat()).await.expect("sent");
     let began = |records: &Records| records.of("begin").with("stage", "execute").len() == 1;
     chain.records_when("the execution", began).await;
-    chain.proxy.fill_disk(&chain.audit_path());
+    chain.proxy.fill_disk(&chain.segment_path());
     let second = [parse("", INSERT), bind("", ""), execute(""), sync()];
     assert_eq!(ask(&mut session, &second).await, ["1", "2", "E 22012", "Z I"]);
     chain.proxy.free_disk();
@@ -214,7 +214,7 @@ async fn who_leaves_while_the_log_is_full_is_in_it_when_there_is_room() {
     let mut session = chain.session(&chain.app()).await;
     session.write_all(&query("select pg_sleep(1)")).await.expect("sent");
     chain.records_when("the sleep", |records| !records.began("select pg_sleep(1)").is_empty()).await;
-    chain.proxy.fill_disk(&chain.audit_path());
+    chain.proxy.fill_disk(&chain.segment_path());
     assert_eq!(until(&mut session, b'Z').await, ["T", "D", "C SELECT 1", "Z I"]);
     session.write_all(&message(b'X', &[])).await.expect("sent");
     tokio::time::sleep(Duration::from_millis(500)).await;

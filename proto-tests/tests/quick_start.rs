@@ -9,8 +9,20 @@ use std::process::{Command, Output};
 use tempfile::TempDir;
 
 /// Keys whose values are no variable of the shell: choices, not findings.
-const LITERAL: &[&str] =
-    &["address", "certificate", "key", "path", "kind", "name", "issuer", "databases", "subject_claim", "via"];
+const LITERAL: &[&str] = &[
+    "address",
+    "certificate",
+    "key",
+    "folder",
+    "anchors",
+    "jsonl",
+    "kind",
+    "name",
+    "issuer",
+    "databases",
+    "subject_claim",
+    "via",
+];
 
 fn section() -> String {
     let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");

@@ -8,6 +8,7 @@ use proto_tests::script::{bind, execute, execute_up_to, parse, sync};
 use proto_tests::wire::{self, message, read_until, text};
 use serde_json::Value;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
@@ -77,8 +78,9 @@ async fn the_session_says_who_where_and_what_was_claimed() {
     assert_eq!((start["database"].as_str(), start["grant"].as_str()), (Some("orders"), Some("workforce")));
     assert!(start["rule"].as_str().is_some_and(|rule| !rule.is_empty()));
     assert!(records.of("session_open").only()["backend_pid"].as_u64().is_some_and(|pid| pid > 0));
-    let mode = std::fs::metadata(chain.audit_path()).expect("the log").permissions().mode();
-    assert_eq!(mode & 0o777, 0o600, "only its owner reads the log");
+    let mode = |path: &Path| std::fs::metadata(path).expect("the log").permissions().mode() & 0o777;
+    assert_eq!((mode(&chain.audit_folder()), mode(&chain.segment_path())), (0o700, 0o600), "only its owner reads it");
+    assert_eq!(mode(&chain.jsonl_path()), 0o600, "nor the copy");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -248,9 +248,8 @@ async fn keys_that_are_rolled_while_the_proxy_runs_are_followed_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_is_let_in_whom_the_log_cannot_take() {
-    // Room for the first bytes of the log and no more.
-    let prepared = Setup::default().limited(Limited::FilesKib(1)).prepare().await;
-    let chain = prepared.start_with_log(&"x".repeat(1023)).await;
+    let chain = Setup::default().limited(Limited::Later).start().await;
+    chain.proxy.fill_disk(&chain.segment_path());
     let expected = Expected { sqlstate: "53100", says: "audit log" };
     let printed = chain.psql(&chain.person(), &["-c", "select 'must not run'"]).await;
     assert!(printed.refused().contains(expected.says), "{}", printed.err);
@@ -263,7 +262,8 @@ async fn nobody_is_let_in_whom_the_log_cannot_take() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_statement_that_the_log_cannot_take_does_not_reach_the_database() {
-    let chain = Setup::default().limited(Limited::FilesKib(16)).start().await;
+    let chain = Setup::default().limited(Limited::Later).start().await;
+    chain.proxy.limit_files(16 * 1024);
     let session = chain.connect(&chain.person()).await;
     let mut refused = None;
     for n in 0..200 {

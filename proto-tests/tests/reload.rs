@@ -109,7 +109,7 @@ async fn what_did_not_change_is_not_fetched_again_and_entra_may_be_away() {
 async fn a_reload_that_the_log_cannot_take_does_not_count() {
     let chain = Setup::default().limited(Limited::Later).start().await;
     let mut session = chain.session(&chain.person()).await;
-    chain.proxy.fill_disk(&chain.audit_path());
+    chain.proxy.fill_disk(&chain.segment_path());
     let path = chain.config_path();
     let text = std::fs::read_to_string(&path).expect("the config");
     std::fs::write(&path, text.replacen(ORDERS_GROUP, NOBODY, 1)).expect("written");

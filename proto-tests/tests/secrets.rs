@@ -154,7 +154,7 @@ impl Secrets {
         assert!(status == 200 && metrics.contains("# TYPE"), "these are no metrics: {metrics}");
         chain.proxy.terminate();
         let ended = chain.proxy.ended().await;
-        let log = std::fs::read_to_string(chain.audit_path()).expect("the log");
+        let log = chain.everything_recorded();
         self.assert_absent("the proxy's output", &ended.output);
         self.assert_absent("the records", &log);
         self.assert_absent("the metrics", &metrics);
@@ -186,7 +186,7 @@ async fn the_search_finds_a_token_that_a_client_puts_into_a_statement() {
     let secrets = Secrets::of(&chain, &[&login]);
     let payload = login.password.split('.').nth(1).expect("three parts").to_owned();
     chain.query(&login, &format!("select '{payload}'")).await;
-    let log = std::fs::read_to_string(chain.audit_path()).expect("the log");
+    let log = chain.everything_recorded();
     assert!(secrets.found_in(&log).iter().any(|name| name.contains("token")), "the search is blind");
     let app = chain.app();
     assert!(Secrets::of(&chain, &[&app]).found_in(&app.password).len() >= 3, "{}", ORDERS_APP.client_id);

@@ -147,7 +147,7 @@ mod tests {
 
     fn operations(log: &MemoryLog) -> Operations {
         let clock = Clock::system();
-        let auditor = Auditor::new(Box::new(log.clone()), 1, clock.clone());
+        let auditor = Auditor::new(Arc::new(log.clone()), 1, clock.clone());
         Operations { sessions: Sessions::default(), auditor, clock, drain: Arc::new(|| Duration::from_secs(1)) }
     }
 

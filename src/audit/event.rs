@@ -65,6 +65,19 @@ pub enum Event<'a> {
         /// End lines that could not wait any longer.
         lost: u64,
     },
+    /// The process before this one did not close the log: it was killed, or the machine stopped.
+    Recovery {
+        /// Whole records that are there: the index of this one is at least that.
+        records: u64,
+        /// Of those, how many at the end no checkpoint covered yet.
+        unsealed: u64,
+        /// The segment behind whose last whole record something was cut off.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        segment: Option<u64>,
+        /// How much: a write that did not reach its end, and was not acknowledged.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cut_bytes: Option<u64>,
+    },
     /// The config file was read again (SIGHUP). Written before anything of it counts.
     Reload {
         /// `applied`, or `refused`: then everything stays as it was.

@@ -1,33 +1,37 @@
-//! The record: every statement's begin line before its bytes leave, its end line when it is known.
+//! The record: every statement's begin record before its bytes leave, its end record when it is known.
 //!
-//! Promises: a line is one `write(2)`; all begin lines of one read go out together; when a begin line cannot be
-//! written the caller gets an error and must not forward. Lines on what has happened already wait in memory, within
-//! limits and in their order, until the log takes them; no begin line passes them. Lines are JSON objects, one each; [`event`] has
-//! their shapes. Refusals before a token verifies are recorded within a budget, then counted.
+//! Promises: all begin records of one read go out together, in one `write(2)`; when they cannot be written the caller
+//! gets an error and must not forward. Records on what has happened already wait in memory, within limits and in their
+//! order, until the log takes them; no begin record passes them. A record is a JSON object; [`event`] has their shapes,
+//! [`ledger`] has how they are kept and proved. Refusals before a token verifies are recorded within a budget, then
+//! counted.
 //!
 //! Not for: diagnostics (`telemetry`), deciding anything.
 
 mod budget;
 mod digest;
 pub mod event;
-mod log_file;
+pub mod ledger;
+mod log;
 mod recorder;
 
 pub use digest::{Digesting, TextDigest};
-pub use log_file::{AppendFile, LogFile};
+pub use ledger::Urgency;
+pub use log::{LogConfig, OpenError, Output, open};
 pub use recorder::{Begin, Closed, End, Overdue, Recorder};
 
+use async_trait::async_trait;
 use budget::{Budget, Verdict};
 use event::{Event, Line};
+use ledger::{Ledger, NotDurable, frame};
 use std::collections::VecDeque;
 use std::io;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::names::SessionId;
 use crate::time::Clock;
 
-/// What sessions that are over have left for the log to take, in bytes at most; past it lines are lost, and counted.
+/// What sessions that are over have left for the log to take, in bytes at most; past it records are lost, and counted.
 pub const MAX_LEFT_BYTES: usize = 16 * 1024 * 1024;
 
 /// The log cannot take a record; what it would have recorded must not happen.
@@ -35,38 +39,60 @@ pub const MAX_LEFT_BYTES: usize = 16 * 1024 * 1024;
 #[error("the audit log cannot take the record")]
 pub struct Unrecorded(#[from] io::Error);
 
+/// Where records go.
+#[async_trait]
+pub trait RecordLog: Send + Sync + std::fmt::Debug {
+    /// Appends whole frames in one write, or reports that none of them is there; the index behind the last.
+    fn append(&self, frames: &[u8], urgency: Urgency) -> io::Result<u64>;
+    /// Waits until the records before this index outlive a loss of power.
+    async fn durable(&self, index: u64) -> Result<(), NotDurable>;
+    /// The last call: what was appended is made durable and is signed. Blocks.
+    fn close(&self);
+}
+
+#[async_trait]
+impl RecordLog for Ledger {
+    fn append(&self, frames: &[u8], urgency: Urgency) -> io::Result<u64> {
+        Self::append(self, frames, urgency)
+    }
+
+    async fn durable(&self, index: u64) -> Result<(), NotDurable> {
+        Self::durable(self, index).await
+    }
+
+    fn close(&self) {
+        Self::close(self);
+    }
+}
+
 /// The process's log. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Auditor {
-    shared: Arc<Mutex<Shared>>,
+    log: Arc<dyn RecordLog>,
+    waiting: Arc<Mutex<Waiting>>,
     clock: Clock,
 }
 
+/// What is not in the log yet.
 #[derive(Debug)]
-struct Shared {
-    file: Box<dyn LogFile>,
+struct Waiting {
     budget: Budget,
-    /// Each session's lines of those that are over, which the log did not take then.
+    /// Each session's records of those that are over, which the log did not take then.
     left: VecDeque<Vec<u8>>,
 }
 
 impl Auditor {
-    /// Appends to the file at `path`, which is created (mode 0600) if it is missing.
-    pub fn open(path: &Path, refusals_per_minute: u32, clock: Clock) -> io::Result<Self> {
-        Ok(Self::new(Box::new(AppendFile::open(path)?), refusals_per_minute, clock))
-    }
-
-    /// Writes to any log file: the seam for tests and fault injection.
-    pub fn new(file: Box<dyn LogFile>, refusals_per_minute: u32, clock: Clock) -> Self {
-        let budget = Budget::new(refusals_per_minute);
-        Self { shared: Arc::new(Mutex::new(Shared { file, budget, left: VecDeque::new() })), clock }
+    /// Writes to any log: the seam for tests and fault injection.
+    pub fn new(log: Arc<dyn RecordLog>, refusals_per_minute: u32, clock: Clock) -> Self {
+        let waiting = Waiting { budget: Budget::new(refusals_per_minute), left: VecDeque::new() };
+        Self { log, waiting: Arc::new(Mutex::new(waiting)), clock }
     }
 
     /// Writes one event of a session, at once.
     pub fn record(&self, session: SessionId, event: &Event<'_>) -> Result<(), Unrecorded> {
-        let mut lines = Vec::with_capacity(512);
-        self.encode(&mut lines, session, event)?;
-        self.append(&lines)
+        let mut frames = Vec::with_capacity(512);
+        self.encode(&mut frames, session, event)?;
+        self.append(&frames, Urgency::Normal).map(drop)
     }
 
     /// Writes a refusal of somebody whose token has not verified, as long as the minute's budget lasts;
@@ -91,7 +117,7 @@ impl Auditor {
     /// Writes what is left over: lines of sessions that are over, and how many refusals were only counted. At shutdown
     /// and once a minute.
     pub fn record_suppressed(&self, session: SessionId) -> Result<(), Unrecorded> {
-        self.lock().take_left()?;
+        self.take_left(&mut self.lock())?;
         let suppressed = self.lock().budget.take_suppressed();
         match suppressed {
             0 => Ok(()),
@@ -110,48 +136,57 @@ impl Auditor {
         told.inspect_err(|_| self.lock().budget.put_back(count))
     }
 
+    /// Appends a frame, or leaves `out` as it was.
     fn encode(&self, out: &mut Vec<u8>, session: SessionId, event: &Event<'_>) -> Result<(), Unrecorded> {
         let line = Line { version: event::VERSION, time: self.clock.now(), session, event };
-        let start = out.len();
-        let written = serde_json::to_writer(&mut *out, &line).map_err(io::Error::from);
-        if written.is_err() {
-            out.truncate(start);
-            return Ok(written?);
+        let open = frame::open(out);
+        if let Err(error) = serde_json::to_writer(&mut *out, &line) {
+            open.drop(out);
+            return Err(io::Error::from(error).into());
         }
-        out.push(b'\n');
+        if open.close(out) { Ok(()) } else { Err(io::Error::other("the record is too long").into()) }
+    }
+
+    /// The index behind the last of these records.
+    fn append(&self, frames: &[u8], urgency: Urgency) -> Result<u64, Unrecorded> {
+        let mut waiting = self.lock();
+        self.take_left(&mut waiting)?;
+        Ok(self.log.append(frames, urgency)?)
+    }
+
+    /// What sessions have left goes first, by the log's reserve if need be: it has happened.
+    fn take_left(&self, waiting: &mut Waiting) -> Result<(), Unrecorded> {
+        while let Some(frames) = waiting.left.front() {
+            self.log.append(frames, Urgency::Reserve)?;
+            waiting.left.pop_front();
+        }
         Ok(())
     }
 
-    fn append(&self, lines: &[u8]) -> Result<(), Unrecorded> {
-        let mut shared = self.lock();
-        shared.take_left()?;
-        shared.file.append(lines).map_err(Unrecorded)
-    }
-
-    /// Keeps the last lines of a session until the log takes them; `false` where there is no room for them.
-    fn leave(&self, lines: Vec<u8>) -> bool {
-        let mut shared = self.lock();
-        let left: usize = shared.left.iter().map(Vec::len).sum();
-        let room = left.saturating_add(lines.len()) <= MAX_LEFT_BYTES;
+    /// Keeps the last records of a session until the log takes them; `false` where there is no room for them.
+    fn leave(&self, frames: Vec<u8>) -> bool {
+        let mut waiting = self.lock();
+        let left: usize = waiting.left.iter().map(Vec::len).sum();
+        let room = left.saturating_add(frames.len()) <= MAX_LEFT_BYTES;
         if room {
-            shared.left.push_back(lines);
+            waiting.left.push_back(frames);
         }
         room
     }
 
-    /// A panic while the lock was held can leave no half-made state behind: each append is one call.
-    fn lock(&self) -> std::sync::MutexGuard<'_, Shared> {
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Waits until the records before this index outlive a loss of power.
+    pub async fn durable(&self, index: u64) -> Result<(), NotDurable> {
+        self.log.durable(index).await
     }
-}
 
-impl Shared {
-    fn take_left(&mut self) -> Result<(), Unrecorded> {
-        while let Some(lines) = self.left.front() {
-            self.file.append(lines)?;
-            self.left.pop_front();
-        }
-        Ok(())
+    /// Nothing is recorded any more: what was is made durable and is signed. Blocks.
+    pub fn close(&self) {
+        self.log.close();
+    }
+
+    /// A panic while the lock was held can leave no half-made state behind: each append is one call.
+    fn lock(&self) -> std::sync::MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -161,43 +196,67 @@ pub(crate) mod testing {
 
     #![allow(clippy::unwrap_used, reason = "for tests and fuzz targets only")]
 
-    use super::{Auditor, LogFile};
+    use super::ledger::{NotDurable, Urgency, frame};
+    use super::{Auditor, RecordLog};
     use crate::time::Clock;
+    use async_trait::async_trait;
     use std::io;
     use std::sync::{Arc, Mutex};
 
-    /// What was written, and whether the next write fails.
+    /// What was written, and which writes fail.
     #[derive(Debug, Default, Clone)]
-    pub struct MemoryLog(Arc<Mutex<(Vec<u8>, bool)>>);
+    pub struct MemoryLog(Arc<Mutex<Inner>>);
+
+    #[derive(Debug, Default)]
+    struct Inner {
+        frames: Vec<u8>,
+        /// No write succeeds, not even from the reserve.
+        failing: bool,
+        /// Only what may use the reserve does.
+        full: bool,
+    }
 
     impl MemoryLog {
         /// An auditor over this log.
         pub fn auditor(&self, refusals_per_minute: u32) -> Auditor {
-            Auditor::new(Box::new(self.clone()), refusals_per_minute, Clock::system())
+            Auditor::new(Arc::new(self.clone()), refusals_per_minute, Clock::system())
         }
 
         /// From now on every write fails, or succeeds again.
         #[cfg(test)]
         pub fn fail(&self, failing: bool) {
-            self.0.lock().unwrap().1 = failing;
+            self.0.lock().unwrap().failing = failing;
         }
 
-        /// The lines so far, parsed.
+        /// From now on only what may use the reserve is taken, or everything again.
+        #[cfg(test)]
+        pub fn fill(&self, full: bool) {
+            self.0.lock().unwrap().full = full;
+        }
+
+        /// The records so far, parsed.
         pub fn lines(&self) -> Vec<serde_json::Value> {
-            let bytes = self.0.lock().unwrap().0.clone();
-            String::from_utf8(bytes).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+            let inner = self.0.lock().unwrap();
+            frame::records(&inner.frames).map(|record| serde_json::from_slice(record).unwrap()).collect()
         }
     }
 
-    impl LogFile for MemoryLog {
-        fn append(&mut self, lines: &[u8]) -> io::Result<()> {
+    #[async_trait]
+    impl RecordLog for MemoryLog {
+        fn append(&self, frames: &[u8], urgency: Urgency) -> io::Result<u64> {
             let mut inner = self.0.lock().unwrap();
-            if inner.1 {
+            if inner.failing || (inner.full && urgency == Urgency::Normal) {
                 return Err(io::Error::from(io::ErrorKind::StorageFull));
             }
-            inner.0.extend_from_slice(lines);
-            Ok(())
+            inner.frames.extend_from_slice(frames);
+            Ok(frame::count(&inner.frames))
         }
+
+        async fn durable(&self, _index: u64) -> Result<(), NotDurable> {
+            if self.0.lock().unwrap().failing { Err(NotDurable) } else { Ok(()) }
+        }
+
+        fn close(&self) {}
     }
 }
 
@@ -231,7 +290,12 @@ mod tests {
         let log = MemoryLog::default();
         let auditor = log.auditor(1);
         log.fail(true);
-        assert!(auditor.leave(b"{\"left\":1}\n".to_vec()) && auditor.leave(b"{\"left\":2}\n".to_vec()));
+        let frame = |record: &[u8]| {
+            let mut frame = Vec::new();
+            assert!(super::frame::push(&mut frame, record));
+            frame
+        };
+        assert!(auditor.leave(frame(b"{\"left\":1}")) && auditor.leave(frame(b"{\"left\":2}")));
         assert!(!auditor.leave(vec![b' '; super::MAX_LEFT_BYTES]));
         let session = SessionId::generate();
         assert!(auditor.record(session, &refused()).is_err());

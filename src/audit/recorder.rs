@@ -1,16 +1,18 @@
 //! One session's place in the log.
 
 use super::event::{self, Caller, Event, MAX_TEXT_BYTES, RoleChange, Stage};
-use super::{Auditor, TextDigest, Unrecorded};
+use super::ledger::{NotDurable, frame};
+use super::{Auditor, TextDigest, Unrecorded, Urgency};
 use crate::names::SessionId;
 use crate::time::Timestamp;
 use base64::Engine;
 use serde_json::value::RawValue;
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// What a begin line says, before it has an id.
+/// What a begin record says, before it has an id.
 #[derive(Debug, Clone, Copy)]
 pub struct Begin<'a> {
     /// Number of the event in its session.
@@ -19,7 +21,7 @@ pub struct Begin<'a> {
     pub stage: Stage,
     /// The text's known start, and its whole length in bytes.
     pub text: Option<(&'a [u8], u64)>,
-    /// The event whose begin line has more of a remembered text.
+    /// The event whose begin record has more of a remembered text.
     pub text_of: Option<u64>,
     /// The name may mean another text by now.
     pub text_doubtful: bool,
@@ -35,7 +37,7 @@ pub struct Begin<'a> {
     pub tagged: bool,
 }
 
-/// What an end line says, before it has an id.
+/// What an end record says, before it has an id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct End {
     /// Number of the event in its session.
@@ -48,11 +50,11 @@ pub struct End {
     pub outcome: event::Outcome,
     /// With an error.
     pub sqlstate: Option<String>,
-    /// The event whose text ran, where the begin line could not say.
+    /// The event whose text ran, where the begin record could not say.
     pub text_of: Option<u64>,
     /// The text that ran, where the record does not hold it whole.
     pub text: Option<Arc<TextDigest>>,
-    /// What ran cannot be the text that the begin line told.
+    /// What ran cannot be the text that the begin record told.
     pub text_doubtful: bool,
     /// SQL-level EXECUTE: the event whose text gave the name.
     pub executes: Option<u64>,
@@ -68,13 +70,13 @@ pub struct End {
     pub duration_us: u64,
 }
 
-/// Prepared lines are committed when they pass this size, in bytes.
+/// Prepared records are committed when they pass this size, in bytes.
 const COMMIT_AT: usize = 1024 * 1024;
-/// How much of the prepared lines' room is kept from commit to commit, in bytes.
-const KEPT_LINES: usize = 64 * 1024;
-/// Lines of one session that wait for the log to take them, in bytes at most.
+/// How much of the prepared records' room is kept from commit to commit, in bytes.
+const KEPT_BYTES: usize = 64 * 1024;
+/// Records of one session that wait for the log to take them, in bytes at most.
 pub const MAX_OWED: usize = 1024 * 1024;
-/// How long a session may owe lines to the log.
+/// How long a session may owe records to the log.
 pub const OWED_LIMIT: Duration = Duration::from_secs(600);
 
 /// The session owes the log more than can wait, or for too long: it must end.
@@ -82,7 +84,7 @@ pub const OWED_LIMIT: Duration = Duration::from_secs(600);
 #[error("the audit log does not take what the session owes it")]
 pub struct Overdue;
 
-/// What became of a session's last lines.
+/// What became of a session's last records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Closed {
     /// They are in the log.
@@ -93,9 +95,9 @@ pub enum Closed {
     Lost,
 }
 
-/// Writes one session's lines. Nothing may be forwarded that [`Recorder::commit`] has not taken.
+/// Writes one session's records. Nothing may be forwarded that [`Recorder::commit`] has not taken.
 ///
-/// When the log takes none, begin lines are dropped and what they stand for is refused; end lines are owed
+/// When the log takes none, begin records are dropped and what they stand for is refused; end records are owed
 /// ([`Recorder::owe`]): they wait, in order, and go first with the next commit.
 #[derive(Debug)]
 pub struct Recorder {
@@ -103,17 +105,19 @@ pub struct Recorder {
     session: SessionId,
     caller: Box<RawValue>,
     /// What is owed, then what is prepared.
-    lines: Vec<u8>,
+    frames: Vec<u8>,
     owed: usize,
-    /// Begin lines among the prepared ones.
+    /// Begin records among the prepared ones.
     prepared: u64,
     statements: u64,
+    /// The index behind the last record that the log took.
+    last: u64,
     gap: Option<Gap>,
-    /// A line that could not be made into text: as good as one that cannot be written.
+    /// A record that could not be made into text: as good as one that cannot be written.
     unwritable: Option<Unrecorded>,
 }
 
-/// The log does not take this session's lines.
+/// The log does not take this session's records.
 #[derive(Debug)]
 struct Gap {
     since: Timestamp,
@@ -124,13 +128,13 @@ struct Gap {
 }
 
 impl Recorder {
-    /// Opens the session's record with its start line; an error means the session must not go on.
+    /// Opens the session's record with its start; an error means the session must not go on.
     pub fn open(auditor: Auditor, session: SessionId, start: event::SessionStart<'_>) -> Result<Self, Unrecorded> {
         let caller: &Caller = start.caller;
         let caller = serde_json::value::to_raw_value(caller).map_err(std::io::Error::from)?;
         auditor.record(session, &Event::SessionStart(Box::new(start)))?;
-        let (lines, owed, prepared, statements) = (Vec::new(), 0, 0, 0);
-        Ok(Self { auditor, session, caller, lines, owed, prepared, statements, gap: None, unwritable: None })
+        let (frames, owed, prepared, statements) = (Vec::new(), 0, 0, 0);
+        Ok(Self { auditor, session, caller, frames, owed, prepared, statements, last: 0, gap: None, unwritable: None })
     }
 
     /// The session that is recorded.
@@ -138,22 +142,22 @@ impl Recorder {
         self.session
     }
 
-    /// Begin lines written so far.
+    /// Begin records written so far.
     pub fn statements(&self) -> u64 {
         self.statements
     }
 
-    /// Whether the prepared lines should be committed before more are prepared.
+    /// Whether the prepared records should be committed before more are prepared.
     pub fn is_full(&self) -> bool {
-        self.lines.len().saturating_sub(self.owed) >= COMMIT_AT
+        self.frames.len().saturating_sub(self.owed) >= COMMIT_AT
     }
 
-    /// Whether the log did not take this session's last lines.
+    /// Whether the log did not take this session's last records.
     pub fn is_owing(&self) -> bool {
         self.gap.is_some()
     }
 
-    /// Prepares a begin line; [`Recorder::commit`] writes it.
+    /// Prepares a begin record; [`Recorder::commit`] writes it.
     pub fn begin(&mut self, begin: &Begin<'_>) {
         self.prepared = self.prepared.saturating_add(1);
         let (text, text_base64) = match begin.text {
@@ -175,11 +179,11 @@ impl Recorder {
             function_oid: begin.function_oid,
             tagged: begin.tagged,
         });
-        let encoded = self.auditor.encode(&mut self.lines, self.session, &event);
+        let encoded = self.auditor.encode(&mut self.frames, self.session, &event);
         self.unwritable = encoded.err().or(self.unwritable.take());
     }
 
-    /// Prepares an end line; [`Recorder::commit`] writes it.
+    /// Prepares an end record; [`Recorder::commit`] writes it.
     pub fn end(&mut self, end: &End) {
         let event = Event::End(event::End {
             id: self.id(end.event),
@@ -203,45 +207,61 @@ impl Recorder {
 
     /// Prepares an event of the session itself; [`Recorder::commit`] writes it.
     pub fn prepare(&mut self, event: &Event<'_>) {
-        let encoded = self.auditor.encode(&mut self.lines, self.session, event);
+        let encoded = self.auditor.encode(&mut self.frames, self.session, event);
         self.unwritable = encoded.err().or(self.unwritable.take());
     }
 
-    /// Writes what is owed and every prepared line in one `write(2)`. On an error nothing was written, and what was
-    /// prepared is dropped.
-    pub fn commit(&mut self) -> Result<(), Unrecorded> {
-        if self.lines.is_empty() && self.gap.is_none() {
+    /// Writes what is owed and every prepared record in one `write(2)`. Where the log takes no more, and they are urgent,
+    /// its reserve takes them; the gap goes on. On an error nothing was written, and what was prepared is dropped.
+    pub fn commit(&mut self, urgency: Urgency) -> Result<(), Unrecorded> {
+        if self.frames.is_empty() && self.gap.is_none() {
             return Ok(());
         }
-        let result = self.write();
-        let prepared = std::mem::take(&mut self.prepared);
+        let mut result = self.write();
         if result.is_ok() {
-            self.statements = self.statements.saturating_add(prepared);
             self.gap = None;
-            self.owed = 0;
         } else {
             let (since, began) = (self.auditor.clock.now(), Instant::now());
             self.gap.get_or_insert(Gap { since, began, refused: 0, passed: 0, lost: 0 });
+            if urgency == Urgency::Reserve && self.write_to_reserve() {
+                result = Ok(());
+            }
         }
-        self.lines.truncate(self.owed);
-        self.lines.shrink_to(KEPT_LINES);
+        let prepared = std::mem::take(&mut self.prepared);
+        if result.is_ok() {
+            self.statements = self.statements.saturating_add(prepared);
+            self.owed = 0;
+        }
+        self.frames.truncate(self.owed);
+        self.frames.shrink_to(KEPT_BYTES);
         result
     }
 
-    /// What is prepared waits until the log takes it. An error says that it cannot wait any longer: it is lost.
+    /// What is prepared has happened: it goes to the log's reserve, or waits until the log takes it. An error says that
+    /// it cannot wait any longer: it is lost.
     pub fn owe(&mut self) -> Result<(), Overdue> {
+        if self.frames.is_empty() || self.write_to_reserve() {
+            self.frames.clear();
+            self.owed = 0;
+            return Ok(());
+        }
         let late = self.gap.as_ref().is_some_and(|gap| gap.began.elapsed() > OWED_LIMIT);
-        if self.lines.len() <= MAX_OWED {
-            self.owed = self.lines.len();
+        if self.frames.len() <= MAX_OWED {
+            self.owed = self.frames.len();
             return if late { Err(Overdue) } else { Ok(()) };
         }
-        let dropped = self.lines.get(self.owed..).unwrap_or_default();
-        let lost = memchr::memchr_iter(b'\n', dropped).count() as u64;
-        self.lines.truncate(self.owed);
+        let lost = frame::count(self.frames.get(self.owed..).unwrap_or_default());
+        self.frames.truncate(self.owed);
         if let Some(gap) = &mut self.gap {
             gap.lost = gap.lost.saturating_add(lost);
         }
         Err(Overdue)
+    }
+
+    /// Waits until everything that was committed outlives a loss of power.
+    pub fn durable(&self) -> impl Future<Output = Result<(), NotDurable>> + use<> {
+        let (auditor, last) = (self.auditor.clone(), self.last);
+        async move { auditor.durable(last).await }
     }
 
     /// Counts what was done without the log: messages refused, and messages that passed all the same.
@@ -263,20 +283,39 @@ impl Recorder {
         if self.write().is_ok() {
             return Closed::Written;
         }
-        if self.auditor.leave(std::mem::take(&mut self.lines)) { Closed::Waiting } else { Closed::Lost }
+        let Ok(frames) = self.with_gap().map(Cow::into_owned) else { return Closed::Lost };
+        if self.auditor.append(&frames, Urgency::Reserve).is_ok() {
+            Closed::Written
+        } else if self.auditor.leave(frames) {
+            Closed::Waiting
+        } else {
+            Closed::Lost
+        }
     }
 
-    /// In order: what is owed, how long the log took nothing, what is prepared.
     fn write(&mut self) -> Result<(), Unrecorded> {
         if let Some(unwritable) = self.unwritable.take() {
             return Err(unwritable);
         }
-        if let Some(Gap { since, refused, passed, lost, .. }) = self.gap {
-            let mut line = Vec::new();
-            self.auditor.encode(&mut line, self.session, &Event::Gap { since, refused, passed, lost })?;
-            self.lines.splice(self.owed..self.owed, line);
-        }
-        self.auditor.append(&self.lines)
+        let frames = self.with_gap()?;
+        self.last = self.auditor.append(&frames, Urgency::Normal)?;
+        Ok(())
+    }
+
+    /// In order: what is owed, how long the log took nothing, what is prepared.
+    fn with_gap(&self) -> Result<Cow<'_, [u8]>, Unrecorded> {
+        let Some(Gap { since, refused, passed, lost, .. }) = self.gap else { return Ok(Cow::Borrowed(&self.frames)) };
+        let (owed, prepared) = self.frames.split_at_checked(self.owed).unwrap_or((&self.frames, &[]));
+        let mut frames = owed.to_vec();
+        self.auditor.encode(&mut frames, self.session, &Event::Gap { since, refused, passed, lost })?;
+        frames.extend_from_slice(prepared);
+        Ok(Cow::Owned(frames))
+    }
+
+    fn write_to_reserve(&mut self) -> bool {
+        let written = self.auditor.append(&self.frames, Urgency::Reserve);
+        self.last = *written.as_ref().unwrap_or(&self.last);
+        written.is_ok()
     }
 
     fn id(&self, event: u64) -> String {

@@ -65,7 +65,7 @@ fn summarize(config: &Config, out: &mut impl Write) -> io::Result<()> {
         Some(address) => writeln!(out, "admin      {address}")?,
         None => writeln!(out, "admin      off")?,
     }
-    writeln!(out, "records    {}", config.audit.path.display())?;
+    writeln!(out, "records    {}", config.audit.log.folder.display())?;
     for issuer in &config.issuers {
         let audiences = issuer.audiences.join(" or ");
         writeln!(out, "issuer     {}: {}, audience {audiences}", issuer.name, issuer.url())?;
@@ -101,7 +101,7 @@ fn as_json(result: &Result<Loaded, Vec<Problem>>, matrix: bool) -> Value {
         "warnings": warnings,
         "listen": config.listen.address,
         "admin": config.admin,
-        "audit": config.audit.path,
+        "audit": config.audit.log.folder,
         "issuers": config.issuers.iter().map(|issuer| &issuer.name).collect::<Vec<_>>(),
         "instances": config.instances.iter().map(|instance| &instance.name).collect::<Vec<_>>(),
         "databases": config.policy.databases().map(|target| &target.alias).collect::<Vec<_>>(),
@@ -117,6 +117,7 @@ fn as_json(result: &Result<Loaded, Vec<Problem>>, matrix: bool) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::audit::ledger::checkpoint::new_private_key;
     use std::fs;
     use tempfile::TempDir;
 
@@ -128,7 +129,12 @@ mod tests {
         let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         fs::write(folder.path().join("tls.crt"), pair.cert.pem()).unwrap();
         fs::write(folder.path().join("tls.key"), pair.signing_key.serialize_pem()).unwrap();
-        let text = EXAMPLE.replace("/etc/pgpassport/", "").replace("/var/log/pgpassport/", "");
+        let key = new_private_key("audit.contoso.example").unwrap();
+        fs::write(folder.path().join("audit.key"), key.as_bytes()).unwrap();
+        let text = EXAMPLE
+            .replace("/etc/pgpassport/", "")
+            .replace("/var/log/pgpassport/", "")
+            .replace("/var/lib/pgpassport/", "");
         let path = folder.path().join("pgpassport.toml");
         fs::write(&path, change(text)).unwrap();
         (folder, path)

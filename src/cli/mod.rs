@@ -3,6 +3,7 @@
 //! 0: done. 1: failed while running. 2: the command line is wrong (clap's own). 78: the config is wrong, nothing
 //! was opened (`EX_CONFIG`, sysexits.h). `psql` ends as psql does, once it runs.
 
+mod audit;
 mod check_config;
 mod client;
 #[cfg(feature = "demo")]
@@ -62,6 +63,18 @@ Examples:
   pgpassport sessions end --database orders --now --socket /run/pgpassport/admin.sock
 ";
 
+const AUDIT_HELP: &str = "\
+All of it works offline, on a copy of the log's folder too. Exit codes: 0 done, and of verify: proved so far; 1 failed,
+and of verify: NOT SOUND; 2 wrong command line; 3 of verify: sound, and no anchor proves any of it; 78 the config is
+wrong or missing.
+
+Examples:
+  pgpassport audit key --new /etc/pgpassport/audit.key --name audit.contoso.example
+  pgpassport audit key --of /etc/pgpassport/audit.key > audit.pub
+  pgpassport audit verify /var/lib/pgpassport/audit --public audit.pub --anchor /mnt/witness/checkpoints
+  pgpassport audit prove /var/lib/pgpassport/audit --public audit.pub --event ID --out proof.tlog-proof
+";
+
 /// A PostgreSQL proxy for Google Cloud SQL: Entra ID in, Cloud SQL IAM out, and every query carries who asked.
 #[derive(Debug, Parser)]
 #[command(name = "pgpassport", version, about, after_help = EXAMPLES, max_term_width = 100)]
@@ -79,6 +92,9 @@ enum Command {
     Sessions(sessions::Arguments),
     /// Say everything that is wrong with a config file, and what it means
     CheckConfig(check_config::Arguments),
+    /// Make the audit log's key, check the log, prove a record
+    #[command(after_help = AUDIT_HELP)]
+    Audit(audit::Arguments),
     /// Print an Entra access token for the proxy, for PGPASSWORD="$(…)"
     #[command(after_help = TOKEN_HELP)]
     Token(token::Arguments),
@@ -104,6 +120,8 @@ enum Command {
 enum Outcome {
     Done,
     Failed,
+    /// `audit verify`: nothing is wrong, and nothing is proved.
+    NotProved,
     /// The command line is wrong; nothing was opened.
     BadUsage,
     /// The config or the command's settings are wrong; nothing was opened.
@@ -116,6 +134,7 @@ impl From<Outcome> for ExitCode {
             Outcome::Done => Self::SUCCESS,
             Outcome::Failed => Self::FAILURE,
             Outcome::BadUsage => Self::from(2),
+            Outcome::NotProved => Self::from(3),
             Outcome::BadConfig => Self::from(78),
         }
     }
@@ -142,6 +161,7 @@ fn dispatch(command: Command) -> ExitCode {
         Command::Sessions(arguments) => {
             sessions::run(arguments, &mut io::stdout().lock(), &mut io::stderr().lock()).into()
         }
+        Command::Audit(arguments) => audit::run(&arguments, &mut io::stdout().lock(), &mut io::stderr().lock()).into(),
         Command::Token(arguments) => token::run(arguments, &mut io::stdout().lock()).into(),
         Command::Psql(arguments) => psql::run(arguments).into(),
         #[cfg(feature = "demo")]
@@ -165,7 +185,9 @@ mod tests {
     fn the_command_line_is_consistent_and_helps_itself() {
         CommandLine::command().debug_assert();
         let help = CommandLine::command().render_long_help().to_string();
-        for word in ["serve", "sessions", "check-config", "token", "psql", "completions", "Examples:", "PGPASSWORD"] {
+        for word in
+            ["serve", "sessions", "check-config", "audit", "token", "psql", "completions", "Examples:", "PGPASSWORD"]
+        {
             assert!(help.contains(word), "{word}: {help}");
         }
     }

@@ -1,6 +1,7 @@
 //! Paths in the file, and whether what they name can be used. Nothing is written, no private key is kept.
 
 use super::values;
+use crate::audit::ledger::checkpoint::{KeyError, Signer};
 use crate::federation::{self, MAX_KEY_FILE_BYTES};
 use crate::names::ServiceAccount;
 use rustls::crypto::aws_lc_rs::default_provider;
@@ -106,6 +107,28 @@ pub(super) fn log_file(value: &DeValue<'_>, folder: &Path) -> Result<PathBuf, St
     }
 }
 
+/// The audit log's folder: it or at least the one that it is to be in exists.
+pub(super) fn log_folder(value: &DeValue<'_>, folder: &Path) -> Result<PathBuf, String> {
+    let path = in_a_folder(value, folder)?;
+    match fs::metadata(&path) {
+        Ok(metadata) if !metadata.is_dir() => Err(format!("{} is not a folder", path.display())),
+        _ => Ok(path),
+    }
+}
+
+/// A file with the key that signs the audit log's checkpoints.
+pub(super) fn signing_key(path: &Path) -> Result<(), String> {
+    let shown = path.display();
+    let signer = Signer::read(path).map(drop);
+    signer.map_err(|error| match error {
+        KeyError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+            format!("{shown} is not there; make it with: pgpassport audit key --new {shown} --name NAME")
+        }
+        KeyError::Io { source, .. } => format!("{shown} cannot be read: {source}"),
+        other => format!("{shown} {other}"),
+    })
+}
+
 /// A path whose folder exists.
 fn in_a_folder(value: &DeValue<'_>, folder: &Path) -> Result<PathBuf, String> {
     let path = resolve(value, folder)?;
@@ -138,7 +161,7 @@ pub(super) fn everyone_reads(path: &Path) -> bool {
 }
 
 /// A path, from the config's folder unless it is absolute.
-fn resolve(value: &DeValue<'_>, folder: &Path) -> Result<PathBuf, String> {
+pub(super) fn resolve(value: &DeValue<'_>, folder: &Path) -> Result<PathBuf, String> {
     values::text(value).map(|text| folder.join(text))
 }
 

@@ -3,6 +3,7 @@
 //! Every error comes at once, each with file, line, key and reason; a config with an error is never served.
 //! Reading opens no socket and writes nothing. Values are never echoed in reasons, names are.
 
+mod audit;
 pub mod client;
 mod document;
 mod durations;
@@ -32,6 +33,7 @@ mod trust;
 mod values;
 mod who;
 
+use crate::audit::LogConfig;
 use crate::cloudsql::InstanceConfig;
 use crate::federation::{GoogleEndpoints, OnBehalfOfConfig, OwnIdentityConfig};
 pub use crate::frontend::ProxyProtocol;
@@ -99,8 +101,8 @@ pub struct ListenConfig {
 /// `[audit]`.
 #[derive(Debug, Clone)]
 pub struct AuditConfig {
-    /// The JSON Lines file; its folder must exist.
-    pub path: PathBuf,
+    /// The log.
+    pub log: LogConfig,
     /// Refusals before a token verifies that are recorded each minute; the rest are counted.
     pub unverified_refusals_per_minute: u32,
 }

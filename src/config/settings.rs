@@ -3,8 +3,8 @@
 use super::durations::{DEADLINES, DRAIN};
 use super::reader::{Placed, Section};
 use super::{
-    AuditConfig, Config, Deadlines, Limits, expect, files, issuers, lints, network, on_behalf_of, pools, rules, tag,
-    targets, trust, values,
+    Config, Deadlines, Limits, audit, expect, issuers, lints, network, on_behalf_of, pools, rules, tag, targets, trust,
+    values,
 };
 use crate::policy::Policy;
 use std::ops::RangeInclusive;
@@ -18,7 +18,7 @@ pub(super) fn settings(root: Section<'_>, file: &Path) -> Option<Config> {
     let folder = file.parent().unwrap_or(Path::new(""));
     let listen = root.required_section("listen").and_then(|section| network::listen(section, folder));
     let (admin, admin_socket) = network::admin(root.section("admin"), folder);
-    let audit = root.required_section("audit").and_then(|section| audit(section, folder));
+    let audit = root.required_section("audit").and_then(|section| audit::audit(section, folder));
     let ca_certificate = root.section("https").and_then(|section| network::https(section, folder));
     let (universe, google) = network::google(root.section("google"));
     let own_identity = root.required_section("own_identity").and_then(|section| trust::own_identity(section, folder));
@@ -61,21 +61,6 @@ pub(super) fn settings(root: Section<'_>, file: &Path) -> Option<Config> {
         limits,
         deadlines,
     })
-}
-
-fn audit(section: Section<'_>, folder: &Path) -> Option<AuditConfig> {
-    let field = section.required_field("path");
-    let path = field.as_ref().and_then(|field| field.read(|value| files::log_file(value, folder)));
-    if let (Some(field), Some(path)) = (&field, &path)
-        && files::everyone_reads(path)
-    {
-        field.warning(
-            "can be read by every user of this machine, and has what people asked; mode 0600 or 0640 is enough",
-        );
-    }
-    let budget = section.optional("unverified_refusals_per_minute", values::integer(1..=1_000_000));
-    section.finish();
-    Some(AuditConfig { path: path?, unverified_refusals_per_minute: budget.unwrap_or(60) })
 }
 
 fn limits(section: Section<'_>) -> Limits {

@@ -10,16 +10,16 @@ mod line;
 mod measure;
 
 use super::output::Output;
-use super::substitute::{self, MAX_ROLLBACK, Name, Refusal, Refused, rolls_back};
+use super::substitute::{self, Ends, MAX_ROLLBACK, Name, Refusal, Refused, ends};
 use super::tag::Tag;
-use super::tracker::{Mark, Target, Tracker, effective_name, role_changes};
+use super::tracker::{Mark, Tracker, effective_name, role_changes};
 use super::walsender;
 use crate::audit::event::{MAX_TEXT_BYTES, Stage};
-use crate::audit::{Begin, Recorder};
+use crate::audit::{Begin, Recorder, Urgency};
 use crate::wire::{Header, Purpose, Reader};
 use admission::Admission;
 pub use admission::Turn;
-use frame::{Frame, LARGE_MESSAGE, Text};
+use frame::{Frame, Text, tagged};
 use line::{begin, begin_again};
 use measure::Measuring;
 use std::collections::BTreeMap;
@@ -104,8 +104,8 @@ struct Recorded {
     place: Option<u64>,
     /// It is a Parse of the unnamed statement.
     unnamed: bool,
-    /// It passes even where the log cannot take it.
-    rolls_back: bool,
+    /// It ends a transaction and does nothing else: the log's reserve may take it.
+    ends: Option<Ends>,
 }
 
 impl ClientSide {
@@ -186,7 +186,7 @@ impl ClientSide {
             }
             let mut frame = match Frame::next(rest, at, now) {
                 Ok(Some(_)) if tracker.is_full() => return (at, Stop::Answers),
-                Ok(Some(_)) if recorder.is_full() => return (at, Stop::Commit),
+                Ok(Some(_)) if recorder.is_full() || self.goes_alone(recorder) => return (at, Stop::Commit),
                 Ok(Some(frame)) => frame,
                 Ok(None) => break,
                 Err(violation) => return (at, Stop::Violated(violation)),
@@ -200,6 +200,19 @@ impl ClientSide {
             self.flow.passing = frame.header.frame().saturating_sub(at.saturating_sub(frame.at));
         }
         (at, Stop::Input)
+    }
+
+    /// While the log takes nothing, each message is offered to it alone, so that one which the reserve may take is not
+    /// refused with one that it may not.
+    fn goes_alone(&self, recorder: &Recorder) -> bool {
+        recorder.is_owing() && !self.recorded.is_empty()
+    }
+
+    /// What of the log the last [`ClientSide::process`] may use: where all of its messages do nothing but end
+    /// transactions, the reserve too.
+    pub fn urgency(&self) -> Urgency {
+        let ends = !self.recorded.is_empty() && self.recorded.iter().all(|recorded| recorded.ends.is_some());
+        if ends { Urgency::Reserve } else { Urgency::Normal }
     }
 
     /// The log took nothing of what the last [`ClientSide::process`] prepared. The same bytes again, as far as they
@@ -250,7 +263,7 @@ impl ClientSide {
             b'E' => return self.execute(frame, tracker, recorder, output),
             b'F' => return self.function_call(frame, tracker, recorder, output),
             b'D' => tracker.describe(),
-            b'C' => close(frame, tracker),
+            b'C' => frame.close(tracker),
             b'S' => tracker.sync(),
             b'H' if frame.header.body > 0 => tracker.malformed_flush(),
             b'c' | b'f' => tracker.copy_end(),
@@ -267,8 +280,8 @@ impl ClientSide {
         let header = if command { Ok(frame.header) } else { tagged(frame.header, &self.tag) };
         let header = frame.refusal.map_or(header, Err);
         let is_one_text = frame.is_whole() && text.bytes.saturating_add(1) == frame.header.body as u64;
-        let rolls_back = is_one_text && text.bytes <= MAX_ROLLBACK && rolls_back(text.head);
-        let own = Recorded { place: tracker.place(), unnamed: false, rolls_back };
+        let ends = if is_one_text && text.bytes <= MAX_ROLLBACK { ends(text.head) } else { None };
+        let own = Recorded { place: tracker.place(), unnamed: false, ends };
         let event = tracker.query(text.head, text.bytes, frame.bytes, frame.now);
         self.measure(event, &text, tracker);
         let tagged = self.tag.is_set() && header.is_ok() && !command;
@@ -303,8 +316,9 @@ impl ClientSide {
         let role_changes = role_changes(head);
         recorder.begin(&Begin { text, role_changes: &role_changes, statement, tagged, ..begin(event, Stage::Parse) });
         let parts = name.len().saturating_add(head.len()).saturating_add(4);
-        let rolls_back = name.is_empty() && parts == frame.header.body && rolls_back(head) && header.is_ok();
-        let own = Recorded { place, unnamed: name.is_empty(), rolls_back };
+        let is_one_text = name.is_empty() && parts == frame.header.body && header.is_ok();
+        let ends = if is_one_text { ends(head) } else { None };
+        let own = Recorded { place, unnamed: name.is_empty(), ends };
         self.recorded.push(own);
         match header {
             Ok(header) if text.is_some() => self.insert_tag(header, frame, name.len().saturating_add(1), output),
@@ -326,8 +340,8 @@ impl ClientSide {
         let bound = tracker.bind(portal, statement, frame.bytes, frame.now);
         let tagged = self.tag.is_set() && !bound.is_unknown();
         recorder.begin(&Begin { tagged, ..begin_again(&bound, Stage::Bind, portal, self.batch) });
-        let rolls_back = bound.rolls_back && frame.is_whole() && overfull.is_ok();
-        let own = Recorded { place, unnamed: false, rolls_back };
+        let ends = bound.ends.filter(|_| frame.is_whole() && overfull.is_ok());
+        let own = Recorded { place, unnamed: false, ends };
         self.recorded.push(own);
         match overfull.and(whole) {
             Ok(()) => output.pass(frame.at..frame.seen()),
@@ -341,7 +355,7 @@ impl ClientSide {
         let executed = tracker.execute(portal, frame.bytes, frame.now);
         let tagged = self.tag.is_set() && !executed.is_unknown();
         recorder.begin(&Begin { tagged, ..begin_again(&executed, Stage::Execute, portal, self.batch) });
-        let own = Recorded { place, unnamed: false, rolls_back: executed.rolls_back };
+        let own = Recorded { place, unnamed: false, ends: executed.ends };
         self.recorded.push(own);
         self.pass_or_refuse(frame, own, tracker, output);
     }
@@ -357,7 +371,7 @@ impl ClientSide {
         let event = tracker.function_call(frame.bytes, frame.now);
         let function_oid = Reader::new(frame.known).u32().ok();
         recorder.begin(&Begin { function_oid, ..begin(event, Stage::FunctionCall) });
-        let own = Recorded { place, unnamed: false, rolls_back: false };
+        let own = Recorded { place, unnamed: false, ends: None };
         self.recorded.push(own);
         self.pass_or_refuse(frame, own, tracker, output);
     }
@@ -371,7 +385,7 @@ impl ClientSide {
 
     /// A message whose begin line the log did not take.
     fn unrecorded(&mut self, frame: &Frame<'_>, recorded: Recorded, tracker: &mut Tracker, output: &mut Output) {
-        if !recorded.rolls_back {
+        if recorded.ends != Some(Ends::Rollback) {
             return self.substitute(frame.header.kind, recorded, Refusal::Unrecorded, tracker, output);
         }
         self.missed.passed = self.missed.passed.saturating_add(1);
@@ -449,15 +463,6 @@ impl ClientSide {
     }
 }
 
-/// The header of the same message with the tag in it.
-fn tagged(header: Header, tag: &Tag) -> Result<Header, Refusal> {
-    let body = header.body.saturating_add(tag.bytes().len());
-    if body.saturating_add(4) > LARGE_MESSAGE {
-        return Err(Refusal::TooLong);
-    }
-    Ok(Header { body, ..header })
-}
-
 impl Flow {
     /// Deals with the next bytes of a message whose start has been looked at; returns where they end.
     fn stream(&mut self, at: usize, available: usize, output: &mut Output) -> usize {
@@ -479,15 +484,6 @@ impl Flow {
         self.discard = matches!(kind, b'd' | b'c' | b'f');
         self.discard
     }
-}
-
-fn close(frame: &Frame<'_>, tracker: &mut Tracker) {
-    let mut reader = Reader::new(frame.known);
-    let target = match reader.u8() {
-        Ok(b'S') => Target::Statement,
-        _ => Target::Portal,
-    };
-    tracker.close(target, reader.cstr().unwrap_or_default());
 }
 
 #[cfg(test)]

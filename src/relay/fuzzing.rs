@@ -238,7 +238,7 @@ impl Session {
             self.recorder.end(&end);
         }
         drop(self.tracker.take_sync_errors());
-        assert!(self.recorder.commit().is_ok());
+        assert!(self.recorder.commit(crate::audit::Urgency::Normal).is_ok());
     }
 
     fn finish(mut self) -> Outcome {

@@ -18,7 +18,7 @@ use super::output::Output;
 use super::tag::Tag;
 use super::tracker::Tracker;
 use crate::audit::event::Event;
-use crate::audit::{Overdue, Recorder};
+use crate::audit::{Overdue, Recorder, Urgency};
 use crate::wire::Purpose;
 use buffer::{Input, consume};
 use down::Down;
@@ -250,7 +250,7 @@ impl Relay {
             (shared.waits, shared.idle_since) = (true, None);
             return Ok((0, Stop::Held));
         };
-        let owed = shared.record(since, host);
+        let owed = shared.record(since, side.urgency(), host);
         if owed != Log::Took {
             side.refuse(input.get(..taken).unwrap_or_default(), &mut shared.tracker, output);
         }
@@ -301,7 +301,7 @@ impl Relay {
         let mut shared = self.shared.into_inner().unwrap_or_else(PoisonError::into_inner);
         let busy = shared.tracker.is_busy() && !server_closed;
         shared.tracker.finish(std::time::Instant::now());
-        shared.record(u64::MAX, host);
+        shared.record(u64::MAX, Urgency::Normal, host);
         let Shared { recorder, bytes_in, bytes_out, .. } = shared;
         Summary { ending, busy, bytes_in, bytes_out, recorder }
     }
@@ -323,8 +323,9 @@ enum Log {
 }
 
 impl Shared {
-    /// Writes what is ready, in one `write(2)`. `begun` is the first event whose begin line is among it.
-    fn record(&mut self, begun: u64, host: &impl Host) -> Log {
+    /// Writes what is ready, in one `write(2)`. `begun` is the first event whose begin record is among it, `urgency` what
+    /// that may use of the log.
+    fn record(&mut self, begun: u64, urgency: Urgency, host: &impl Host) -> Log {
         let owing = self.recorder.is_owing();
         let ends = self.tracker.take_ends();
         let errors = self.tracker.take_sync_errors();
@@ -334,8 +335,8 @@ impl Shared {
         for sqlstate in &errors {
             self.recorder.prepare(&Event::SyncError { sqlstate: sqlstate.clone() });
         }
-        if self.recorder.commit().is_ok() {
-            if owing {
+        if self.recorder.commit(urgency).is_ok() {
+            if owing && !self.recorder.is_owing() {
                 host.recorded_again();
             }
             return Log::Took;

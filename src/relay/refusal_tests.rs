@@ -8,33 +8,45 @@ use super::substitute::Refusal;
 use super::tag::Tag;
 use super::testing::recorder;
 use super::tracker::Tracker;
-use crate::audit::Recorder;
 use crate::audit::testing::MemoryLog;
+use crate::audit::{Recorder, Urgency};
 use crate::wire::{ErrorFields, HEADER_BYTES, Header, Reader, append};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
-/// In every text of the client but a `ROLLBACK`.
+/// In every text of the client but a `ROLLBACK` or `COMMIT`.
 const MARK: &str = "CLIENT";
+
+/// What the log does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Disk {
+    /// It takes records.
+    Works,
+    /// It takes what may use the reserve.
+    Full,
+    /// It takes nothing.
+    Broken,
+}
 
 #[derive(Debug, Clone)]
 enum Step {
     /// The client sends this message.
     Send(u8, &'static str, &'static str),
-    /// What was sent since is read in one read, by a log that takes lines or does not.
-    Read(bool),
+    /// What was sent since is read in one read.
+    Read(Disk),
     /// The server works through this many messages.
     Answer(usize),
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let name = prop::sample::select(vec!["", "", "a", "b"]);
-    let text = prop::sample::select(vec!["CLIENT ok", "CLIENT ok", "CLIENT fail", "CLIENT BEGIN", "ROLLBACK"]);
+    let text =
+        prop::sample::select(vec!["CLIENT ok", "CLIENT ok", "CLIENT fail", "CLIENT BEGIN", "ROLLBACK", "COMMIT"]);
     let kind = prop::sample::select(b"QPPBBEEFDCSSSH".to_vec());
     prop_oneof![
         6 => (kind, name, text).prop_map(|(kind, name, text)| Step::Send(kind, name, text)),
-        2 => any::<bool>().prop_map(Step::Read),
+        2 => prop::sample::select(vec![Disk::Works, Disk::Works, Disk::Full, Disk::Broken]).prop_map(Step::Read),
         2 => (1..6usize).prop_map(Step::Answer),
     ]
 }
@@ -65,6 +77,11 @@ struct Server {
     status: Option<u8>,
     /// What the client must be told for each error: its own number, or none for a substitute's.
     errors: Vec<Option<usize>>,
+}
+
+/// Whether a text ends a transaction, an aborted one too.
+fn ends(text: &str) -> bool {
+    matches!(text, "ROLLBACK" | "COMMIT")
 }
 
 impl Server {
@@ -105,12 +122,12 @@ impl Server {
 
     /// Runs a statement: whether it worked.
     fn run(&mut self, text: &str) -> bool {
-        if text.contains("fail") || text.starts_with('"') || (self.status() == b'E' && text != "ROLLBACK") {
+        if text.contains("fail") || text.starts_with('"') || (self.status() == b'E' && !ends(text)) {
             self.fail(text);
             return false;
         }
         match text {
-            "ROLLBACK" => self.status = None,
+            "ROLLBACK" | "COMMIT" => self.status = None,
             "CLIENT BEGIN" => self.status = Some(b'T'),
             _ => {}
         }
@@ -147,7 +164,7 @@ impl Server {
             b'B' => {
                 let (portal, name) = (text(), text());
                 match self.statements.get(&name).cloned() {
-                    Some(text) if self.status() != b'E' || text == "ROLLBACK" => {
+                    Some(text) if self.status() != b'E' || ends(&text) => {
                         self.portals.insert(portal, text);
                         self.say(b'2', b"");
                     }
@@ -211,27 +228,38 @@ impl World {
     }
 
     /// As `Relay::take_client` does it.
-    fn read(&mut self, input: &[u8], works: bool) {
-        self.log.fail(!works);
-        let mut output = Output::default();
-        let since = self.tracker.mark().event;
-        let (taken, stop) = self.side.process(input, &mut self.tracker, &mut self.recorder, &mut output);
-        assert_eq!((taken, stop), (input.len(), Stop::Input));
-        if !self.commit(since) {
-            self.side.refuse(input, &mut self.tracker, &mut output);
-            let out = output.to_vec(input);
-            assert!(!String::from_utf8_lossy(&out).contains(MARK), "a byte left that the log does not have: {out:?}");
+    fn read(&mut self, mut input: &[u8], disk: Disk) {
+        self.log.fail(disk == Disk::Broken);
+        self.log.fill(disk == Disk::Full);
+        loop {
+            let mut output = Output::default();
+            let since = self.tracker.mark().event;
+            let (taken, stop) = self.side.process(input, &mut self.tracker, &mut self.recorder, &mut output);
+            let (dealt_with, rest) = input.split_at(taken);
+            let recorded = self.commit(since, self.side.urgency());
+            if !recorded {
+                self.side.refuse(dealt_with, &mut self.tracker, &mut output);
+            }
+            let out = output.to_vec(dealt_with);
+            let text = String::from_utf8_lossy(&out);
+            let unrecorded = text.contains(MARK) && disk != Disk::Works || text.contains("COMMIT") && !recorded;
+            assert!(!unrecorded, "a byte left that the log does not have: {text:?}");
+            self.server.take(&out);
+            input = rest;
+            match stop {
+                Stop::Commit => assert!(taken > 0),
+                stop => return assert_eq!((stop, input.len()), (Stop::Input, 0)),
+            }
         }
-        self.server.take(&output.to_vec(input));
     }
 
-    fn commit(&mut self, since: u64) -> bool {
+    fn commit(&mut self, since: u64, urgency: Urgency) -> bool {
         let ends = self.tracker.take_ends();
         for end in &ends {
             self.recorder.end(end);
         }
         self.tracker.take_sync_errors();
-        if self.recorder.commit().is_ok() {
+        if self.recorder.commit(urgency).is_ok() {
             return true;
         }
         for end in ends.iter().filter(|end| end.event < since) {
@@ -248,7 +276,7 @@ impl World {
         let words = |refusal: Refusal| ErrorFields::new("ERROR", "53100", &refusal.to_string());
         let taken = self.back.process(&input, &mut self.tracker, &words, &mut output);
         assert_eq!(taken, Ok(input.len()), "{}", String::from_utf8_lossy(&input));
-        self.commit(u64::MAX);
+        self.commit(u64::MAX, Urgency::Normal);
         self.told.extend(output.to_vec(&input));
     }
 
@@ -276,10 +304,10 @@ proptest! {
     fn every_error_is_its_own_or_ours_and_every_begin_has_its_end(steps in prop::collection::vec(step(), 1..60)) {
         let mut world = World::new();
         let mut sent = Vec::new();
-        for step in steps.into_iter().chain([Step::Read(true), Step::Send(b'S', "", ""), Step::Read(true), Step::Answer(100)]) {
+        for step in steps.into_iter().chain([Step::Read(Disk::Works), Step::Send(b'S', "", ""), Step::Read(Disk::Works), Step::Answer(100)]) {
             match step {
                 Step::Send(kind, name, text) => sent.extend(message(kind, name, text)),
-                Step::Read(works) => world.read(&std::mem::take(&mut sent), works),
+                Step::Read(disk) => world.read(&std::mem::take(&mut sent), disk),
                 Step::Answer(count) => (0..count).for_each(|_| world.answer()),
             }
         }
@@ -287,7 +315,7 @@ proptest! {
         prop_assert_eq!(world.errors(), world.server.errors.clone());
         prop_assert!(!String::from_utf8_lossy(&world.told).contains("refused by pgpassport"));
         world.tracker.finish(Instant::now());
-        prop_assert!(world.commit(u64::MAX));
+        prop_assert!(world.commit(u64::MAX, Urgency::Normal));
         let lines = world.log.lines();
         let ids = |event: &str| -> BTreeSet<String> {
             lines.iter().filter(|line| line["event"] == event).map(|line| line["id"].as_str().unwrap().to_owned()).collect()

@@ -103,9 +103,18 @@ pub fn frame(kind: u8, unnamed: bool, name: &Name, tag: &Tag) -> Vec<u8> {
     frame
 }
 
-/// Whether a statement's whole text is `ROLLBACK` or `ABORT` with an optional semicolon: it can do nothing but take
-/// back, so it passes where nothing can be recorded. The blanks are those of PostgreSQL's scanner (`space`, `scan.l`).
-pub fn rolls_back(text: &[u8]) -> bool {
+/// What a text does that ends a transaction and can do nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ends {
+    /// `COMMIT` or `END`.
+    Commit,
+    /// `ROLLBACK` or `ABORT`: it takes back, so it passes where nothing can be recorded.
+    Rollback,
+}
+
+/// Whether a statement's whole text is one of the four words with an optional semicolon. The blanks are those of
+/// PostgreSQL's scanner (`space`, `scan.l`).
+pub fn ends(text: &[u8]) -> Option<Ends> {
     let blank = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c);
     let trim = |text: &[u8]| {
         let start = text.iter().position(|byte| !blank(byte)).unwrap_or(text.len());
@@ -117,7 +126,16 @@ pub fn rolls_back(text: &[u8]) -> bool {
     let text = text.strip_suffix(b";").unwrap_or(text);
     let (start, end) = trim(text);
     let word = text.get(start..end).unwrap_or_default();
-    word.eq_ignore_ascii_case(b"rollback") || word.eq_ignore_ascii_case(b"abort")
+    let is = |words: [&str; 2]| words.iter().any(|known| word.eq_ignore_ascii_case(known.as_bytes()));
+    if is(["rollback", "abort"]) {
+        return Some(Ends::Rollback);
+    }
+    is(["commit", "end"]).then_some(Ends::Commit)
+}
+
+/// Whether a statement's whole text is `ROLLBACK` or `ABORT` with an optional semicolon.
+pub fn rolls_back(text: &[u8]) -> bool {
+    ends(text) == Some(Ends::Rollback)
 }
 
 #[cfg(test)]
@@ -158,6 +176,18 @@ mod tests {
         assert_ne!(Name::draw(), Name::draw());
         assert!(name().is_in(format!("prepared statement \"{NAME}\" does not exist").as_bytes()));
         assert!(!name().is_in(b"refused by pgpassport") && !Name::draw().is_in(NAME.as_bytes()));
+    }
+
+    #[test]
+    fn only_a_whole_commit_commits_and_does_nothing_else() {
+        for text in ["commit", "COMMIT;", " \n\tEnd \r;\x0b\x0c ", "end"] {
+            assert_eq!(ends(text.as_bytes()), Some(Ends::Commit), "{text:?}");
+        }
+        for text in
+            ["commit;;", "commit; select 1", "commit and chain", "commit work", "end transaction", "commit -- x"]
+        {
+            assert_eq!(ends(text.as_bytes()), None, "{text:?}");
+        }
     }
 
     #[test]

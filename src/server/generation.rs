@@ -1,7 +1,9 @@
 //! What a config file says, made ready to serve: at the start, and again at each reload.
 
 use super::Error;
-use crate::audit::Auditor;
+use crate::audit::event::Event;
+use crate::audit::ledger::Opening;
+use crate::audit::{self, Auditor, LogConfig};
 use crate::cloudsql::{self, Connector, InstanceConfig};
 use crate::config::{Config, Deadlines, Limits};
 use crate::federation::{
@@ -11,7 +13,7 @@ use crate::federation::{
 use crate::frontend::{self, Door, DoorConfig};
 use crate::http::Client;
 use crate::identity::{self, Directory, IssuerConfig, Overage, Verifier};
-use crate::names::IssuerName;
+use crate::names::{IssuerName, SessionId};
 use crate::policy::Policy;
 use crate::session::{self, Callers, CancelKeys, Judge, Services, Sessions, TokenAddresses};
 use crate::telemetry::Metrics;
@@ -40,7 +42,7 @@ pub(super) struct Fixed {
     listen: SocketAddr,
     admin: Option<SocketAddr>,
     admin_socket: Option<PathBuf>,
-    audit: PathBuf,
+    audit: LogConfig,
 }
 
 /// One generation, and what the next one is compared with.
@@ -67,9 +69,10 @@ struct Dialling {
 
 impl Lasting {
     pub fn open(config: &Config, metrics: Arc<Metrics>, clock: Clock) -> Result<Self, Error> {
-        let audit = &config.audit;
-        let auditor = Auditor::open(&audit.path, audit.unverified_refusals_per_minute, clock.clone())
-            .map_err(|source| Error::Audit { path: audit.path.clone(), source })?;
+        let (log, opening) = audit::open(&config.audit.log, clock.clone())?;
+        let refusals = config.audit.unverified_refusals_per_minute;
+        let auditor = Auditor::new(Arc::new(log), refusals, clock.clone());
+        tell_opening(&auditor, &opening)?;
         let callers = Callers::new(config.limits.sessions, config.limits.sessions_per_caller);
         let (sessions, cancel_keys) = (Sessions::default(), CancelKeys::default());
         let (limits, tokens) = (session::Limits::default(), TokenAddresses::default());
@@ -77,10 +80,22 @@ impl Lasting {
     }
 }
 
+/// What the last process left open is told before anything else is recorded.
+fn tell_opening(auditor: &Auditor, opening: &Opening) -> Result<(), Error> {
+    let Opening { records, unsealed, cut } = *opening;
+    if unsealed == 0 && cut.is_none() {
+        return Ok(());
+    }
+    let (segment, cut_bytes) = cut.unzip();
+    tracing::warn!(records, unsealed, cut_bytes, "the audit log was not closed; going on behind its last whole record");
+    let recovery = Event::Recovery { records, unsealed, segment, cut_bytes };
+    Ok(auditor.record(SessionId::generate(), &recovery)?)
+}
+
 impl Fixed {
     pub fn of(config: &Config) -> Self {
         let Config { listen, admin, admin_socket, audit, .. } = config;
-        Self { listen: listen.address, admin: *admin, admin_socket: admin_socket.clone(), audit: audit.path.clone() }
+        Self { listen: listen.address, admin: *admin, admin_socket: admin_socket.clone(), audit: audit.log.clone() }
     }
 
     /// The keys that say something else there.
@@ -90,7 +105,11 @@ impl Fixed {
             ("listen.address", *listen == other.listen),
             ("admin.address", *admin == other.admin),
             ("admin.socket", *admin_socket == other.admin_socket),
-            ("audit.path", *audit == other.audit),
+            ("audit.folder", audit.folder == other.audit.folder),
+            ("audit.key", audit.key == other.audit.key),
+            ("audit.segment_bytes", audit.segment_bytes == other.audit.segment_bytes),
+            ("audit.jsonl", audit.jsonl == other.audit.jsonl),
+            ("audit.anchors", audit.anchors == other.audit.anchors),
         ];
         keys.into_iter().filter(|(_, same)| !same).map(|(key, _)| key).collect()
     }

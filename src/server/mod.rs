@@ -68,13 +68,11 @@ pub enum Error {
     #[error("cannot set up the metrics")]
     Metrics(#[source] prometheus::Error),
     /// The log.
-    #[error("cannot open the audit log {path}")]
-    Audit {
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    #[error("cannot open the audit log")]
+    Audit(#[from] crate::audit::OpenError),
+    /// The first record.
+    #[error(transparent)]
+    Unrecorded(#[from] crate::audit::Unrecorded),
     /// An address.
     #[error("cannot listen on {address}")]
     Listen {
@@ -137,6 +135,8 @@ pub async fn run(config: Config, source: PathBuf) -> Result<(), Error> {
         let sessions = lasting.auditor.owed();
         tracing::error!(%error, sessions, blame = "proxy", "lost: the last records of sessions that are over");
     }
+    let auditor = lasting.auditor;
+    let _ = tokio::task::spawn_blocking(move || auditor.close()).await;
     tracing::info!("stopped");
     Ok(())
 }

@@ -169,7 +169,7 @@ pub async fn serve(arrival: Arrival, services: Arc<Services>) {
     };
     connection.hop(Hop::Startup, connection.accepted);
     match negotiated {
-        Ok(Negotiated::Login(login, place)) => connection.log_in(*login, place).await,
+        Ok(Negotiated::Login(login, place)) => Box::pin(connection.log_in(*login, place)).await,
         Ok(Negotiated::Cancel(request)) => cancel::serve(request, connection.peer, &services).await,
         Err(Refused { error: frontend::Error::Gone(error), .. }) => {
             tracing::debug!(session = %connection.id, client = %connection.peer.address, %error, "left during start-up");

@@ -115,10 +115,22 @@ pub struct ProxyConfig {
     pub listen: SocketAddr,
     /// `[admin] address`.
     pub admin: SocketAddr,
-    /// `[audit] path`.
-    pub audit_path: PathBuf,
+    /// `[audit] folder`; copies of records and checkpoints go beside it.
+    pub audit_folder: PathBuf,
     /// Lines appended to the file (`[limits]`, `[deadlines]`, further tables).
     pub extra: String,
+}
+
+impl ProxyConfig {
+    /// Where records go as JSON Lines.
+    pub fn jsonl(&self) -> PathBuf {
+        self.audit_folder.with_extension("jsonl")
+    }
+
+    /// Where checkpoints go.
+    pub fn anchor(&self) -> PathBuf {
+        self.audit_folder.with_extension("anchor")
+    }
 }
 
 /// A running cloud. Dropping it ends everything it started, and waits for that.
@@ -209,6 +221,10 @@ impl Cloud {
     /// Certificate chain and key (PEM files) for a proxy on `localhost` and 127.0.0.1.
     pub fn listener_certificate(&self) -> (PathBuf, PathBuf) {
         self.state.listener()
+    }
+    /// The private key that signs a proxy's audit log (file).
+    pub fn audit_key(&self) -> PathBuf {
+        self.state.audit_key()
     }
     /// The instance's connection name.
     pub fn instance_name(&self) -> &InstanceName {

@@ -8,7 +8,8 @@ pub(super) fn render(cloud: &Cloud, proxy: &ProxyConfig) -> String {
     let (tls_certificate, tls_key) = cloud.listener_certificate();
     let (listen, admin, more) = (proxy.listen, proxy.admin, &proxy.extra);
     let (certificate, key) = (path(&tls_certificate), path(&tls_key));
-    let (audit, ca) = (path(&proxy.audit_path), path(cloud.ca_path()));
+    let (audit, audit_key, ca) = (path(&proxy.audit_folder), path(&cloud.audit_key()), path(cloud.ca_path()));
+    let (jsonl, anchor) = (path(&proxy.jsonl()), path(&proxy.anchor()));
     let (entra, sts) = (cloud.entra_authority(), cloud.sts_url());
     let (iam_credentials, sql_admin) = (cloud.iam_credentials_url(), cloud.sql_admin_url());
     let (tenant, audience, group) = (world::CONTOSO.id, world::PROXY_API, world::ORDERS_GROUP);
@@ -26,7 +27,10 @@ key = {key}
 address = "{admin}"
 
 [audit]
-path = {audit}
+folder = {audit}
+key = {audit_key}
+jsonl = {jsonl}
+anchors = [{anchor}]
 
 [https]
 ca_certificate = {ca}

@@ -3,10 +3,14 @@
 use super::Error;
 use super::certs::{Authority, Identity};
 use super::watchdog::Watchdog;
+use crate::audit::ledger::checkpoint::new_private_key;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+/// The key that signs a proxy's audit log, and the log's name.
+const AUDIT_KEY: &str = "audit.key";
+const LOG_NAME: &str = "audit.contoso.example";
 /// Waits for the end of this process, then removes the folder `$1`.
 const SCRIPT: &str = r#"cat >/dev/null; rm -rf "$1""#;
 
@@ -33,6 +37,8 @@ impl StateDir {
         state.write("ca.pem", ca.pem.as_bytes())?;
         state.write("listener.crt", listener.chain_pem.as_bytes())?;
         state.write("listener.key", listener.key_pem.as_bytes())?;
+        let key = new_private_key(LOG_NAME).map_err(|source| Error::io("make a signing key", source))?;
+        state.write(AUDIT_KEY, key.as_bytes())?;
         Ok(state)
     }
 
@@ -46,6 +52,10 @@ impl StateDir {
 
     pub(super) fn listener(&self) -> (PathBuf, PathBuf) {
         (self.path.join("listener.crt"), self.path.join("listener.key"))
+    }
+
+    pub(super) fn audit_key(&self) -> PathBuf {
+        self.path.join(AUDIT_KEY)
     }
 
     /// Writes a file, in place of one of the same name.

@@ -104,7 +104,7 @@ fn proxy_config(cloud: &Cloud) -> Result<String> {
     let mut config = cloud.proxy_config(&ProxyConfig {
         listen: LISTEN.parse()?,
         admin: ADMIN.parse()?,
-        audit_path: "{folder}/audit.jsonl".into(),
+        audit_folder: "{folder}/audit".into(),
         extra: LIMITS.to_owned(),
     });
     let section = format!("[instance.\"{}\"]\n", cloud.instance_name());

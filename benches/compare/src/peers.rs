@@ -41,8 +41,6 @@ pub(crate) struct Entry {
     #[serde(default)]
     files: BTreeMap<String, String>,
     #[serde(default)]
-    emptied: Vec<String>,
-    #[serde(default)]
     version: Option<String>,
     /// A remark on its log-ins.
     #[serde(default)]
@@ -146,15 +144,6 @@ impl Peer {
     /// The end of its log.
     pub(crate) fn last_words(&self) -> String {
         self.child.as_ref().map(Child::last_words).unwrap_or_default()
-    }
-
-    /// Empties what would grow from round to round.
-    pub(crate) fn empty(&self) -> Result<()> {
-        for name in &self.entry.emptied {
-            let file = self.folder.join(name);
-            std::fs::OpenOptions::new().write(true).open(file)?.set_len(0)?;
-        }
-        Ok(())
     }
 }
 

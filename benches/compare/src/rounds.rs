@@ -54,9 +54,6 @@ fn once(stage: &mut Stage, cell: Cell, (peer, round): (Option<usize>, u32), size
     let name = name(stage).unwrap_or_else(|| DIRECT.to_owned());
     let values = cell.measure(stage, peer, size);
     let values = values.map_err(|error| format!("{} through {name}: {error}", cell.name()))?;
-    if let Some(peer) = peer.and_then(|peer| stage.peers.get(peer)) {
-        peer.empty()?;
-    }
     Ok(Round { cell: cell.name(), peer: name, number: round, values })
 }
 

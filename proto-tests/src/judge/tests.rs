@@ -64,7 +64,7 @@ fn tried(mode: Mode, log: &[String], records: &[Value]) -> Verdict {
     for record in records {
         writeln!(file, "{record}").unwrap();
     }
-    judge(mode, &log.concat(), &Records::read(file.path()))
+    judge(mode, &log.concat(), &Records::lines(file.path()))
 }
 
 #[test]

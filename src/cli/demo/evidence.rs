@@ -1,7 +1,9 @@
 //! What the other side wrote: PostgreSQL's log and the proxy's records.
 
 use super::caller::Caller;
+use crate::audit::ledger::read;
 use serde_json::Value;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -38,13 +40,19 @@ impl Logged {
 
 /// The statement in PostgreSQL's log that ends with this text, once it is there.
 pub(super) async fn logged(log: &Path, query: &str) -> Option<Logged> {
-    eventually(log, |text| text.lines().filter_map(logged_statement).find(|one| one.statement.ends_with(query))).await
+    eventually(|| {
+        let text = std::fs::read(log).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        text.lines().filter_map(logged_statement).find(|one| one.statement.ends_with(query))
+    })
+    .await
 }
 
 /// The record that fits, once it is there.
 pub(super) async fn record(audit: &Path, fits: impl Fn(&Value) -> bool) -> Option<Value> {
-    let parse = |line: &str| serde_json::from_str::<Value>(line).ok();
-    eventually(audit, |text| text.lines().filter_map(parse).find(|record| fits(record))).await
+    let parse = |record: &[u8]| serde_json::from_slice::<Value>(record).ok().filter(|record| fits(record));
+    let found = |_, record: &[u8]| parse(record).map_or(ControlFlow::Continue(()), ControlFlow::Break);
+    eventually(|| read::each(audit, found).ok().flatten()).await
 }
 
 /// A record's member as text; empty when it is not there.
@@ -52,11 +60,10 @@ pub(super) fn member<'r>(record: &'r Value, pointer: &str) -> &'r str {
     record.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
-async fn eventually<T>(file: &Path, find: impl Fn(&str) -> Option<T>) -> Option<T> {
+async fn eventually<T>(find: impl Fn() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let bytes = tokio::fs::read(file).await.unwrap_or_default();
-        let found = find(&String::from_utf8_lossy(&bytes));
+        let found = find();
         if found.is_some() || Instant::now() >= deadline {
             return found;
         }

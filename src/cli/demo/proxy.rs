@@ -54,7 +54,7 @@ wait "$proxy"
 pub(super) struct Proxy {
     /// Where clients connect.
     pub(super) address: SocketAddr,
-    /// The records.
+    /// The audit log's folder.
     pub(super) audit: PathBuf,
     admin: SocketAddr,
     log: PathBuf,
@@ -82,9 +82,8 @@ impl Proxy {
     async fn try_start(cloud: &Cloud, port: u16, admin_port: u16) -> Result<Self, Error> {
         let folder = cloud.state_dir();
         let (address, admin) = (free(port)?, free(admin_port)?);
-        let (config, log, audit) =
-            (folder.join("pgpassport.toml"), folder.join("proxy.log"), folder.join("audit.jsonl"));
-        let settings = ProxyConfig { listen: address, admin, audit_path: audit.clone(), extra: EXTRA.to_owned() };
+        let (config, log, audit) = (folder.join("pgpassport.toml"), folder.join("proxy.log"), folder.join("audit"));
+        let settings = ProxyConfig { listen: address, admin, audit_folder: audit.clone(), extra: EXTRA.to_owned() };
         std::fs::write(&config, cloud.proxy_config(&settings))
             .map_err(|source| Error::io("write the config", source))?;
         let mut child = spawn(cloud, &config, &log)?;

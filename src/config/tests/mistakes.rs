@@ -32,14 +32,45 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "4: listen.key: does not belong to the first certificate of listen.certificate",
     ),
     (
-        "path = \"audit.jsonl\"",
-        "path = \"no/audit.jsonl\"",
-        "7: audit.path: the folder no does not exist; create it for the proxy's user, mode 0750",
+        "folder = \"audit\"",
+        "folder = \"no/audit\"",
+        "7: audit.folder: the folder no does not exist; create it for the proxy's user, mode 0750",
     ),
     (
-        "path = \"audit.jsonl\"",
-        "path = \"tls.key/a\"",
-        "7: audit.path: the folder tls.key does not exist; create it for the proxy's user, mode 0750",
+        "folder = \"audit\"",
+        "folder = \"tls.key/a\"",
+        "7: audit.folder: the folder tls.key does not exist; create it for the proxy's user, mode 0750",
+    ),
+    ("folder = \"audit\"", "folder = \"tls.key\"", "7: audit.folder: tls.key is not a folder"),
+    (
+        "folder = \"audit\"",
+        "folder = \"audit\"\nkey = \"no.key\"",
+        "8: audit.key: no.key is not there; make it with: pgpassport audit key --new no.key --name NAME",
+    ),
+    (
+        "folder = \"audit\"",
+        "folder = \"audit\"\nkey = \"tls.key\"",
+        "8: audit.key: tls.key is not one line PRIVATE+KEY+NAME+HASH+DATA; `pgpassport audit key` makes one",
+    ),
+    (
+        "folder = \"audit\"",
+        "folder = \"audit\"\nkey = \"audit/a.key\"",
+        "8: audit.key: is inside audit.folder: who takes the log would have its key too",
+    ),
+    (
+        "folder = \"audit\"",
+        "folder = \"audit\"\nanchors = []",
+        "8: audit.anchors: is empty; leave it out or name at least one",
+    ),
+    (
+        "folder = \"audit\"",
+        "folder = \"audit\"\nanchors = [\"-\", \"no/a\"]",
+        "8: audit.anchors[1]: the folder no does not exist; create it for the proxy's user, mode 0750",
+    ),
+    (
+        "folder = \"audit\"",
+        "folder = \"audit\"\nsegment_bytes = 100",
+        "8: audit.segment_bytes: is out of bounds: 4194304 to 1073741824",
     ),
     (
         "kind = \"azure-managed-identity\"",

@@ -29,7 +29,11 @@ fn folder() -> TempDir {
     fs::write(folder.path().join("tls.crt"), pair.cert.pem()).unwrap();
     fs::write(folder.path().join("tls.key"), pair.signing_key.serialize_pem()).unwrap();
     fs::write(folder.path().join("other.key"), rcgen::KeyPair::generate().unwrap().serialize_pem()).unwrap();
-    fs::set_permissions(folder.path().join("tls.key"), fs::Permissions::from_mode(0o600)).unwrap();
+    let key = crate::audit::ledger::checkpoint::new_private_key("audit.contoso.example").unwrap();
+    fs::write(folder.path().join("audit.key"), key.as_bytes()).unwrap();
+    for key in ["tls.key", "audit.key"] {
+        fs::set_permissions(folder.path().join(key), fs::Permissions::from_mode(0o600)).unwrap();
+    }
     folder
 }
 
@@ -40,7 +44,7 @@ certificate = "tls.crt"
 key = "tls.key"
 
 [audit]
-path = "audit.jsonl"
+folder = "audit"
 
 [own_identity]
 kind = "azure-managed-identity"
@@ -104,20 +108,20 @@ fn edited(from: &str, to: &str) -> String {
 }
 
 #[test]
-fn the_log_is_a_regular_file_that_not_everybody_reads() {
+fn a_copy_of_the_records_is_a_regular_file_that_not_everybody_reads() {
     for device in ["/dev/null", "/dev/full"] {
-        let found = problems(&edited("audit.jsonl", device));
-        assert_eq!(found, [format!("7: audit.path: {device} is not a regular file")]);
+        let found = problems(&edited("folder = \"audit\"", &format!("folder = \"audit\"\njsonl = \"{device}\"")));
+        assert_eq!(found, [format!("8: audit.jsonl: {device} is not a regular file")]);
     }
     let folder = folder();
     let (path, log) = (folder.path().join("p.toml"), folder.path().join("audit.jsonl"));
-    fs::write(&path, MINIMAL).unwrap();
+    fs::write(&path, edited("folder = \"audit\"", "folder = \"audit\"\njsonl = \"audit.jsonl\"")).unwrap();
     fs::write(&log, "").unwrap();
     for (mode, warnings) in [(0o640, 0), (0o644, 1)] {
         fs::set_permissions(&log, fs::Permissions::from_mode(mode)).unwrap();
         let found = shown(&load(&path).map_err(|problems| shown(&problems)).unwrap().warnings);
         assert_eq!(found.len(), warnings, "{mode:o}: {found:?}");
-        assert!(found.iter().all(|warning| warning.contains("audit.path: can be read by every user")), "{found:?}");
+        assert!(found.iter().all(|warning| warning.contains("audit.jsonl: can be read by every user")), "{found:?}");
     }
 }
 
@@ -151,7 +155,8 @@ fn the_minimal_file_gets_every_default() {
 
 #[test]
 fn the_example_loads_and_says_the_defaults_it_claims() {
-    let text = EXAMPLE.replace("/etc/pgpassport/", "").replace("/var/log/pgpassport/", "");
+    let text =
+        EXAMPLE.replace("/etc/pgpassport/", "").replace("/var/log/pgpassport/", "").replace("/var/lib/pgpassport/", "");
     let loaded = checked(&text).map_err(|problems| shown(&problems)).unwrap();
     assert_eq!(shown(&loaded.warnings), [""; 0]);
     assert_eq!(loaded.config.limits, Limits::default());
@@ -166,7 +171,7 @@ fn the_example_loads_and_says_the_defaults_it_claims() {
 fn all_problems_come_at_once_in_the_order_of_the_file() {
     let text = MINIMAL
         .replace("127.0.0.1:5432", "here")
-        .replace("path = \"audit.jsonl\"", "")
+        .replace("folder = \"audit\"", "")
         .replace("upn", "email")
         .replace("[database.orders]", "[databases.orders]");
     assert_eq!(
@@ -174,7 +179,7 @@ fn all_problems_come_at_once_in_the_order_of_the_file() {
         [
             "1: database: is required",
             "2: listen.address: is not IP:PORT, such as \"0.0.0.0:5432\" or \"[::]:5432\"",
-            "6: audit.path: is required",
+            "6: audit.folder: is required",
             "21: databases: is not a known key; did you mean \"database\"?",
             "27: rule.people.databases[0]: names no [database.…]: \"orders\" is not there",
             "29: rule.people.grant.subject_claim: guests choose their own e-mail address, so `email` proves nobody; \
@@ -192,10 +197,10 @@ fn all_problems_come_at_once_in_the_order_of_the_file() {
 
 #[test]
 fn syntax_errors_come_with_the_problems_they_cannot_have_caused() {
-    let text = MINIMAL.replace("path = \"audit.jsonl\"", "path = audit.jsonl").replace("127.0.0.1:5432", "here");
+    let text = MINIMAL.replace("folder = \"audit\"", "folder = audit").replace("127.0.0.1:5432", "here");
     let found = problems(&text);
     assert_eq!(found[0], "2: listen.address: is not IP:PORT, such as \"0.0.0.0:5432\" or \"[::]:5432\"");
-    assert!(found[1].starts_with("7: audit.path: "), "{found:#?}");
+    assert!(found[1].starts_with("7: audit.folder: "), "{found:#?}");
     assert_eq!(found.len(), 2, "a line that is no TOML is said once: {found:#?}");
 
     let twice = problems(&edited("key = \"tls.key\"", "key = \"tls.key\"\nkey = \"tls.key\""));

@@ -2,7 +2,8 @@
 
 use super::{INSPECTED_BYTES, Violation};
 use crate::relay::substitute::Refusal;
-use crate::relay::tracker::Tracker;
+use crate::relay::tag::Tag;
+use crate::relay::tracker::{Target, Tracker};
 use crate::wire::{HEADER_BYTES, Header, Reader};
 use std::time::Instant;
 
@@ -85,6 +86,16 @@ impl<'a> Frame<'a> {
         }
     }
 
+    /// A Close: which statement or portal goes.
+    pub fn close(&self, tracker: &mut Tracker) {
+        let mut reader = Reader::new(self.known);
+        let target = match reader.u8() {
+            Ok(b'S') => Target::Statement,
+            _ => Target::Portal,
+        };
+        tracker.close(target, reader.cstr().unwrap_or_default());
+    }
+
     /// The text that starts at `start` of the body.
     pub fn text(&self, start: usize) -> Text<'a> {
         let known = self.known.get(start..).unwrap_or_default();
@@ -94,4 +105,13 @@ impl<'a> Frame<'a> {
         let declared = self.header.body.saturating_sub(start).saturating_sub(1);
         Text { head: known, bytes: declared.max(known.len()) as u64, whole: self.is_whole() }
     }
+}
+
+/// The header of the same message with the tag in it.
+pub(super) fn tagged(header: Header, tag: &Tag) -> Result<Header, Refusal> {
+    let body = header.body.saturating_add(tag.bytes().len());
+    if body.saturating_add(4) > LARGE_MESSAGE {
+        return Err(Refusal::TooLong);
+    }
+    Ok(Header { body, ..header })
 }

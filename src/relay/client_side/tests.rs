@@ -3,8 +3,8 @@
 use super::super::tag::testing::{analyst, tag};
 use super::super::testing::recorder;
 use super::*;
-use crate::audit::TextDigest;
 use crate::audit::testing::MemoryLog;
+use crate::audit::{TextDigest, Urgency};
 use crate::wire::{HEADER_BYTES, append};
 
 struct Client {
@@ -23,7 +23,7 @@ impl Client {
     fn send(&mut self, input: &[u8]) -> (Vec<u8>, usize, Option<String>) {
         let mut output = Output::default();
         let (taken, stop) = self.side.process(input, &mut self.tracker, &mut self.recorder, &mut output);
-        if self.recorder.commit().is_err() {
+        if self.recorder.commit(Urgency::Normal).is_err() {
             self.side.refuse(&input[..taken], &mut self.tracker, &mut output);
         }
         let refusal = match stop {
@@ -349,7 +349,7 @@ fn a_long_message_whose_start_has_left_goes_on() {
 #[test]
 fn limits_refuse_with_a_begin_line_and_the_session_lives() {
     let mut client = Client::new(tag(&analyst()));
-    let body = LARGE_MESSAGE - 4;
+    let body = frame::LARGE_MESSAGE - 4;
     let start = [&Header { kind: b'Q', body }.encode(), vec![b'x'; 70_000].as_slice()].concat();
     let (out, taken, _) = client.send(&start);
     assert_eq!((frames(&out).len(), taken), (1, start.len()));
@@ -429,7 +429,7 @@ fn a_remembered_text_is_not_multiplied_and_a_commit_is_bounded() {
     let mut output = Output::default();
     let (taken, stop) = client.side.process(&input, &mut client.tracker, &mut client.recorder, &mut output);
     assert!(matches!(stop, Stop::Commit) && taken < input.len() && taken % bind.len() == 0, "{stop:?}");
-    client.recorder.commit().unwrap();
+    client.recorder.commit(Urgency::Normal).unwrap();
     let line = client.log.lines().into_iter().rfind(|line| line["text"].is_string()).unwrap();
     let repeated = line["text"].as_str().unwrap().len();
     assert_eq!((repeated, line["text_bytes"].as_u64()), (line::REPEATED_TEXT_BYTES / 6, Some(65_000)));

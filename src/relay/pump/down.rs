@@ -2,6 +2,7 @@
 
 use super::buffer::{consume, read};
 use super::{FAREWELL, FIRST_BUFFER, Log, OFFER_AGAIN, Relay, Shared};
+use crate::audit::Urgency;
 use crate::relay::ending::{Cause, Ending, Host, Wish};
 use crate::relay::output::Output;
 use crate::relay::server_side::{MAX_ERROR_BYTES, ServerSide};
@@ -160,7 +161,7 @@ impl Relay {
                 () = until(idle_end), if idle_end.is_some() => continue,
                 Ok(()) = wish.changed() => continue,
                 Ok(()) = pause.changed() => continue,
-                () = async { sleep(OFFER_AGAIN).await }, if owing => match self.lock().record(u64::MAX, host) {
+                () = async { sleep(OFFER_AGAIN).await }, if owing => match self.lock().record(u64::MAX, Urgency::Normal, host) {
                     Log::Overdue => return Some(Ending::Unrecorded),
                     Log::Took | Log::Owed => continue,
                 },
@@ -250,7 +251,7 @@ impl Relay {
             bounds.count(down.output.len());
             shared.note_idle();
         }
-        let owed = shared.record(u64::MAX, host);
+        let owed = shared.record(u64::MAX, Urgency::Normal, host);
         self.progress.notify_one();
         match taken {
             Err(misbehaved) => {

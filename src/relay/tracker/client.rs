@@ -8,7 +8,7 @@ use super::{
 };
 use crate::audit::TextDigest;
 use crate::audit::event::{MAX_TEXT_BYTES, Outcome, RoleChange, Stage};
-use crate::relay::substitute::{MAX_ROLLBACK, rolls_back};
+use crate::relay::substitute::{MAX_ROLLBACK, ends};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -69,13 +69,13 @@ impl Tracker {
         let meaning = Meaning::of(text.as_ref());
         let doubtful = !certain || meaning == Meaning::Unknown;
         let unnamed = portal.is_empty() && statement.is_empty();
-        let rolls_back = unnamed && certain && text.as_ref().is_some_and(|text| text.rolls_back);
+        let ends = text.as_ref().filter(|_| unnamed && certain).and_then(|text| text.ends);
         let claimed =
             guess.meaning.filter(|_| certain && guess.together && !self.skipping).and_then(|known| known.event.take());
         let claimed = claimed.filter(|event| self.book.is_open(*event));
         if self.skipping {
             let event = self.skipped(Stage::Bind, bytes, now);
-            return Place { event, text, statement, doubtful, meaning, skipped: true, rolls_back };
+            return Place { event, text, statement, doubtful, meaning, skipped: true, ends };
         }
         let event = self.continue_or_open(claimed, Stage::Bind, bytes, now);
         let said = said(text.as_ref(), certain);
@@ -90,7 +90,7 @@ impl Tracker {
         };
         self.portals.expect(portal, self.at(order), Some(to));
         let text = text.filter(|_| claimed.is_none());
-        Place { event, text, statement, doubtful, meaning, skipped: false, rolls_back }
+        Place { event, text, statement, doubtful, meaning, skipped: false, ends }
     }
 
     /// `Execute` of a portal: continues the Bind's event the first time, opens a new one after.
@@ -104,10 +104,10 @@ impl Tracker {
         let text = known.and_then(|known| known.text.clone());
         let statement = known.map_or_else(|| Arc::from([]), |known| Arc::clone(&known.statement));
         let unnamed = portal.is_empty() && statement.is_empty();
-        let rolls_back = unnamed && certain && text.as_ref().is_some_and(|text| text.rolls_back);
+        let ends = text.as_ref().filter(|_| unnamed && certain).and_then(|text| text.ends);
         let (meaning, skipped) = (Meaning::of(text.as_ref()), self.skipping);
         let doubtful = !certain || meaning == Meaning::Unknown;
-        let place = |event, text| Place { event, text, statement, doubtful, meaning, skipped, rolls_back };
+        let place = |event, text| Place { event, text, statement, doubtful, meaning, skipped, ends };
         // A portal that is certain goes on with its Bind's event, whatever text that turns out to run.
         let claimed = guess
             .meaning
@@ -213,7 +213,8 @@ impl Tracker {
         let spent = self.remembered_text.load(Ordering::Relaxed).saturating_add(weight) > MAX_REMEMBERED_TEXT;
         let (head, role_changes) = if spent { ([].as_slice(), Box::default()) } else { (head, role_changes) };
         self.remembered_text.fetch_add(if spent { 0 } else { weight }, Ordering::Relaxed);
-        let rolls_back = bytes == head.len() as u64 && bytes <= MAX_ROLLBACK && rolls_back(head);
+        let is_whole = bytes == head.len() as u64 && bytes <= MAX_ROLLBACK;
+        let ends = if is_whole { ends(head) } else { None };
         let budget = Arc::clone(&self.remembered_text);
         let digest = OnceLock::new();
         let text = Arc::new(StatementText {
@@ -222,7 +223,7 @@ impl Tracker {
             event,
             effect,
             role_changes,
-            rolls_back,
+            ends,
             verb: sql::first_word(head),
             repeated_in: AtomicU64::new(0),
             digest,

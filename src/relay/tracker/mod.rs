@@ -27,6 +27,7 @@ mod sql;
 
 use crate::audit::event::{Outcome, RoleChange, Stage};
 use crate::audit::{End, TextDigest};
+use crate::relay::substitute::Ends;
 use crate::relay::substitute::Refused;
 pub use acting::role_changes;
 use book::Book;
@@ -70,8 +71,8 @@ pub struct StatementText {
     effect: Effect,
     /// What it says of who the session acts as.
     pub role_changes: Box<[RoleChange]>,
-    /// It is a whole `ROLLBACK` or `ABORT`.
-    rolls_back: bool,
+    /// It ends a transaction and does nothing else.
+    ends: Option<Ends>,
     /// Where in `head` its first word stands.
     verb: Range<usize>,
     /// The batch of begin lines that repeated it last.
@@ -112,9 +113,9 @@ pub struct Place {
     pub meaning: Meaning,
     /// The server skips it.
     pub skipped: bool,
-    /// It takes back and can do nothing else: of the unnamed statement and portal, which SQL cannot change, and whose
-    /// text is certain to be a whole `ROLLBACK` or `ABORT`.
-    pub rolls_back: bool,
+    /// It ends a transaction and can do nothing else: of the unnamed statement and portal, which SQL cannot change, and
+    /// whose text is certain.
+    pub ends: Option<Ends>,
 }
 
 impl Place {

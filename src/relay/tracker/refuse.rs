@@ -2,6 +2,7 @@
 
 use super::copy::MAX_COPY_ENDS;
 use super::{Desync, Entry, Kind, Tracker};
+use crate::relay::substitute::Ends;
 use crate::relay::substitute::{Name, Refusal, Refused};
 
 /// A moment in the order of the client's messages.
@@ -32,7 +33,7 @@ impl Tracker {
         let guess = self.portals.guess(portal, self.segment);
         let known = guess.meaning.as_deref().filter(|known| guess.certain && !known.doubtful);
         let text = known.filter(|known| known.statement.is_empty()).and_then(|known| known.text.as_ref());
-        text.is_some_and(|text| text.rolls_back)
+        text.is_some_and(|text| text.ends == Some(Ends::Rollback))
     }
 
     /// The message at this place left as a substitute.

@@ -1,0 +1,172 @@
+//! The log that can be proved: records in segments, their Merkle tree, its signed heads.
+//!
+//! [`Ledger::append`] is the data path: one write, no sync. Behind it two threads work: one syncs, every second or when
+//! somebody waits for it ([`Ledger::durable`]); one hashes what is synced, signs checkpoints and wakes the anchors.
+
+pub mod anchor;
+pub mod checkpoint;
+pub mod follow;
+pub mod frame;
+pub mod hashes;
+pub mod medium;
+pub mod open;
+pub mod prove;
+pub mod read;
+pub mod retention;
+pub mod sealer;
+pub mod segment;
+pub mod sink;
+#[cfg(test)]
+mod tamper_tests;
+#[cfg(test)]
+mod testing;
+pub mod tree;
+pub mod verify;
+mod worker;
+pub mod writer;
+
+use crate::time::Clock;
+use checkpoint::Signer;
+use hashes::Hashes;
+use medium::Medium;
+use sealer::Sealer;
+use std::fs::File;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use tokio::sync::watch;
+pub use worker::Behind;
+use worker::Bell;
+use writer::Writer;
+pub use writer::{DEFAULT_SEGMENT_BYTES, Settings, Urgency};
+
+/// Under traffic a checkpoint covers at most this many records more than the one before.
+pub const SEAL_RECORDS: u64 = 10_000;
+
+/// The record may not be on the disk: a sync has failed.
+#[derive(Debug, thiserror::Error)]
+#[error("the log's disk did not confirm the record")]
+pub struct NotDurable;
+
+/// What opening a log has found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opening {
+    /// Records of processes before this one.
+    pub records: u64,
+    /// Of those, how many no checkpoint covers yet.
+    pub unsealed: u64,
+    /// Bytes cut off behind the last record, and the segment they were in.
+    pub cut: Option<(u64, u64)>,
+}
+
+/// One log, being written. Closed by [`Ledger::close`].
+#[derive(Debug)]
+pub struct Ledger {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    _lock: File,
+}
+
+#[derive(Debug)]
+struct Shared {
+    writer: Mutex<Writer>,
+    durable: watch::Sender<Durable>,
+    /// Rung by whoever waits for a sync.
+    sync_bell: Bell,
+    /// Rung when there is much to hash.
+    seal_bell: Bell,
+    /// Records that the last checkpoint covers.
+    sealed: watch::Sender<u64>,
+}
+
+/// What the disk has confirmed.
+#[derive(Debug, Clone, Copy, Default)]
+struct Durable {
+    /// Records before this index were synced …
+    next: u64,
+    /// … but for those before this one that were not before a sync failed.
+    doubtful: u64,
+}
+
+impl Ledger {
+    /// Opens the log in a folder, or begins one there.
+    pub fn open(
+        settings: Settings,
+        medium: Arc<dyn Medium>,
+        clock: Clock,
+        signer: Signer,
+        behind: Behind,
+    ) -> Result<(Self, Opening), open::Error> {
+        let folder = settings.folder.clone();
+        let found = open::open(&folder, &*medium, signer.public())?;
+        let opening =
+            Opening { records: found.next, unsealed: found.next.saturating_sub(found.tree.size()), cut: found.cut };
+        let hashes = Hashes::resume(&folder, &*medium, found.tree)?;
+        let sealer = Sealer::new(&folder, &*medium, signer, hashes)?;
+        let writer = Writer::begin(settings, medium, clock, found.log, (found.number, found.next))?;
+        let shared = Arc::new(Shared {
+            writer: Mutex::new(writer),
+            durable: watch::Sender::new(Durable { next: found.next, doubtful: 0 }),
+            sync_bell: Bell::default(),
+            seal_bell: Bell::default(),
+            sealed: watch::Sender::new(sealer.sealed()),
+        });
+        let threads = worker::start(&shared, sealer, behind)?;
+        Ok((Self { shared, threads: Mutex::new(threads), _lock: found.lock }, opening))
+    }
+
+    /// Appends whole frames as one write, and gives the index behind the last. After an error nothing of them is in the
+    /// log.
+    pub fn append(&self, frames: &[u8], urgency: Urgency) -> io::Result<u64> {
+        let next = self.shared.writer().append(frames, frame::count(frames), urgency)?;
+        if next.saturating_sub(*self.shared.sealed.borrow()) >= SEAL_RECORDS {
+            self.shared.sync_bell.ring();
+        }
+        Ok(next)
+    }
+
+    /// Waits until the records before `index` are on the disk. Many wait for one sync. May be dropped at any time.
+    pub async fn durable(&self, index: u64) -> Result<(), NotDurable> {
+        let mut durable = self.shared.durable.subscribe();
+        if durable.borrow().next < index {
+            self.shared.sync_bell.ring();
+        }
+        let reached = durable.wait_for(|durable| durable.next >= index || durable.doubtful >= index).await;
+        match reached.map(|durable| *durable) {
+            Ok(durable) if durable.doubtful < index => Ok(()),
+            _ => Err(NotDurable),
+        }
+    }
+
+    /// Records that the last checkpoint covers.
+    pub fn sealed(&self) -> u64 {
+        *self.shared.sealed.borrow()
+    }
+
+    /// Syncs, signs and anchors what is there, and ends. Blocks. What is appended after it is not signed any more.
+    pub fn close(&self) {
+        self.shared.sync_bell.end();
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the audit log panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Shared {
+    /// A panic while the lock was held leaves no half-made state: positions change after the write.
+    fn writer(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,83 @@
+//! Behind the data path: hashes what is durable, signs the tree's head, hands it to the anchors.
+//!
+//! A checkpoint covers synced records only. Where the log's disk takes no hashes or checkpoints for a while, they are
+//! made when it does; meanwhile records are kept and are not proved.
+
+use super::checkpoint::{self, Signer};
+use super::follow::{self, Follower};
+use super::hashes::Hashes;
+use super::medium::{LogFile, Medium};
+use std::io;
+use std::path::Path;
+
+/// Hashes that wait to be written are written when they are this many bytes.
+const WRITE_AT: usize = 256 * 1024;
+
+/// Why there is no new checkpoint.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The disk.
+    #[error("cannot write the log's hashes and checkpoints")]
+    Io(#[from] io::Error),
+    /// Its own records.
+    #[error("cannot read the log's own records")]
+    Records(#[from] follow::Error),
+    /// The key does not sign; a bug.
+    #[error("the checkpoint cannot be signed")]
+    Sign,
+}
+
+/// Hashes and signs one log.
+#[derive(Debug)]
+pub struct Sealer {
+    signer: Signer,
+    hashes: Hashes,
+    checkpoints: Box<dyn LogFile>,
+    position: u64,
+    records: Follower,
+    sealed: u64,
+}
+
+impl Sealer {
+    /// Goes on from `hashes`, whose tree has the records that the last checkpoint covers.
+    pub fn new(folder: &Path, medium: &dyn Medium, signer: Signer, hashes: Hashes) -> io::Result<Self> {
+        let path = folder.join(checkpoint::FILE);
+        let checkpoints = medium.open(&path)?;
+        let position = std::fs::metadata(&path)?.len();
+        let sealed = hashes.tree().size();
+        let records = Follower::new(folder, sealed);
+        Ok(Self { signer, hashes, checkpoints, position, records, sealed })
+    }
+
+    /// Records that the last checkpoint covers.
+    pub fn sealed(&self) -> u64 {
+        self.sealed
+    }
+
+    /// Covers the records before index `until`, all of which are synced; the new checkpoint, if there is one.
+    pub fn seal(&mut self, until: u64) -> Result<Option<Vec<u8>>, Error> {
+        while self.hashes.tree().size() < until {
+            let record = self.records.next_record()?;
+            self.hashes.push(record);
+            if self.hashes.pending_bytes() >= WRITE_AT {
+                self.hashes.write()?;
+            }
+        }
+        self.hashes.write()?;
+        let tree = self.hashes.tree();
+        let size = tree.size();
+        if size == self.sealed {
+            return Ok(None);
+        }
+        let note = self.signer.sign(size, tree.root()).ok_or(Error::Sign)?;
+        let entry = [&note[..], b"\n"].concat();
+        let written = self.checkpoints.write_at(&entry, self.position)?;
+        if written != entry.len() {
+            return Err(Error::Io(io::Error::from(io::ErrorKind::StorageFull)));
+        }
+        self.checkpoints.sync()?;
+        self.position = self.position.saturating_add(written as u64);
+        self.sealed = size;
+        Ok(Some(note))
+    }
+}

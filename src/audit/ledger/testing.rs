@@ -1,0 +1,81 @@
+//! A disk that fails when it is told to.
+
+#![allow(clippy::unwrap_used, reason = "for tests only")]
+
+use super::medium::{Disk, LogFile, Medium};
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+/// The disk.
+#[derive(Debug, Default, Clone)]
+pub struct Flaky(Arc<Mutex<Faults>>);
+
+#[derive(Debug, Default)]
+struct Faults {
+    creates: bool,
+    write: Option<&'static str>,
+    sync: bool,
+}
+
+impl Flaky {
+    /// From now on no file can be made, or again.
+    pub fn fail_creates(&self, failing: bool) {
+        self.0.lock().unwrap().creates = failing;
+    }
+
+    /// The next write fails: `short`, `io` or `full`.
+    pub fn fail_write(&self, how: &'static str) {
+        self.0.lock().unwrap().write = Some(how);
+    }
+
+    /// The next sync of a segment fails.
+    pub fn fail_sync(&self) {
+        self.0.lock().unwrap().sync = true;
+    }
+}
+
+#[derive(Debug)]
+struct FlakyFile(Box<dyn LogFile>, Flaky, Kind);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Segment,
+    Other,
+}
+
+impl Medium for Flaky {
+    fn create(&self, path: &Path, start: &[u8], room: u64) -> io::Result<Box<dyn LogFile>> {
+        if self.0.lock().unwrap().creates {
+            return Err(io::Error::from(io::ErrorKind::StorageFull));
+        }
+        Ok(Box::new(FlakyFile(Disk.create(path, start, room)?, self.clone(), Kind::Segment)))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn LogFile>> {
+        Ok(Box::new(FlakyFile(Disk.open(path)?, self.clone(), Kind::Other)))
+    }
+}
+
+impl LogFile for FlakyFile {
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<usize> {
+        let fault = self.1.0.lock().unwrap().write.take();
+        match fault {
+            Some("short") => self.0.write_at(&bytes[..bytes.len() * 3 / 4], at),
+            Some("full") => Err(io::Error::from(io::ErrorKind::StorageFull)),
+            Some(_) => Err(io::Error::from_raw_os_error(5)),
+            None => self.0.write_at(bytes, at),
+        }
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        if self.2 == Kind::Segment && std::mem::take(&mut self.1.0.lock().unwrap().sync) {
+            return Err(io::Error::from_raw_os_error(5));
+        }
+        self.0.sync()
+    }
+
+    fn truncate(&self, length: u64) -> io::Result<()> {
+        self.0.truncate(length)
+    }
+}

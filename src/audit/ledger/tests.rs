@@ -1,0 +1,121 @@
+//! A log over its processes: going on, torn ends, what is gone or changed, disks that fail.
+
+use super::medium::Disk;
+use super::testing::Flaky;
+use super::*;
+use std::path::Path;
+
+pub(super) const PRIVATE: &str = "PRIVATE+KEY+PeterNeumann+c74f20a3+AYEKFALVFGyNhPJEMzD1QIDr+Y7hfZx09iUvxdXHKDFz";
+
+fn open(folder: &Path, medium: impl Medium + 'static) -> Result<(Ledger, Opening), open::Error> {
+    let settings = Settings { folder: folder.to_owned(), segment_bytes: 2000, reserve_bytes: 100 };
+    let signer = Signer::parse(PRIVATE).unwrap();
+    Ledger::open(settings, Arc::new(medium), Clock::system(), signer, Behind::default())
+}
+
+fn write(ledger: &Ledger, texts: impl IntoIterator<Item = u64>) -> u64 {
+    let mut last = 0;
+    for text in texts {
+        let mut frames = Vec::new();
+        assert!(frame::push(&mut frames, format!("record {text:0>50}").as_bytes()));
+        last = ledger.append(&frames, Urgency::Normal).unwrap();
+    }
+    last
+}
+
+fn sizes(folder: &Path) -> Vec<u64> {
+    let text = std::fs::read_to_string(folder.join(checkpoint::FILE)).unwrap();
+    let key = Signer::parse(PRIVATE).unwrap();
+    checkpoint::notes(&text).map(|note| key.public().open(note.as_bytes()).unwrap().size()).collect()
+}
+
+#[test]
+fn a_log_goes_on_where_it_ended_and_every_end_is_signed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut records = 0;
+    for round in 0..5 {
+        let (ledger, opening) = open(folder.path(), Disk).unwrap();
+        assert_eq!(opening, Opening { records, unsealed: 0, cut: None });
+        records = write(&ledger, 0..=(round * 40));
+        drop(ledger);
+        assert_eq!(sizes(folder.path()).last(), Some(&records));
+    }
+    assert_eq!(records, 405);
+}
+
+#[test]
+fn a_torn_tail_is_cut_off_and_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ledger, _) = open(folder.path(), Disk).unwrap();
+    write(&ledger, 0..3);
+    drop(ledger);
+    let path = segment::path(folder.path(), 1);
+    let whole = std::fs::read(&path).unwrap();
+    std::fs::write(&path, [&whole[..], &[9, 0, 0, 0, 1, 2]].concat()).unwrap();
+    let (ledger, opening) = open(folder.path(), Disk).unwrap();
+    assert_eq!(opening, Opening { records: 3, unsealed: 0, cut: Some((1, 6)) });
+    assert_eq!(std::fs::read(&path).unwrap(), whole);
+    assert_eq!(write(&ledger, 3..4), 4);
+}
+
+#[test]
+fn what_was_signed_and_is_gone_or_changed_stops_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ledger, _) = open(folder.path(), Disk).unwrap();
+    write(&ledger, 0..3);
+    drop(ledger);
+    let path = segment::path(folder.path(), 1);
+    let whole = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+    assert!(matches!(open(folder.path(), Disk).unwrap_err(), open::Error::Lost { signed: 3, found: 2 }));
+    let mut other = whole[..segment::HEADER_BYTES].to_vec();
+    for text in ["a", "b", "c"] {
+        assert!(frame::push(&mut other, text.as_bytes()));
+    }
+    std::fs::write(&path, &other).unwrap();
+    std::fs::remove_file(folder.path().join(hashes::FILE)).unwrap();
+    assert!(matches!(open(folder.path(), Disk).unwrap_err(), open::Error::Changed(3)));
+    std::fs::write(&path, &whole).unwrap();
+    let (_ledger, opening) = open(folder.path(), Disk).unwrap();
+    assert_eq!((opening.records, opening.unsealed), (3, 0), "hashes are made again from the records");
+}
+
+#[test]
+fn one_process_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = open(folder.path(), Disk).unwrap();
+    assert!(matches!(open(folder.path(), Disk).unwrap_err(), open::Error::Locked));
+    drop(first);
+    assert!(open(folder.path(), Disk).is_ok());
+}
+
+#[tokio::test]
+async fn a_strict_record_waits_for_the_disk_and_hears_when_it_failed() {
+    let folder = tempfile::tempdir().unwrap();
+    let flaky = Flaky::default();
+    let (ledger, _) = open(folder.path(), flaky.clone()).unwrap();
+    let index = write(&ledger, 0..1);
+    ledger.durable(index).await.unwrap();
+    flaky.fail_sync();
+    let index = write(&ledger, 1..2);
+    assert!(ledger.durable(index).await.is_err());
+    let index = write(&ledger, 2..3);
+    ledger.durable(index).await.unwrap();
+    drop(ledger);
+    assert_eq!(segment::numbers(folder.path()).unwrap(), [1, 2]);
+    assert_eq!(sizes(folder.path()).last(), Some(&3));
+}
+
+#[test]
+fn a_disk_that_takes_no_checkpoint_gets_it_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let flaky = Flaky::default();
+    let (ledger, _) = open(folder.path(), flaky.clone()).unwrap();
+    write(&ledger, 0..3);
+    flaky.fail_write("full");
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    flaky.fail_write("none");
+    drop(ledger);
+    let (_ledger, opening) = open(folder.path(), Disk).unwrap();
+    assert_eq!(opening.records, 3);
+}

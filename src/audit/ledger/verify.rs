@@ -1,0 +1,414 @@
+//! Is this log what was signed? Offline: a folder, a public key, and the checkpoints that anchors have kept.
+//!
+//! What an anchor's checkpoint covers is proved. What only the folder's own checkpoints cover is signed, and no more:
+//! who owns the host and the key can make both again. What none covers is only there.
+
+use super::checkpoint::{self, PublicKey};
+use super::hashes::{self, Stored};
+use super::read::{self, Segment, Tail};
+use super::retention;
+use super::tree::Tree;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use tlog_tiles::{Hash, HashReader, record_hash, stored_hash_index};
+
+/// Why nothing can be said.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file.
+    #[error("cannot read {path}")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// There is no segment at all and no checkpoint.
+    #[error("{0} holds no log")]
+    Nothing(PathBuf),
+}
+
+/// What is wrong with a log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Problem {
+    /// A segment cannot be read.
+    Segment {
+        /// Its file.
+        path: PathBuf,
+        /// In words.
+        reason: String,
+    },
+    /// Records are missing, or too many, before a segment.
+    Count {
+        /// The segment's file.
+        path: PathBuf,
+        /// The index of its first record, as its header says.
+        first: u64,
+        /// The index behind the last record that was found before it.
+        found: u64,
+    },
+    /// A record's bytes are not those of its checksum, and it is not the torn end of the log.
+    Damaged {
+        /// The record.
+        record: u64,
+        /// Its segment.
+        path: PathBuf,
+    },
+    /// A record is not the one that was hashed when it was written.
+    Changed {
+        /// The record.
+        record: u64,
+    },
+    /// The records are not those that were signed.
+    Root {
+        /// The first records, this many, are not.
+        size: u64,
+        /// So many of them are: the last checkpoint that fits.
+        fits: u64,
+        /// Where the checkpoint is.
+        signed_in: PathBuf,
+    },
+    /// Fewer records than were signed.
+    Missing {
+        /// Signed.
+        size: u64,
+        /// There.
+        found: u64,
+        /// Where the checkpoint is.
+        signed_in: PathBuf,
+    },
+    /// A checkpoint that this key has not signed, or that is damaged.
+    Checkpoint {
+        /// Its place in the file, from 1.
+        number: usize,
+        /// The file.
+        path: PathBuf,
+    },
+    /// The first records are gone, and no record that an anchor or a checkpoint covers says that they were deleted.
+    Deleted {
+        /// The first record that is there.
+        first: u64,
+        /// Deletion was recorded up to here.
+        said: u64,
+    },
+    /// Checkpoints that do not follow one another.
+    Order {
+        /// The later one's place in the file, from 1.
+        number: usize,
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Segment { path, reason } => write!(f, "segment {}: {reason}", path.display()),
+            Self::Count { path, first, found } if first > found => {
+                write!(f, "records {found} to {} are missing before segment {}", first - 1, path.display())
+            }
+            Self::Count { path, first, found } => {
+                write!(f, "{} records too many before segment {}", found - first, path.display())
+            }
+            Self::Damaged { record, path } => write!(f, "record {record} in {} is damaged", path.display()),
+            Self::Changed { record } => write!(f, "record {record} is not the one that was written"),
+            Self::Root { size, fits, signed_in } => write!(
+                f,
+                "records {fits} to {} are not those of the checkpoint of {size} records in {}",
+                size.saturating_sub(1),
+                signed_in.display()
+            ),
+            Self::Missing { size, found, signed_in } => write!(
+                f,
+                "records {found} to {} are missing: {} has a checkpoint of {size} records",
+                size.saturating_sub(1),
+                signed_in.display()
+            ),
+            Self::Checkpoint { number, path } => {
+                write!(f, "checkpoint {number} in {} is not signed with this key, or damaged", path.display())
+            }
+            Self::Deleted { first, said } => {
+                write!(f, "records {said} to {} are missing, and no record says that they were deleted", first - 1)
+            }
+            Self::Order { number, path } => {
+                write!(f, "checkpoint {number} in {} does not follow the ones before it", path.display())
+            }
+        }
+    }
+}
+
+/// What was found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Records that are there; the log's last index is one less.
+    pub records: u64,
+    /// The first record that is still there: older segments may have been deleted.
+    pub first: u64,
+    /// Segments.
+    pub segments: u64,
+    /// Records before this index are covered by a checkpoint that fits.
+    pub signed: u64,
+    /// Records before this index are covered by an anchor's checkpoint that fits.
+    pub anchored: u64,
+    /// Bytes behind the last record that are none: a write that was not finished.
+    pub torn: u64,
+    /// What is wrong; the first is the cause of others more often than not.
+    pub problems: Vec<Problem>,
+}
+
+impl Report {
+    /// Nothing is wrong, and anchors cover records that are there.
+    pub fn is_proved(&self) -> bool {
+        self.problems.is_empty() && self.anchored > self.first
+    }
+}
+
+/// One line.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { records, first, anchored, signed, .. } = self;
+        if let Some(problem) = self.problems.first() {
+            let more = self.problems.len().saturating_sub(1);
+            let more = if more == 0 { String::new() } else { format!(" (and {more} more)") };
+            return write!(f, "NOT SOUND: {problem}{more}");
+        }
+        let covered = |until: u64| format!("records {first} to {}", until.saturating_sub(1));
+        let open = records.saturating_sub(*anchored);
+        match (*anchored > *first, open) {
+            _ if records == first => write!(f, "sound: no records"),
+            (true, 0) => write!(f, "proved: {}", covered(*anchored)),
+            (true, _) => write!(
+                f,
+                "proved: {}; NOT anchored yet: {open} from record {anchored} on ({} of them signed)",
+                covered(*anchored),
+                signed.saturating_sub(*anchored)
+            ),
+            (false, _) => write!(
+                f,
+                "sound, and NOT proved: no anchor covers any of {} ({} of them signed); the first is record {first}",
+                covered(*records),
+                signed.saturating_sub(*first)
+            ),
+        }
+    }
+}
+
+/// A signed head, and where it was found.
+#[derive(Debug, Clone)]
+struct Head {
+    root: Hash,
+    path: PathBuf,
+    anchor: bool,
+}
+
+type Heads = BTreeMap<u64, Vec<Head>>;
+
+/// Checks a log's folder against its key and the checkpoints in `anchors` (files of notes).
+pub fn verify(folder: &Path, key: &PublicKey, anchors: &[PathBuf]) -> Result<Report, Error> {
+    let mut report = Report::default();
+    let mut heads = Heads::new();
+    let own = folder.join(checkpoint::FILE);
+    match collect(&own, false, key, &mut heads, &mut report) {
+        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+        collected => collected?,
+    }
+    for path in anchors {
+        collect(path, true, key, &mut heads, &mut report)?;
+    }
+    let segments = read::segments(folder).map_err(|_| Error::Nothing(folder.to_owned()))?;
+    if segments.is_empty() && heads.is_empty() {
+        return Err(Error::Nothing(folder.to_owned()));
+    }
+    let mut walk =
+        Walk { folder, heads: &heads, tree: Tree::default(), fits: 0, said: Vec::new(), report: &mut report };
+    walk.segments(&segments);
+    walk.finish();
+    Ok(report)
+}
+
+/// Reads a file of checkpoints. Sizes must not fall, and one size has one root.
+fn collect(path: &Path, anchor: bool, key: &PublicKey, heads: &mut Heads, report: &mut Report) -> Result<(), Error> {
+    let text = std::fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+    let text = String::from_utf8_lossy(&text);
+    let mut last = 0;
+    for (number, note) in (1..).zip(checkpoint::notes(&text)) {
+        let path = path.to_owned();
+        let Some(head) = key.open(note.as_bytes()) else {
+            // One anchor may keep several logs' checkpoints.
+            let others = anchor && note.lines().next() != Some(key.name());
+            if !others {
+                report.problems.push(Problem::Checkpoint { number, path });
+            }
+            continue;
+        };
+        let known = heads.entry(head.size()).or_default();
+        let forked = known.iter().any(|other| other.root != *head.hash());
+        if head.size() < last || forked {
+            report.problems.push(Problem::Order { number, path: path.clone() });
+        }
+        last = head.size();
+        known.push(Head { root: *head.hash(), path, anchor });
+    }
+    Ok(())
+}
+
+/// Through the records, once.
+struct Walk<'a> {
+    folder: &'a Path,
+    heads: &'a Heads,
+    tree: Tree,
+    /// The last checkpoint that fits.
+    fits: u64,
+    /// Records that tell of deletion: their index, and the index before which.
+    said: Vec<(u64, u64)>,
+    report: &'a mut Report,
+}
+
+impl Walk<'_> {
+    fn segments(&mut self, paths: &[PathBuf]) {
+        let stored = Stored::open(self.folder).ok();
+        let mut log = None;
+        let mut number = None;
+        for (place, path) in paths.iter().enumerate() {
+            let last = place.saturating_add(1) == paths.len();
+            let mut segment = match Segment::open(path) {
+                Ok(segment) => segment,
+                Err(error) => {
+                    self.problem(Problem::Segment { path: path.clone(), reason: error.to_string() });
+                    return;
+                }
+            };
+            let header = segment.header().clone();
+            if place == 0 && !self.start(&header, stored.as_ref(), path) {
+                return;
+            }
+            let follows = log.is_none_or(|log| log == header.log)
+                && number.is_none_or(|number: u64| number.saturating_add(1) == header.number)
+                && super::segment::path(self.folder, header.number) == *path;
+            if !follows {
+                let reason = "belongs elsewhere: its header has another log's id or another place".to_owned();
+                self.problem(Problem::Segment { path: path.clone(), reason });
+            }
+            if header.first != self.tree.size() {
+                let found = self.tree.size();
+                self.problem(Problem::Count { path: path.clone(), first: header.first, found });
+                return;
+            }
+            (log, number) = (Some(header.log), Some(header.number));
+            self.report.segments = self.report.segments.saturating_add(1);
+            self.records(&mut segment, stored.as_ref(), path, last);
+        }
+    }
+
+    /// Where the first segments were deleted, the tree starts from the hashes that were kept.
+    fn start(&mut self, header: &super::segment::Header, stored: Option<&Stored>, path: &Path) -> bool {
+        self.report.first = header.first;
+        if header.first == 0 {
+            self.heads_at(0);
+            return true;
+        }
+        let kept = stored.and_then(|stored| stored.tree(header.first));
+        let found = kept.is_some();
+        if let Some(tree) = kept {
+            self.tree = tree;
+            self.fits = header.first;
+            self.heads_at(header.first);
+        } else {
+            let reason = format!("records before {} are gone, and {} has not their hashes", header.first, hashes::FILE);
+            self.problem(Problem::Segment { path: path.to_owned(), reason });
+        }
+        found
+    }
+
+    fn records(&mut self, segment: &mut Segment, stored: Option<&Stored>, path: &Path, last: bool) {
+        let mut scratch = Vec::new();
+        loop {
+            match segment.next_record() {
+                Ok(Some(record)) => {
+                    let index = self.tree.size();
+                    let leaf = record_hash(record);
+                    self.said.extend(retention::deleted_before(record).map(|before| (index, before)));
+                    self.tree.push(record, &mut scratch);
+                    scratch.clear();
+                    self.compare(index, leaf, stored);
+                    self.heads_at(self.tree.size());
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    self.problem(Problem::Segment { path: path.to_owned(), reason: error.to_string() });
+                    return;
+                }
+            }
+        }
+        match segment.tail() {
+            Ok(Tail::Clean) => {}
+            // A record whose bytes are all there and do not fit: no unfinished write, unless nothing follows it.
+            Ok(Tail::Torn { bytes, bad }) if last && !(bad && self.is_signed(self.tree.size())) => {
+                self.report.torn = bytes;
+            }
+            Ok(Tail::Torn { .. }) => {
+                self.problem(Problem::Damaged { record: self.tree.size(), path: path.to_owned() });
+            }
+            Err(error) => self.problem(Problem::Segment { path: path.to_owned(), reason: error.to_string() }),
+        }
+    }
+
+    /// The hashes that were stored when the record was written tell which one was changed. They are no proof: whoever
+    /// changes a record may change them too, and then the root tells.
+    fn compare(&mut self, index: u64, leaf: Hash, stored: Option<&Stored>) {
+        let told = self.report.problems.iter().any(|problem| matches!(problem, Problem::Changed { .. }));
+        let Some(stored) = stored.filter(|_| !told && self.is_signed(index)) else { return };
+        let hashed = stored.read_hashes(&[stored_hash_index(0, index)]).ok();
+        if hashed.as_deref().and_then(<[Hash]>::first).is_some_and(|hashed| *hashed != leaf) {
+            self.problem(Problem::Changed { record: index });
+        }
+    }
+
+    /// Compares the root with the checkpoints of this size.
+    fn heads_at(&mut self, size: u64) {
+        let Some(heads) = self.heads.get(&size) else { return };
+        let root = self.tree.root();
+        for head in heads {
+            if head.root != root {
+                let problem = Problem::Root { size, fits: self.fits.min(size), signed_in: head.path.clone() };
+                self.problem(problem);
+                continue;
+            }
+            self.report.signed = self.report.signed.max(size);
+            if head.anchor {
+                self.report.anchored = self.report.anchored.max(size);
+            }
+        }
+        if heads.iter().all(|head| head.root == root) {
+            self.fits = size;
+        }
+    }
+
+    /// What was signed and is not there.
+    fn finish(&mut self) {
+        let found = self.tree.size();
+        self.report.records = found;
+        let signed = self.report.signed;
+        let said = self.said.iter().filter(|(index, _)| *index < signed).map(|(_, before)| *before).max();
+        let (first, said) = (self.report.first, said.unwrap_or_default());
+        if first > said && self.report.segments > 0 {
+            self.problem(Problem::Deleted { first, said });
+        }
+        let missing = self.heads.range(found.saturating_add(1)..).next_back();
+        if let Some((&size, heads)) = missing
+            && let Some(head) = heads.first()
+        {
+            self.problem(Problem::Missing { size, found, signed_in: head.path.clone() });
+        }
+    }
+
+    fn is_signed(&self, index: u64) -> bool {
+        self.heads.range(index.saturating_add(1)..).next().is_some()
+    }
+
+    fn problem(&mut self, problem: Problem) {
+        self.report.problems.push(problem);
+    }
+}

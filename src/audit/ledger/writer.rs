@@ -1,0 +1,303 @@
+//! The end of the log: records are appended here, one `pwrite(2)` a batch, and segments begin and end.
+//!
+//! A process writes only segments that it has begun. A batch is in the log as a whole or not at all: what a write has
+//! left of one that failed is overwritten by the next, and cut off when the segment ends. The last
+//! [`Settings::reserve_bytes`] of a segment, set aside with the rest, are kept for what must be recorded while no new
+//! segment can be begun: the ballast of a full disk.
+
+use super::medium::{LogFile, Medium};
+use super::segment::{self, HEADER_BYTES, Header};
+use crate::time::Clock;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// A segment, unless the config says another size, in bytes.
+pub const DEFAULT_SEGMENT_BYTES: u64 = 64 << 20;
+
+/// Where segments are and how large.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The log's folder.
+    pub folder: PathBuf,
+    /// A segment's file, in bytes.
+    pub segment_bytes: u64,
+    /// What of it is kept for [`Urgency::Reserve`].
+    pub reserve_bytes: u64,
+}
+
+impl Settings {
+    /// Segments of [`DEFAULT_SEGMENT_BYTES`].
+    pub fn new(folder: PathBuf) -> Self {
+        Self { folder, segment_bytes: 0, reserve_bytes: 0 }.with_segments_of(DEFAULT_SEGMENT_BYTES)
+    }
+
+    /// Segments of this size, a sixteenth of each in reserve.
+    #[must_use]
+    pub fn with_segments_of(self, segment_bytes: u64) -> Self {
+        Self { segment_bytes, reserve_bytes: segment_bytes / 16, ..self }
+    }
+}
+
+/// Whether a batch may use the reserve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Urgency {
+    /// What can be refused.
+    Normal,
+    /// What has happened already, or must not be held up: ends, ROLLBACK.
+    Reserve,
+}
+
+/// The log's end.
+#[derive(Debug)]
+pub struct Writer {
+    settings: Settings,
+    medium: Arc<dyn Medium>,
+    clock: Clock,
+    log: Uuid,
+    current: Current,
+    /// The index that the next record gets.
+    next: u64,
+    /// Files with bytes that were not synced yet, but for the current one.
+    unsynced: Vec<Arc<dyn LogFile>>,
+}
+
+#[derive(Debug)]
+struct Current {
+    number: u64,
+    file: Arc<dyn LogFile>,
+    position: u64,
+    /// What is on the disk is not known any more: nothing may follow in this segment.
+    broken: bool,
+    dirty: bool,
+}
+
+/// What a sync is about.
+#[derive(Debug)]
+pub struct Unsynced {
+    /// The files.
+    pub files: Vec<Arc<dyn LogFile>>,
+    /// Records with a smaller index are in them, or were synced before.
+    pub next: u64,
+    /// The last segment among them.
+    pub segment: u64,
+}
+
+impl Writer {
+    /// Begins segment `number`, whose first record gets the index `first`.
+    pub fn begin(
+        settings: Settings,
+        medium: Arc<dyn Medium>,
+        clock: Clock,
+        log: Uuid,
+        (number, first): (u64, u64),
+    ) -> io::Result<Self> {
+        let current = Current::begin(&settings, &*medium, &Header { log, number, first, created: clock.now() })?;
+        Ok(Self { settings, medium, clock, log, current, next: first, unsynced: Vec::new() })
+    }
+
+    /// Appends a batch of `records` whole frames, and gives the index behind its last record. After an error nothing of
+    /// it is in the log.
+    pub fn append(&mut self, frames: &[u8], records: u64, urgency: Urgency) -> io::Result<u64> {
+        let length = frames.len() as u64;
+        let normal = self.settings.segment_bytes.saturating_sub(self.settings.reserve_bytes);
+        if self.current.broken || !self.current.has_room(length, normal) {
+            let rotated = self.rotate();
+            let reserve = urgency == Urgency::Reserve && !self.current.broken;
+            if !(reserve && self.current.has_room(length, self.settings.segment_bytes)) {
+                rotated?;
+            }
+        }
+        self.current.append(frames)?;
+        self.next = self.next.saturating_add(records);
+        Ok(self.next)
+    }
+
+    /// The index that the next record gets.
+    pub fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// The segment that is written.
+    pub fn segment(&self) -> u64 {
+        self.current.number
+    }
+
+    /// What has to be synced for all records so far to be durable.
+    pub fn take_unsynced(&mut self) -> Unsynced {
+        let mut files = std::mem::take(&mut self.unsynced);
+        if std::mem::take(&mut self.current.dirty) {
+            files.push(Arc::clone(&self.current.file));
+        }
+        Unsynced { files, next: self.next, segment: self.current.number }
+    }
+
+    /// A sync has failed for this segment and those before it: nothing may follow in it.
+    pub fn sync_failed(&mut self, segment: u64) {
+        self.current.broken |= self.current.number <= segment;
+    }
+
+    /// Ends the segment and begins the next. An empty one goes on, unless it is broken.
+    fn rotate(&mut self) -> io::Result<()> {
+        if self.current.position == HEADER_BYTES as u64 && !self.current.broken {
+            return Ok(());
+        }
+        let number = self.current.number.saturating_add(1);
+        let header = Header { log: self.log, number, first: self.next, created: self.clock.now() };
+        let next = Current::begin(&self.settings, &*self.medium, &header)?;
+        let ended = std::mem::replace(&mut self.current, next);
+        // What a failed write has left is no record; a reader that meets it all the same counts by the next header.
+        let cut = ended.file.truncate(ended.position);
+        if let Err(error) = cut {
+            tracing::warn!(segment = ended.number, %error, "what is behind the segment's last record was not cut off");
+        }
+        if ended.dirty && !ended.broken {
+            self.unsynced.push(ended.file);
+        }
+        Ok(())
+    }
+}
+
+impl Current {
+    fn begin(settings: &Settings, medium: &dyn Medium, header: &Header) -> io::Result<Self> {
+        let path = segment::path(&settings.folder, header.number);
+        let file = Arc::from(medium.create(&path, &header.encode(), settings.segment_bytes)?);
+        let position = HEADER_BYTES as u64;
+        Ok(Self { number: header.number, file, position, broken: false, dirty: false })
+    }
+
+    fn has_room(&self, length: u64, limit: u64) -> bool {
+        self.position.saturating_add(length) <= limit
+    }
+
+    fn append(&mut self, frames: &[u8]) -> io::Result<()> {
+        let length = frames.len() as u64;
+        match self.file.write_at(frames, self.position) {
+            Ok(written) if written as u64 == length => {
+                self.position = self.position.saturating_add(length);
+                self.dirty = true;
+                Ok(())
+            }
+            Ok(_) => {
+                // So that no whole frame of it is read as a record, should nothing follow.
+                let blanked = self.file.write_at(&[0; super::frame::HEAD_BYTES], self.position);
+                self.broken = blanked.is_err();
+                Err(io::Error::from(io::ErrorKind::StorageFull))
+            }
+            Err(error) => {
+                self.broken = !is_full(&error);
+                Err(error)
+            }
+        }
+    }
+}
+
+/// No room: what was there stays as it was.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::frame;
+    use super::super::medium::Disk;
+    use super::super::read;
+    use super::super::testing::Flaky;
+    use super::*;
+
+    fn settings(folder: &tempfile::TempDir) -> Settings {
+        Settings { folder: folder.path().to_owned(), segment_bytes: 1000, reserve_bytes: 200 }
+    }
+
+    fn writer(folder: &tempfile::TempDir, medium: Arc<dyn Medium>) -> Writer {
+        Writer::begin(settings(folder), medium, Clock::system(), Uuid::nil(), (1, 0)).unwrap()
+    }
+
+    fn batch(text: &str) -> Vec<u8> {
+        let mut out = Vec::new();
+        assert!(frame::push(&mut out, text.as_bytes()));
+        out
+    }
+
+    fn records(folder: &tempfile::TempDir) -> Vec<(u64, String)> {
+        let mut all = Vec::new();
+        for path in read::segments(folder.path()).unwrap() {
+            let mut segment = read::Segment::open(&path).unwrap();
+            assert_eq!(segment.next_index(), all.len() as u64);
+            let number = segment.header().number;
+            while let Some(record) = segment.next_record().unwrap() {
+                all.push((number, String::from_utf8(record.to_vec()).unwrap()));
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn records_are_numbered_without_gaps_over_segments() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = writer(&folder, Arc::new(Disk));
+        for n in 1..=20_u64 {
+            let text = format!("{n:0>100}");
+            assert_eq!(writer.append(&batch(&text), 1, Urgency::Normal).unwrap(), n);
+        }
+        let records = records(&folder);
+        assert_eq!(records.len(), 20);
+        assert_eq!(records[19], (4, format!("{:0>100}", 20)));
+        let unsynced = writer.take_unsynced();
+        assert_eq!((unsynced.files.len(), unsynced.next, unsynced.segment), (4, 20, 4));
+        assert!(writer.take_unsynced().files.is_empty());
+    }
+
+    #[test]
+    fn a_full_disk_refuses_what_can_be_refused_and_takes_the_rest_from_the_reserve() {
+        let folder = tempfile::tempdir().unwrap();
+        let flaky = Flaky::default();
+        let mut writer = writer(&folder, Arc::new(flaky.clone()));
+        let text = "x".repeat(100);
+        for _ in 0..6 {
+            writer.append(&batch(&text), 1, Urgency::Normal).unwrap();
+        }
+        flaky.fail_creates(true);
+        assert!(writer.append(&batch("short"), 1, Urgency::Normal).is_ok(), "within the segment");
+        assert!(writer.append(&batch(&text), 1, Urgency::Normal).is_err());
+        assert_eq!(writer.append(&batch("end"), 1, Urgency::Reserve).unwrap(), 8);
+        assert!(writer.append(&batch(&"y".repeat(300)), 1, Urgency::Reserve).is_err(), "even the reserve ends");
+        flaky.fail_creates(false);
+        assert_eq!(writer.append(&batch(&text), 1, Urgency::Normal).unwrap(), 9);
+        let records = records(&folder);
+        assert_eq!((records.len(), &records[7], &records[8]), (9, &(1, "end".to_owned()), &(2, text)));
+    }
+
+    #[test]
+    fn of_a_write_that_fails_nothing_is_ever_read() {
+        for fault in ["short", "io", "full"] {
+            let folder = tempfile::tempdir().unwrap();
+            let flaky = Flaky::default();
+            let mut writer = writer(&folder, Arc::new(flaky.clone()));
+            writer.append(&batch("one"), 1, Urgency::Normal).unwrap();
+            flaky.fail_write(fault);
+            let both = [batch("two"), batch("three")].concat();
+            assert!(writer.append(&both, 2, Urgency::Normal).is_err());
+            assert_eq!(records(&folder).len(), 1, "{fault}");
+            assert_eq!(writer.append(&batch("four"), 1, Urgency::Normal).unwrap(), 2);
+            let records = records(&folder);
+            let segment = if fault == "io" { 2 } else { 1 };
+            assert_eq!(records, [(1, "one".to_owned()), (segment, "four".to_owned())], "{fault}");
+        }
+    }
+
+    #[test]
+    fn a_failed_sync_ends_the_segment() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = writer(&folder, Arc::new(Disk));
+        writer.append(&batch("one"), 1, Urgency::Normal).unwrap();
+        let unsynced = writer.take_unsynced();
+        writer.sync_failed(unsynced.segment);
+        writer.append(&batch("two"), 1, Urgency::Reserve).unwrap();
+        assert_eq!(writer.segment(), 2);
+        writer.sync_failed(1);
+        writer.append(&batch("three"), 1, Urgency::Normal).unwrap();
+        assert_eq!(writer.segment(), 2, "an older segment's failure is no reason");
+    }
+}

@@ -1,0 +1,112 @@
+//! The log as the config has it: its folder, its key, and where copies of records and checkpoints go.
+
+use super::ledger::anchor::{Anchor, FileAnchor, WriterAnchor};
+use super::ledger::checkpoint::{KeyError, Signer};
+use super::ledger::medium::Disk;
+use super::ledger::sink::{Lines, LinesFile, Sink, Target};
+use super::ledger::{self, Behind, Ledger, Opening, Settings, read};
+use crate::time::Clock;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What the cursor of the JSON Lines is called.
+const JSON_LINES: &str = "jsonl";
+
+/// Where the log is, what signs it, and who gets what of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogConfig {
+    /// Segments, hashes and checkpoints; nobody else writes there. Made where it is missing.
+    pub folder: PathBuf,
+    /// The private key that signs checkpoints.
+    pub key: PathBuf,
+    /// A segment's size, in bytes.
+    pub segment_bytes: u64,
+    /// Where records go as JSON Lines.
+    pub jsonl: Option<Output>,
+    /// Where checkpoints go.
+    pub anchors: Vec<Output>,
+}
+
+/// Where something goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// For whoever collects the process's output.
+    StandardOutput,
+    /// Appended to a file.
+    File(PathBuf),
+}
+
+/// Why the log cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The folder cannot be made.
+    #[error("cannot make the folder {path}")]
+    Folder {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The key.
+    #[error("cannot use the key {path}")]
+    Key {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: KeyError,
+    },
+    /// A copy's place.
+    #[error("cannot write to {path}")]
+    Output {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The log itself.
+    #[error(transparent)]
+    Ledger(#[from] ledger::open::Error),
+}
+
+/// Opens the log, and begins one where there is none.
+pub fn open(config: &LogConfig, clock: Clock) -> Result<(Ledger, Opening), OpenError> {
+    let LogConfig { folder, key, segment_bytes, jsonl, anchors } = config;
+    make_folder(folder).map_err(|source| OpenError::Folder { path: folder.clone(), source })?;
+    let signer = Signer::read(key).map_err(|source| OpenError::Key { path: key.clone(), source })?;
+    let settings = Settings::new(folder.clone()).with_segments_of(*segment_bytes);
+    let anchors = anchors.iter().map(anchor).collect::<Result<_, _>>()?;
+    let sinks = jsonl.iter().map(|output| sink(folder, output)).collect::<Result<_, _>>()?;
+    Ok(Ledger::open(settings, Arc::new(Disk), clock, signer, Behind { anchors, sinks })?)
+}
+
+/// For its owner alone.
+fn make_folder(folder: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    match std::fs::DirBuilder::new().mode(0o700).create(folder) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
+        made => made,
+    }
+}
+
+fn anchor(output: &Output) -> Result<Box<dyn Anchor>, OpenError> {
+    match output {
+        Output::StandardOutput => Ok(Box::new(WriterAnchor::new("standard output", io::stdout()))),
+        Output::File(path) => match FileAnchor::open(path) {
+            Ok(anchor) => Ok(Box::new(anchor)),
+            Err(source) => Err(OpenError::Output { path: path.clone(), source }),
+        },
+    }
+}
+
+fn sink(folder: &Path, output: &Output) -> Result<Sink, OpenError> {
+    let (path, target): (_, io::Result<Box<dyn Target>>) = match output {
+        Output::StandardOutput => (folder, Ok(Box::new(Lines(io::stdout())))),
+        Output::File(path) => (path.as_path(), LinesFile::open(path).map(|file| Box::new(file) as _)),
+    };
+    let opened = target.and_then(|target| {
+        let first = read::first(folder).map_err(io::Error::other)?;
+        Sink::open(folder, JSON_LINES, target, first)
+    });
+    opened.map_err(|source| OpenError::Output { path: path.to_owned(), source })
+}

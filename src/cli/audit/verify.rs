@@ -1,0 +1,57 @@
+//! `audit verify`: one line, and an exit code.
+
+use super::{Error, Log};
+use crate::audit::ledger::verify::{Report, verify};
+use crate::cli::Outcome;
+use serde_json::json;
+use std::io::Write;
+use std::path::PathBuf;
+
+/// Arguments of `audit verify`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    log: Log,
+    /// Checkpoints that were kept outside the log's folder; may be given several times
+    #[arg(long = "anchor", value_name = "FILE")]
+    anchors: Vec<PathBuf>,
+    /// One JSON object on standard output, for scripts
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(arguments: &Arguments, out: &mut impl Write) -> Result<Outcome, Error> {
+    let report = verify(&arguments.log.folder, &arguments.log.key()?, &arguments.anchors)?;
+    if arguments.json {
+        writeln!(out, "{}", as_json(&report))?;
+    } else {
+        writeln!(out, "{report}")?;
+        for problem in report.problems.iter().skip(1) {
+            writeln!(out, "  {problem}")?;
+        }
+        if report.torn > 0 && report.problems.is_empty() {
+            writeln!(out, "  behind the last record are {} bytes of a write that is not finished", report.torn)?;
+        }
+    }
+    Ok(match &report {
+        report if !report.problems.is_empty() => Outcome::Failed,
+        report if report.is_proved() => Outcome::Done,
+        _ => Outcome::NotProved,
+    })
+}
+
+fn as_json(report: &Report) -> serde_json::Value {
+    let problems: Vec<String> = report.problems.iter().map(ToString::to_string).collect();
+    json!({
+        "verdict": report.to_string(),
+        "sound": report.problems.is_empty(),
+        "proved": report.is_proved(),
+        "first_record": report.first,
+        "next_record": report.records,
+        "signed_before": report.signed,
+        "anchored_before": report.anchored,
+        "segments": report.segments,
+        "torn_bytes": report.torn,
+        "problems": problems,
+    })
+}
