@@ -2,28 +2,37 @@
 //!
 //! Invariant: a certificate is found again only by the same database user with the very same token of the caller's
 //! own, and only until the earlier of its own end and its login token's end.
+//!
+//! Single flight: of those with one caller's one token one asks, the others wait and share what comes of it.
 
 use super::Error;
 use super::certificate::Ephemeral;
 use crate::federation::AccessToken;
+use crate::identity::{CallerId, MAX_PER_CALLER};
 use crate::names::RoleName;
 use crate::secret::Secret;
 use crate::time::{Clock, Timestamp, until};
 use aws_lc_rs::digest::{Context, SHA256, SHA256_OUTPUT_LEN};
 use rustls::sign::CertifiedKey;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
-use tokio::sync::OnceCell;
+use tokio::time::Instant;
 
-/// The most callers of one instance whose certificates are kept; beyond it the one that ends first goes.
+/// The most certificates of one instance's callers that are kept, of one caller [`MAX_PER_CALLER`]; beyond it the one
+/// that ends first goes.
 pub const MAX_CALLERS: usize = 2000;
 /// A kept certificate with less life than this is not used for another login.
 pub const LEAST_LIFE: Duration = Duration::from_secs(30);
 
+/// A failure stands for this long: those who waited for it share it, the next one asks again.
+pub const FAILURE_HOLD: Duration = Duration::from_secs(1);
+
 /// Whom a session is for.
 #[derive(Debug, Clone, Copy)]
 pub struct Caller<'a> {
+    /// Who it is, whatever the database user.
+    pub id: CallerId,
     /// The database user of the grant.
     pub role: &'a RoleName,
     /// The caller's own token, which bought the login: by it a kept certificate is found again. It goes nowhere.
@@ -40,11 +49,20 @@ pub(super) struct Certificates {
 
 /// A digest: no token is kept as a key.
 type Key = [u8; SHA256_OUTPUT_LEN];
-type Cells = HashMap<Key, Arc<OnceCell<Ephemeral>>>;
+type Cells = HashMap<Key, Arc<Cell>>;
+
+/// One certificate, or who is asking for it.
+#[derive(Debug)]
+struct Cell {
+    caller: CallerId,
+    issued: OnceLock<Ephemeral>,
+    /// Held while asking; the last failure and when it was.
+    flight: tokio::sync::Mutex<Option<(Error, Instant)>>,
+}
 
 impl Certificates {
     /// The caller's certificate, or what `issue` brings; those who come at once for one caller share it. May be
-    /// dropped: then the next one asks. A failure is kept for nobody.
+    /// dropped: then the next one asks.
     pub async fn get<Issue>(
         &self,
         caller: Caller<'_>,
@@ -54,8 +72,8 @@ impl Certificates {
     where
         Issue: Future<Output = Result<Ephemeral, Error>>,
     {
-        let cell = self.cell(key(caller), clock.now());
-        let ephemeral = cell.get_or_try_init(issue).await?;
+        let cell = self.cell(caller, clock.now());
+        let ephemeral = cell.get(issue).await?;
         if ephemeral.expires_at <= clock.now() {
             return Err(Error::AdminBroken("the ephemeral certificate or its token has already expired".to_owned()));
         }
@@ -68,31 +86,61 @@ impl Certificates {
     }
 
     /// The caller's place. Whoever comes new clears away what has ended.
-    fn cell(&self, key: Key, now: Timestamp) -> Arc<OnceCell<Ephemeral>> {
+    fn cell(&self, caller: Caller<'_>, now: Timestamp) -> Arc<Cell> {
         let mut cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
-        let good = |cell: &&Arc<OnceCell<Ephemeral>>| {
-            cell.get().is_none_or(|ephemeral| until(ephemeral.expires_at, now) > LEAST_LIFE)
-        };
+        let good =
+            |cell: &&Arc<Cell>| cell.issued.get().is_none_or(|ephemeral| until(ephemeral.expires_at, now) > LEAST_LIFE);
+        let key = key(caller);
         if let Some(cell) = cells.get(&key).filter(good) {
             return Arc::clone(cell);
         }
-        make_room(&mut cells, now);
-        let cell = Arc::new(OnceCell::new());
+        cells.remove(&key);
+        make_room(&mut cells, caller.id, now);
+        let cell = Arc::new(Cell { caller: caller.id, issued: OnceLock::new(), flight: tokio::sync::Mutex::default() });
         cells.insert(key, Arc::clone(&cell));
         cell
     }
 }
 
-/// Drops what has ended or was given up; if that is not enough, the certificate that ends first.
-fn make_room(cells: &mut Cells, now: Timestamp) {
-    cells.retain(|_, cell| match cell.get() {
-        Some(ephemeral) => ephemeral.expires_at > now,
-        // Nobody is asking for it any more.
-        None => Arc::strong_count(cell) > 1,
-    });
-    if cells.len() >= MAX_CALLERS {
-        let end = |cell: &Arc<OnceCell<Ephemeral>>| cell.get().map_or(Timestamp::MAX, |known| known.expires_at);
-        if let Some(first) = cells.iter().min_by_key(|(_, cell)| end(cell)).map(|(key, _)| *key) {
+impl Cell {
+    async fn get<Issue>(&self, issue: impl FnOnce() -> Issue) -> Result<&Ephemeral, Error>
+    where
+        Issue: Future<Output = Result<Ephemeral, Error>>,
+    {
+        if let Some(ephemeral) = self.issued.get() {
+            return Ok(ephemeral);
+        }
+        let mut failed = self.flight.lock().await;
+        if let Some(ephemeral) = self.issued.get() {
+            return Ok(ephemeral);
+        }
+        if let Some((failure, _)) = failed.as_ref().filter(|(_, at)| at.elapsed() < FAILURE_HOLD) {
+            return Err(failure.clone());
+        }
+        match issue().await {
+            Ok(ephemeral) => Ok(self.issued.get_or_init(|| ephemeral)),
+            Err(failure) => {
+                *failed = Some((failure.clone(), Instant::now()));
+                Err(failure)
+            }
+        }
+    }
+
+    fn ends(&self) -> Timestamp {
+        self.issued.get().map_or(Timestamp::MAX, |ephemeral| ephemeral.expires_at)
+    }
+}
+
+/// Drops what has ended or was given up; if that is not enough, the certificate that ends first: the caller's own, where
+/// the caller has their share.
+fn make_room(cells: &mut Cells, caller: CallerId, now: Timestamp) {
+    // Where there is no certificate yet, somebody asks for it, or has given up.
+    cells.retain(|_, cell| cell.ends() > now && (cell.issued.get().is_some() || Arc::strong_count(cell) > 1));
+    let own = cells.values().filter(|cell| cell.caller == caller).count();
+    let of = (own >= MAX_PER_CALLER).then_some(caller);
+    if of.is_some() || cells.len() >= MAX_CALLERS {
+        let candidates = cells.iter().filter(|(_, cell)| of.is_none_or(|caller| cell.caller == caller));
+        if let Some(first) = candidates.min_by_key(|(_, cell)| cell.ends()).map(|(key, _)| *key) {
             cells.remove(&first);
         }
     }
@@ -119,6 +167,7 @@ mod tests {
     use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
     const HOUR: Duration = Duration::from_secs(3600);
+    const ME: usize = 1;
 
     struct Bench {
         certificates: Certificates,
@@ -142,8 +191,12 @@ mod tests {
         }
 
         async fn get(&self, role: &str, own: &str, lasts: Duration) -> Result<Arc<CertifiedKey>, Error> {
-            let (role, own) = (RoleName::parse(role).unwrap(), Secret::new(own.to_owned()));
-            let caller = Caller { role: &role, own: &own, login: &self.login };
+            self.issue(ME, role, own, lasts).await
+        }
+
+        async fn issue(&self, id: usize, role: &str, own: &str, lasts: Duration) -> Result<Arc<CertifiedKey>, Error> {
+            let (id, role, own) = (CallerId::number(id), RoleName::parse(role).unwrap(), Secret::new(own.to_owned()));
+            let caller = Caller { id, role: &role, own: &own, login: &self.login };
             let issue = || async {
                 tokio::task::yield_now().await;
                 self.issued.fetch_add(1, Ordering::Relaxed);
@@ -182,19 +235,33 @@ mod tests {
         bench.get("a@x", "token", HOUR).await.unwrap();
         assert_eq!(bench.issued(), 2, "less than LEAST_LIFE is left");
         let (role, own) = (RoleName::parse("a@x").unwrap(), Secret::new("token".to_owned()));
-        bench.certificates.forget(Caller { role: &role, own: &own, login: &bench.login });
+        bench.certificates.forget(Caller { id: CallerId::number(ME), role: &role, own: &own, login: &bench.login });
         bench.get("a@x", "token", HOUR).await.unwrap();
         assert_eq!(bench.issued(), 3);
     }
 
-    #[tokio::test]
-    async fn what_is_issued_dead_is_no_certificate_and_failures_are_not_kept() {
+    #[tokio::test(start_paused = true)]
+    async fn what_is_issued_dead_is_no_certificate_and_a_failure_stands_for_a_moment() {
         let bench = Bench::new();
         assert!(matches!(bench.get("a@x", "token", Duration::ZERO).await, Err(Error::AdminBroken(_))));
         let (role, own) = (RoleName::parse("a@x").unwrap(), Secret::new("other".to_owned()));
-        let caller = Caller { role: &role, own: &own, login: &bench.login };
-        let fails = || async { Err(Error::AdminUnavailable("503".to_owned())) };
-        assert!(bench.certificates.get(caller, &bench.clock, fails).await.is_err());
+        let caller = Caller { id: CallerId::number(ME), role: &role, own: &own, login: &bench.login };
+        let asked = AtomicUsize::new(0);
+        let fails = || async {
+            asked.fetch_add(1, Ordering::Relaxed);
+            tokio::time::sleep(Duration::from_secs(20)).await;
+            Err(Error::AdminUnavailable("503".to_owned()))
+        };
+        let get = || bench.certificates.get(caller, &bench.clock, fails);
+        let begin = Instant::now();
+        let (one, two, three) = tokio::join!(get(), get(), get());
+        assert!(one.is_err() && two.is_err() && three.is_err() && bench.get("a@x", "other", HOUR).await.is_err());
+        assert_eq!(
+            (asked.load(Ordering::Relaxed), begin.elapsed().as_secs()),
+            (1, 20),
+            "one asks, nobody asks after them"
+        );
+        tokio::time::advance(FAILURE_HOLD).await;
         assert!(bench.get("a@x", "other", HOUR).await.is_ok());
     }
 
@@ -203,7 +270,7 @@ mod tests {
         let bench = Bench::new();
         for n in 0..MAX_CALLERS {
             let lasts = HOUR.checked_sub(Duration::from_secs(u64::from(n == 7))).unwrap();
-            bench.get("a@x", &format!("token-{n}"), lasts).await.unwrap();
+            bench.issue(n, "a@x", &format!("token-{n}"), lasts).await.unwrap();
         }
         bench.get("a@x", "one more", HOUR).await.unwrap();
         assert_eq!(bench.certificates.cells.lock().unwrap().len(), MAX_CALLERS);
@@ -216,5 +283,23 @@ mod tests {
         bench.offset.store(3700, Ordering::Relaxed);
         assert!(bench.get("a@x", "late", HOUR).await.is_err(), "what is issued has ended too");
         assert_eq!(bench.certificates.cells.lock().unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn one_callers_many_tokens_push_out_no_others() {
+        let bench = Bench::new();
+        let other = |n: usize| (n + 10, format!("token-{n}"));
+        for (id, token) in (0..10).map(other) {
+            bench.issue(id, "a@x", &token, HOUR / 2).await.unwrap();
+        }
+        for n in 0..MAX_PER_CALLER + 20 {
+            bench.get("a@x", &format!("mine-{n}"), HOUR).await.unwrap();
+            assert!(bench.certificates.cells.lock().unwrap().len() <= 10 + MAX_PER_CALLER);
+        }
+        let before = bench.issued();
+        for (id, token) in (0..10).map(other) {
+            bench.issue(id, "a@x", &token, HOUR).await.unwrap();
+        }
+        assert_eq!(bench.issued(), before);
     }
 }

@@ -3,11 +3,10 @@
 use super::caller_cache::{CallerCache, Key};
 use super::sts::{self, Exchange};
 use super::{AccessToken, Error, Google, LOGIN_SCOPE, OnBehalfOf};
-use crate::identity::VerifiedIdentity;
+use crate::identity::{CallerId, VerifiedIdentity};
 use crate::names::{IssuerName, ServiceAccount};
 use crate::policy::{Grant, How};
 use crate::secret::Secret;
-use crate::time::Timestamp;
 use aws_lc_rs::digest::{Context, SHA256};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -45,9 +44,10 @@ impl Exchanger {
         self.cache.sweep(self.google.clock.now());
     }
 
-    /// Lets go every token that nobody is just buying: another generation serves, and sessions alone hold this one.
+    /// Lets go every token for good: another generation serves, and sessions alone hold this one. Who is just logging in
+    /// with it buys for that one login.
     pub fn retire(&self) {
-        self.cache.sweep(Timestamp::MAX);
+        self.cache.retire();
     }
 
     /// As [`Exchanger::exchange`], of somebody who sells this.
@@ -98,7 +98,7 @@ impl Exchanger {
             parts.extend(trade.parts());
         }
         parts.extend(wanted(grant));
-        digest(&parts)
+        Key { caller: CallerId::of(identity.facts()), digest: digest(&parts) }
     }
 }
 
@@ -116,7 +116,7 @@ fn wanted(grant: &Grant) -> Vec<&str> {
     parts
 }
 
-fn digest(parts: &[&str]) -> Key {
+fn digest(parts: &[&str]) -> [u8; 32] {
     let mut hash = Context::new(&SHA256);
     for part in parts {
         // Each with its length, so that no two lists of parts are one text.

@@ -23,6 +23,7 @@ mod json;
 mod jwks;
 mod jws;
 mod key_cache;
+mod share;
 mod signatures;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -36,6 +37,7 @@ pub use issuer::{
 pub use jwks::MAX_KEYS;
 pub use jws::{Algorithm, MAX_TOKEN_BYTES};
 pub use key_cache::{FAILURE_HOLD, KEEP_FOR, REFRESH_AFTER, REFRESH_INTERVAL};
+pub use share::{CallerId, MAX_PER_CALLER, Shares};
 pub use signatures::{FAILURE_MEMORY, FAILURE_WINDOW, MAX_ADDRESSES, MAX_FAILED, MAX_GOOD};
 
 use crate::names::{IssuerName, Tenant, TenantId};

@@ -7,7 +7,7 @@
 //! other, and goes with this object at a reload. Pure: the time is handed in.
 
 use super::jws::{Digest, Jws, Proven, PublicKey};
-use super::{Error, IdentityFacts};
+use super::{CallerId, Error, IdentityFacts, Shares};
 use crate::names::Network;
 use crate::time::{Timestamp, later};
 use std::collections::{BTreeSet, HashMap};
@@ -15,7 +15,8 @@ use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// The most good tokens that are remembered; of more, those that end first are forgotten first.
+/// The most good tokens that are remembered, of one caller [`super::MAX_PER_CALLER`]; of more, those that end first are
+/// forgotten first.
 pub const MAX_GOOD: usize = 8192;
 /// The most tokens that failed that are remembered.
 pub const MAX_FAILED: usize = 4096;
@@ -50,12 +51,16 @@ struct State {
 struct Verdicts {
     known: HashMap<Digest, Verdict>,
     by_end: BTreeSet<(Timestamp, Digest)>,
+    /// Of good ones: whose they are.
+    shares: Shares<Digest>,
     most: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Verdict {
     key: Digest,
+    /// Nobody's, where nobody is let in by it.
+    of: Option<CallerId>,
     signed: bool,
     until: Timestamp,
 }
@@ -148,12 +153,12 @@ impl State {
         match outcome {
             Ok(facts) => {
                 let until = later(facts.expires_at, seen.leeway);
-                self.good.insert(digest, Verdict { key, signed: true, until }, seen.at);
+                self.good.insert(digest, Verdict { key, of: Some(CallerId::of(facts)), signed: true, until }, seen.at);
             }
             Err(error) => {
                 let signed = !matches!(error, Error::Signature | Error::Algorithm);
                 let until = later(seen.at, FAILURE_MEMORY);
-                self.failed.insert(digest, Verdict { key, signed, until }, seen.at);
+                self.failed.insert(digest, Verdict { key, of: None, signed, until }, seen.at);
                 self.count(seen);
             }
         }
@@ -186,7 +191,7 @@ impl Failures {
 
 impl Verdicts {
     fn new(most: usize) -> Self {
-        Self { known: HashMap::new(), by_end: BTreeSet::new(), most }
+        Self { known: HashMap::new(), by_end: BTreeSet::new(), shares: Shares::default(), most }
     }
 
     /// A verdict that holds now, for this key.
@@ -197,6 +202,14 @@ impl Verdicts {
 
     fn insert(&mut self, digest: Digest, verdict: Verdict, now: Timestamp) {
         self.remove(&digest);
+        if let Some(caller) = verdict.of {
+            if self.shares.is_full(caller) {
+                let until = |digest: &Digest| self.known.get(digest).map(|verdict| verdict.until);
+                let first = self.shares.of(caller).min_by_key(until);
+                first.inspect(|first| self.remove(first));
+            }
+            self.shares.add(caller, digest);
+        }
         while let Some((until, first)) = self.by_end.first().copied()
             && (until <= now || self.known.len() >= self.most)
         {
@@ -209,6 +222,7 @@ impl Verdicts {
     fn remove(&mut self, digest: &Digest) {
         if let Some(verdict) = self.known.remove(digest) {
             self.by_end.remove(&(verdict.until, *digest));
+            verdict.of.inspect(|caller| self.shares.remove(*caller, digest));
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What is remembered, for how long, and how much of it.
 
+use super::super::MAX_PER_CALLER;
 use super::super::testing::{Entra, NOW, Signer, contoso, now, person, verifier};
 use super::super::{IssuerConfig, VerifiedIdentity, Verifier, claims};
 use super::*;
@@ -210,7 +211,12 @@ fn what_is_remembered_stays_within_its_bounds() {
         let from = IpAddr::V4(Ipv4Addr::from_bits(0x0A00_0000 + n));
         let seen = Seen { from: Some(from), at: now(), leeway: Duration::ZERO };
         let expires_at = at(3600 + i64::from(n));
-        state.learn(digest(n), &key, seen, &Ok(IdentityFacts { expires_at, ..facts.clone() }));
+        state.learn(
+            digest(n),
+            &key,
+            seen,
+            &Ok(IdentityFacts { expires_at, object_id: n.to_string(), ..facts.clone() }),
+        );
         state.learn(digest(!n), &key, seen, &Err(Error::Signature));
         assert!(state.good.known.len() <= MAX_GOOD && state.good.by_end.len() == state.good.known.len());
         assert!(state.failed.known.len() <= MAX_FAILED && state.failed.by_end.len() == state.failed.known.len());
@@ -225,6 +231,35 @@ fn what_is_remembered_stays_within_its_bounds() {
     state.learn(digest(20_000), &key, seen, &Ok(IdentityFacts { expires_at, ..facts }));
     state.learn(digest(20_001), &key, seen, &Err(Error::Signature));
     assert_eq!([state.good.known.len(), state.failed.known.len()], [1, 1]);
+}
+
+#[test]
+fn one_callers_many_tokens_push_out_no_others() {
+    let mut good = Verdicts::new(MAX_GOOD);
+    let key = *Signer::generate("k").public_key().fingerprint();
+    let digest = |n: usize| {
+        let mut digest = Digest::default();
+        digest[..8].copy_from_slice(&n.to_be_bytes());
+        digest
+    };
+    let verdict = |of: usize, seconds: usize| Verdict {
+        key,
+        of: Some(CallerId::number(of)),
+        signed: true,
+        until: at(i64::try_from(seconds).unwrap()),
+    };
+    // The others' end first: they would be the first to go.
+    for n in 0..1000 {
+        good.insert(digest(n), verdict(n, 60), now());
+    }
+    for n in 1000..1000 + MAX_GOOD * 2 {
+        good.insert(digest(n), verdict(7, n), now());
+    }
+    assert_eq!(good.known.len(), 999 + MAX_PER_CALLER, "the seventh's own first token was the first to go");
+    assert!((0..1000).filter(|n| *n != 7).all(|n| good.known.contains_key(&digest(n))));
+    assert!(good.known.contains_key(&digest(999 + MAX_GOOD * 2)) && good.by_end.len() == good.known.len());
+    good.insert(digest(1), verdict(1, 100_001), at(100_000));
+    assert_eq!((good.known.len(), good.shares.of(CallerId::number(7)).count()), (1, 0));
 }
 
 async fn verified(verifier: &Verifier, token: &str) -> Result<VerifiedIdentity, Error> {

@@ -6,7 +6,7 @@ use super::*;
 use crate::federation::{AccessToken, Google, GoogleEndpoints, MAX_CALLER_TOKENS};
 use crate::http::testing::client;
 use crate::identity::testing::{Entra, NOW};
-use crate::identity::{MAX_ADDRESSES, MAX_FAILED, MAX_GOOD};
+use crate::identity::{MAX_ADDRESSES, MAX_FAILED, MAX_GOOD, MAX_PER_CALLER};
 use crate::policy::{Limits as Bounds, Rate};
 use crate::secret::Secret;
 use crate::time::{Timestamp, later};
@@ -89,23 +89,28 @@ impl World {
         Timestamp::from_second(NOW + self.passed).unwrap()
     }
 
-    fn token(&self, number: u32) -> Secret<String> {
+    /// A caller with one of their tokens.
+    async fn verified(&self, caller: u32, token: u32) -> VerifiedIdentity {
         let mut claims = self.entra.person();
-        claims["oid"] = json!(format!("00000000-0000-4000-8000-{number:012}"));
-        claims["uti"] = json!(format!("token-{number}"));
-        Secret::new(self.entra.signer.sign(&claims))
+        claims["oid"] = json!(format!("00000000-0000-4000-8000-{caller:012}"));
+        claims["uti"] = json!(format!("token-{token}"));
+        let token = Secret::new(self.entra.signer.sign(&claims));
+        self.verifier.verify(token, address(caller), self.now()).await.unwrap()
+    }
+
+    async fn buy(&self, identity: &VerifiedIdentity) {
+        let expires_at = later(self.now(), Duration::from_secs(3600));
+        let bought = AccessToken { token: Secret::new("bought".to_owned()), expires_at };
+        self.exchanger.buys(&self.grant, identity, bought).await;
     }
 
     async fn log_in(&self, number: u32) -> Held {
-        let from = IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + number));
         let presence = self.sessions.arrive(SessionId::generate());
-        let identity = self.verifier.verify(self.token(number), from, self.now()).await.unwrap();
-        self.tokens.check(&identity, Some(from), self.grant.rule(), self.now()).unwrap();
+        let identity = self.verified(number, number).await;
+        self.tokens.check(&identity, Some(address(number)), self.grant.rule(), self.now()).unwrap();
         let of_rule = self.limits.enter(identity.facts(), &self.grant, |_, _| {}).await.unwrap();
         let of_all = self.callers.enter(identity.facts()).unwrap();
-        let expires_at = later(self.now(), Duration::from_secs(3600));
-        let bought = AccessToken { token: Secret::new(number.to_string()), expires_at };
-        self.exchanger.buys(&self.grant, &identity, bought).await;
+        self.buy(&identity).await;
         let key = backend::ServerKey { pid: number, secret: vec![1, 2, 3, 4] };
         let (instance, address) = (self.grant.target().instance.clone(), "127.0.0.1:3307".parse().unwrap());
         let (session, connector) = (SessionId::generate(), Arc::clone(&self.connector));
@@ -135,6 +140,27 @@ impl World {
         tokio::time::advance(time).await;
         self.passed += i64::try_from(time.as_secs()).unwrap();
     }
+}
+
+fn address(caller: u32) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + caller))
+}
+
+#[tokio::test]
+async fn one_caller_with_many_tokens_has_a_share_of_each_table_and_no_more() {
+    const OTHERS: u32 = 20;
+    let world = World::new().await;
+    for number in 1..=OTHERS {
+        drop(world.log_in(number).await);
+    }
+    let most = OTHERS as usize + MAX_PER_CALLER;
+    for token in 0..u32::try_from(MAX_PER_CALLER).unwrap() + 50 {
+        let identity = world.verified(0, token).await;
+        world.buy(&identity).await;
+        let (verified, bought) = (world.verifier.remembered()[0], world.exchanger.remembered());
+        assert!(verified <= most && bought <= most, "{verified} and {bought} after {token}");
+    }
+    assert_eq!(world.verifier.remembered()[0], most, "the share is met at its bound, and the others' are there");
 }
 
 #[tokio::test]

@@ -27,7 +27,7 @@ use crate::cloudsql::{self, Connector, ServerStream};
 use crate::federation::{self, Exchanger};
 use crate::frontend::{self, Arrival, Login, Negotiated, Peer, Place, Refused};
 use crate::http::chain;
-use crate::identity::{self, IdentityFacts, IssuerConfig, VerifiedIdentity, Verifier};
+use crate::identity::{self, CallerId, IdentityFacts, IssuerConfig, VerifiedIdentity, Verifier};
 use crate::names::SessionId;
 use crate::policy::{self, Grant, Policy};
 use crate::relay::tag::{self, Tag, Template};
@@ -290,7 +290,8 @@ impl Connection<'_> {
         self.hop(Hop::Exchange, started);
         let token = token?;
         let started = Instant::now();
-        let caller = cloudsql::Caller { role: grant.role(), own: identity.token(), login: &token };
+        let id = CallerId::of(identity.facts());
+        let caller = cloudsql::Caller { id, role: grant.role(), own: identity.token(), login: &token };
         let server = connector.dial(&grant.target().instance, caller).await;
         self.hop(Hop::Dial, started);
         let request = backend::LoginRequest {

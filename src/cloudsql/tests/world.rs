@@ -4,6 +4,7 @@ use crate::cloudsql::admin::Admin;
 use crate::cloudsql::testing::{Authority, Leaf};
 use crate::cloudsql::*;
 use crate::federation::AccessToken;
+use crate::identity::CallerId;
 use crate::names::RoleName;
 use crate::secret::Secret;
 use crate::time::{Clock, Timestamp};
@@ -158,7 +159,7 @@ impl World {
     pub(super) async fn dial_to(&self, name: &InstanceName) -> Result<ServerStream, Error> {
         let (role, own) = (RoleName::parse("analyst@contoso.example").unwrap(), Secret::new("eyJ.own".to_owned()));
         let login = AccessToken { token: Secret::new("ya29.login".to_owned()), expires_at: Timestamp::MAX };
-        self.connector.dial(name, Caller { role: &role, own: &own, login: &login }).await
+        self.connector.dial(name, Caller { id: CallerId::number(1), role: &role, own: &own, login: &login }).await
     }
 
     pub(super) fn forget(&self) {
@@ -168,7 +169,7 @@ impl World {
     pub(super) fn forget_at(&self, name: &InstanceName) {
         let (role, own) = (RoleName::parse("analyst@contoso.example").unwrap(), Secret::new("eyJ.own".to_owned()));
         let login = AccessToken { token: Secret::new("ya29.login".to_owned()), expires_at: Timestamp::MAX };
-        self.connector.forget(name, Caller { role: &role, own: &own, login: &login });
+        self.connector.forget(name, Caller { id: CallerId::number(1), role: &role, own: &own, login: &login });
     }
 
     pub(super) async fn dial(&self) -> Result<ServerStream, Error> {
