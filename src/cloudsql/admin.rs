@@ -3,9 +3,13 @@
 //! Made with the proxy's own token, never with a caller's; a caller's login token may be what a certificate is asked to
 //! carry. A server error is retried as Google's connectors do
 //! (`cloud-sql-go-connector`, `internal/cloudsql/retry.go`); 4xx, 429 included, and network errors are not.
+//!
+//! Of certificates that carry callers' tokens there may be as many as callers: those calls are bounded, wait, rest and
+//! are made again as [`crate::http::Service`] has it. An instance's own settings and certificate wait for none of them;
+//! they have a pace of their own.
 
 use super::Error;
-use crate::http::{self, Client, Response};
+use crate::http::{self, Again, Client, Response, Service, Turned};
 use crate::names::InstanceName;
 use crate::secret::Secret;
 use serde::Deserialize;
@@ -19,6 +23,9 @@ const MAX_ATTEMPTS: u32 = 5;
 const RETRY_BASE: Duration = Duration::from_millis(200);
 /// How the waits grow.
 const RETRY_FACTOR: f64 = 1.618;
+/// What the API counts calls on: the account that makes them ("Queries per minute per user"), which is the proxy's own
+/// for every project's instances.
+const QUOTA: &str = "the proxy's own account";
 /// Bytes of the API's own words that are kept of an error.
 const MAX_MESSAGE: usize = 500;
 
@@ -28,6 +35,8 @@ pub(super) struct Admin {
     base: String,
     http: Client,
     deadline: Duration,
+    /// As callers lean on it.
+    callers: Service,
 }
 
 /// One request, as often as it must be sent.
@@ -73,7 +82,7 @@ struct EphemeralCert {
 impl Admin {
     /// `base` without a trailing slash; `deadline` bounds each call with all its retries.
     pub fn new(base: String, http: Client, deadline: Duration) -> Self {
-        Self { base, http, deadline }
+        Self { base, http, deadline, callers: Service::new("the SQL Admin API", Again::ServerErrors) }
     }
 
     /// `GET …/connectSettings`: the body, unread. Needs `cloudsql.instances.get`.
@@ -96,7 +105,10 @@ impl Admin {
         if let (Some(members), Some(login)) = (request.as_object_mut(), login) {
             members.insert("access_token".to_owned(), login.expose().as_str().into());
         }
-        let body = self.call(&Request::Post(&url, request), token).await.map_err(|error| without(error, login))?;
+        let body = match login {
+            None => self.call(&Request::Post(&url, request), token).await,
+            Some(login) => self.call_for_caller(&url, &request, token).await.map_err(|error| without(error, login)),
+        }?;
         serde_json::from_slice::<GenerateEphemeralCert>(&body).map(|answer| answer.ephemeral_cert.cert).map_err(
             |error| Error::AdminBroken(format!("generateEphemeralCert is not the JSON it should be ({error})")),
         )
@@ -105,6 +117,23 @@ impl Admin {
     fn url(&self, instance: &InstanceName, method: &str) -> String {
         let Self { base, .. } = self;
         format!("{base}/sql/v1beta4/projects/{}/instances/{}{method}", instance.project(), instance.instance())
+    }
+
+    /// Makes a certificate for one caller, when it is its turn.
+    async fn call_for_caller(
+        &self,
+        url: &str,
+        request: &serde_json::Value,
+        token: &Secret<String>,
+    ) -> Result<Vec<u8>, Error> {
+        let call = |left| self.http.post_json(url, token, request, left);
+        match self.callers.call(QUOTA, self.deadline, call).await {
+            Ok(Response { status: 429, retry_after: left, .. }) => Err(Error::AdminThrottled { left }),
+            Ok(answer) => judge(answer, token),
+            Err(Turned::Busy(_)) => Err(Error::AdminBusy),
+            Err(Turned::Resting { left, .. }) => Err(Error::AdminThrottled { left: Some(left) }),
+            Err(Turned::Failed(error)) => Err(no_answer(error)),
+        }
     }
 
     /// Sends until there is an answer below 500, the attempts are used up or no time is left for the next one.
@@ -151,15 +180,14 @@ fn judge(answer: Response, token: &Secret<String>) -> Result<Vec<u8>, Error> {
     let reason = printable(&reason.unwrap_or(error.status), token);
     let message = printable(&error.message, token);
     match status {
-        429 | 500.. => Err(Error::AdminUnavailable(format!("{status} {reason}: {message}"))),
+        408 | 429 | 500.. => Err(Error::AdminUnavailable(format!("{status} {reason}: {message}"))),
         400..=499 => Err(Error::AdminRefused { status, reason, message }),
         _ => Err(Error::AdminBroken(format!("HTTP status {status}"))),
     }
 }
 
 /// An error whose words do not repeat the caller's token.
-fn without(error: Error, login: Option<&Secret<String>>) -> Error {
-    let Some(login) = login else { return error };
+fn without(error: Error, login: &Secret<String>) -> Error {
     match error {
         Error::AdminRefused { status, reason, message } => {
             Error::AdminRefused { status, reason: printable(&reason, login), message: printable(&message, login) }
@@ -190,6 +218,9 @@ fn printable(text: &str, token: &Secret<String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::testing::{Seen, Server, client};
+    use crate::http::{MAX_CALLS, MAX_WAITING};
+    use std::sync::Arc;
 
     const FORBIDDEN: &str = r#"{"error":{"code":403,"message":"The client is not authorized to make this request.",
         "status":"PERMISSION_DENIED","errors":[{"message":"…","domain":"global","reason":"notAuthorized"}]}}"#;
@@ -226,7 +257,7 @@ mod tests {
 
     #[test]
     fn throttling_and_server_errors_are_unavailability_and_the_rest_is_broken() {
-        for status in [429, 500, 503, 599] {
+        for status in [408, 429, 500, 503, 599] {
             assert!(matches!(judged(status, FORBIDDEN), Err(Error::AdminUnavailable(_))), "{status}");
         }
         for status in [100, 201, 204, 302] {
@@ -240,7 +271,7 @@ mod tests {
         let login = Secret::new("ya29.callers".to_owned());
         let body = json!({ "error": { "message": "bad ya29.callers", "status": "ya29.callers" } }).to_string();
         for status in [400, 403, 429, 503] {
-            let error = without(judged(status, &body).unwrap_err(), Some(&login));
+            let error = without(judged(status, &body).unwrap_err(), &login);
             assert!(!format!("{error:?}").contains("callers"), "{error:?}");
         }
     }
@@ -250,5 +281,41 @@ mod tests {
         let body = json!({ "error": { "message": format!("bad ya29.own\r\n{}", "é".repeat(5000)) } }).to_string();
         let Err(Error::AdminRefused { message, .. }) = judged(400, &body) else { panic!("is a refusal") };
         assert!(message.starts_with("bad [redacted]é") && message.len() <= MAX_MESSAGE, "{message}");
+    }
+
+    #[tokio::test]
+    async fn a_storm_of_callers_certificates_is_held_back_and_the_instances_own_calls_are_not() {
+        let server = Server::start(|_: &Seen| (429, FORBIDDEN.to_owned())).await;
+        let admin = Admin::new(server.url.clone(), client(), Duration::from_millis(400));
+        let instance = InstanceName::parse("demo-project:europe-west1:orders").unwrap();
+        let (login, own) = (Secret::new("ya29.callers".to_owned()), Secret::new("ya29.own".to_owned()));
+        for _ in 0..20 {
+            let outcome = admin.generate_ephemeral_cert(&instance, "key", Some(&login), &own).await;
+            assert!(matches!(outcome, Err(Error::AdminThrottled { .. })), "{outcome:?}");
+        }
+        assert_eq!(server.seen().len(), 1, "it is left alone");
+        let outcome = admin.generate_ephemeral_cert(&instance, "key", None, &own).await;
+        assert!(matches!(outcome, Err(Error::AdminUnavailable(_))), "{outcome:?}");
+        assert_eq!(server.seen().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn no_more_callers_wait_for_certificates_than_there_are_places() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let admin = Arc::new(Admin::new(url, client(), Duration::from_secs(2)));
+        let mut storm = tokio::task::JoinSet::new();
+        for _ in 0..MAX_CALLS + MAX_WAITING + 20 {
+            let admin = Arc::clone(&admin);
+            storm.spawn(async move {
+                let instance = InstanceName::parse("demo-project:europe-west1:orders").unwrap();
+                let (login, own) = (Secret::new("ya29.callers".to_owned()), Secret::new("ya29.own".to_owned()));
+                admin.generate_ephemeral_cert(&instance, "key", Some(&login), &own).await.unwrap_err()
+            });
+        }
+        let begin = Instant::now();
+        let errors = storm.join_all().await;
+        assert!(errors.iter().filter(|error| matches!(error, Error::AdminBusy)).count() >= 20);
+        assert!(begin.elapsed() < Duration::from_secs(4), "{:?}", begin.elapsed());
     }
 }

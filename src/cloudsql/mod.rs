@@ -125,6 +125,16 @@ pub enum Error {
     /// The Admin API did not answer, or 5xx after its retries, or 429.
     #[error("the SQL Admin API is unavailable: {0}")]
     AdminUnavailable(String),
+    /// So many callers wait for certificates of their own already that this one is not let in.
+    #[error("too many calls of the SQL Admin API are under way")]
+    AdminBusy,
+    /// The Admin API said 429 to a caller's certificate, or has said so a moment ago and is left alone for longer than
+    /// this login may take.
+    #[error("the SQL Admin API takes no more calls for now")]
+    AdminThrottled {
+        /// How long still, where that is known.
+        left: Option<Duration>,
+    },
     /// The Admin API said no (401, 403, 404…).
     #[error("the SQL Admin API refused: {status} {reason}: {message}")]
     AdminRefused {

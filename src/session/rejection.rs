@@ -407,6 +407,13 @@ fn connect(error: &cloudsql::Error) -> Rejection {
         E::AdminUnavailable(_) => {
             Rejection::new(Blame::Google, CANNOT_CONNECT_NOW, "the SQL Admin API is unavailable", LATER)
         }
+        E::AdminBusy => proxy(TOO_MANY_CONNECTIONS, "too many logins wait for the SQL Admin API", CROWDED),
+        E::AdminThrottled { left } => Rejection::new(
+            Blame::Google,
+            CANNOT_CONNECT_NOW,
+            "the SQL Admin API takes no more calls for now",
+            in_a_while(*left),
+        ),
         E::AdminBroken(_) => Rejection::new(
             Blame::Google,
             CONNECTION_FAILURE,
