@@ -235,6 +235,14 @@ impl Prepared {
 }
 
 impl Chain {
+    /// Another process in place of the proxy's, which knows nothing of what the first one learned.
+    pub async fn restart(&mut self) {
+        self.proxy.kill();
+        self.proxy.ended().await;
+        self.start_again();
+        self.proxy.ready().await;
+    }
+
     /// A chain with nothing special.
     pub async fn start() -> Self {
         Setup::default().start().await

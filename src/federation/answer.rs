@@ -38,7 +38,7 @@ pub(super) fn accepted(
     match status {
         200 => Ok(body),
         429 => Err(Error::Throttled { hop, left: response.retry_after }),
-        500.. => Err(Error::Unavailable { hop, reason: format!("status {status}") }),
+        408 | 500.. => Err(Error::Unavailable { hop, reason: format!("status {status}") }),
         400..=499 => Err(refused(hop, status, body.expose(), sent)),
         _ => Err(Error::Broken { hop, reason: format!("status {status}") }),
     }
@@ -190,6 +190,7 @@ mod tests {
             (400, "<html>", "broken status 400 without an error in JSON"),
             (404, "{}", "broken status 404 without an error in JSON"),
             (429, condition, "throttled"),
+            (408, condition, "unavailable status 408"),
             (500, "", "unavailable status 500"),
             (503, condition, "unavailable status 503"),
             (302, "", "broken status 302"),

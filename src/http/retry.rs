@@ -1,4 +1,4 @@
-//! The retry rule: a service that could not be reached, broke off, or said 5xx or 429 is asked again,
+//! The retry rule: a service that could not be reached, broke off, or said 5xx, 429 or 408 is asked again,
 //! twice at most, with jittered pauses, all within one deadline. For calls that may be made twice.
 
 use super::{Error, Response};
@@ -35,10 +35,11 @@ where
     }
 }
 
-/// Whether the same call may go better in a moment.
+/// Whether the same call may go better in a moment. 408: the server gave up waiting for what had been sent (RFC 9110
+/// §15.5.9), as front ends say that lost the service behind them.
 pub(super) fn is_transient(outcome: &Result<Response, Error>) -> bool {
     match outcome {
-        Ok(response) => response.status == 429 || response.status >= 500,
+        Ok(response) => matches!(response.status, 408 | 429 | 500..),
         Err(Error::Unreachable { .. } | Error::Broken { .. }) => true,
         Err(_) => false,
     }
@@ -88,9 +89,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn only_what_may_pass_is_asked_again() {
-        for (first, calls) in [(answer(200), 1), (answer(400), 1), (answer(403), 1), (answer(429), 2), (answer(503), 2)]
-        {
-            let mut outcomes = vec![answer(200), first];
+        for (first, calls) in [(200, 1), (400, 1), (403, 1), (408, 2), (429, 2), (500, 2), (503, 2)] {
+            let mut outcomes = vec![answer(200), answer(first)];
             let mut made = 0;
             let last = with_retries(Duration::from_secs(10), |_| {
                 made += 1;

@@ -34,7 +34,7 @@ pub const MAX_REST: Duration = Duration::from_secs(60);
 /// client libraries for Go: `ECONNREFUSED`, `ECONNRESET`, an unexpected end).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Again {
-    /// After any 5xx.
+    /// After any 5xx, and 408.
     ServerErrors,
     /// Of the 5xx after 503 alone (AIP-194: `UNAVAILABLE`).
     Unavailable,

@@ -195,7 +195,7 @@ impl Directory {
         match answer.status {
             200 => self.read(&answer.body),
             429 => Err(DirectoryError::Throttled { left: answer.retry_after }),
-            status @ 500.. => Err(DirectoryError::Unavailable(format!("status {status}"))),
+            status @ (408 | 500..) => Err(DirectoryError::Unavailable(format!("status {status}"))),
             status => Err(refusal(status, code(&answer.body))),
         }
     }

@@ -1,4 +1,4 @@
-//! Each hop is tried: one test a hop, one caller after the other.
+//! Each hop is tried: one caller after the other at each.
 
 use super::cells::{Cell, FAULTS, HOPS, Hop, MATRIX};
 use super::{DEADLINE, at_deadline, refuses, unharmed};
@@ -10,12 +10,14 @@ use proto_tests::chain::{Chain, Prepared, Setup};
 use proto_tests::psql::Login;
 use proto_tests::refusal::Expected;
 use std::time::Duration;
+use tokio::task::JoinSet;
 
 /// How long a slow hop hangs.
 const HANG: Duration = Duration::from_secs(40);
 
 impl Hop {
-    fn simulated(self) -> sim::Hop {
+    /// As the simulated cloud calls it.
+    pub fn simulated(self) -> sim::Hop {
         match self {
             Self::Discovery => sim::Hop::EntraDiscovery,
             Self::Jwks => sim::Hop::EntraKeys,
@@ -29,6 +31,12 @@ impl Hop {
             Self::Tls => sim::Hop::InstanceTls,
             Self::Login => sim::Hop::InstanceLogin,
         }
+    }
+
+    /// The key of `[deadlines]`.
+    pub fn deadline(self) -> &'static str {
+        let index = HOPS.iter().position(|one| *one == self).expect("a row");
+        MATRIX[index].deadline
     }
 
     /// In the order of [`FAULTS`].
@@ -53,7 +61,7 @@ impl Hop {
     }
 
     /// Who comes by this hop; each time with a token that nobody has seen.
-    fn caller(self, chain: &Chain) -> Login {
+    pub fn caller(self, chain: &Chain) -> Login {
         match self {
             Self::Graph => {
                 chain.login(ANALYST.upn, &TokenSpec::person(&ANALYST).without("groups").claim("hasgroups", true))
@@ -63,7 +71,8 @@ impl Hop {
         }
     }
 
-    async fn prepare(self, deadline: &str) -> Prepared {
+    /// A chain whose callers come by this hop, with its own deadline cut to [`DEADLINE`].
+    pub async fn prepare(self, deadline: &str) -> Prepared {
         let deadlines = format!("[deadlines]\n{deadline} = \"{}ms\"", DEADLINE.as_millis());
         let setup = Setup::default().extra(&deadlines);
         match self {
@@ -99,8 +108,12 @@ async fn row(hop: Hop) {
         let what = format!("{} × {name}", hop.name());
         println!("{what}");
         let (simulated, fault) = (hop.simulated(), hop.fault(name));
-        let chain = if let Some(chain) = kept.take() {
+        let chain = if let Some(mut chain) = kept.take() {
+            chain.calls().reset();
             chain.cloud.faults().set(simulated, fault);
+            if hop.is_remembered() {
+                chain.restart().await;
+            }
             chain
         } else {
             let prepared = hop.prepare(row.deadline).await;
@@ -111,46 +124,47 @@ async fn row(hop: Hop) {
         if matches!(hop, Hop::Discovery | Hop::Jwks) {
             tokio::time::sleep(Duration::from_millis(2200)).await;
         }
-        let took = refuses(&chain, &what, Expected { sqlstate, says: "" }, &hop.caller(&chain)).await;
+        let (took, _) = refuses(&chain, &what, Expected { sqlstate, says: "" }, &hop.caller(&chain)).await;
         if *name == "slow" {
             at_deadline(&what, took);
         }
         assert_eq!(chain.calls().count(Endpoint::InstanceLogin), 0, "{what}: nobody was let in");
         unharmed(&chain, &hop.caller(&chain)).await;
         tried += 1;
-        if !hop.is_remembered() {
-            chain.calls().reset();
-            kept = Some(chain);
-        }
+        kept = Some(chain);
     }
     assert_eq!(tried, row.cells.iter().filter(|cell| matches!(cell, Cell::Refused(_))).count());
 }
 
-/// One test a hop, so that they run beside each other.
-macro_rules! rows {
-    ($($test:ident: $hop:expr,)+) => {
-        $(#[tokio::test(flavor = "multi_thread")]
-        async fn $test() {
-            row($hop).await;
-        })+
-
-        #[test]
-        fn every_hop_has_its_test() {
-            assert_eq!([$($hop),+], HOPS);
-        }
-    };
+/// Tries the rows of these hops beside each other: they mostly wait.
+async fn rows(hops: &[Hop]) {
+    let mut all = JoinSet::new();
+    for hop in hops {
+        all.spawn(row(*hop));
+    }
+    all.join_all().await;
 }
 
-rows! {
-    discovery: Hop::Discovery,
-    jwks: Hop::Jwks,
-    graph: Hop::Graph,
-    on_behalf_of: Hop::OnBehalfOf,
-    sts: Hop::Sts,
-    iam_credentials: Hop::Iam,
-    own_identity: Hop::OwnIdentity,
-    admin_api: Hop::AdminApi,
-    dial: Hop::Dial,
-    tls: Hop::Tls,
-    login: Hop::Login,
+const OF_ENTRA: [Hop; 4] = [Hop::Discovery, Hop::Jwks, Hop::Graph, Hop::OnBehalfOf];
+const OF_GOOGLE: [Hop; 4] = [Hop::Sts, Hop::Iam, Hop::OwnIdentity, Hop::AdminApi];
+const OF_THE_INSTANCE: [Hop; 3] = [Hop::Dial, Hop::Tls, Hop::Login];
+
+#[test]
+fn every_hop_has_its_test() {
+    assert_eq!([&OF_ENTRA[..], &OF_GOOGLE, &OF_THE_INSTANCE].concat(), HOPS);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hops_of_entra() {
+    rows(&OF_ENTRA).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hops_of_google() {
+    rows(&OF_GOOGLE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hops_of_the_instance() {
+    rows(&OF_THE_INSTANCE).await;
 }

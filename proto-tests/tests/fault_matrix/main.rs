@@ -1,26 +1,29 @@
 //! The fault matrix: each hop of a login × each way to go wrong. Every cell ends in its documented SQLSTATE within its
 //! documented deadline, with one record, the same correlation id in error text, log and record, and the next caller is
-//! let in. `proto-tests/fault-matrix.md` is this table, printed; `PRINT_MATRIX=1` prints it anew.
+//! let in. `statuses` has what a status alone says, `crowd` many callers at once. `proto-tests/fault-matrix.md` is this table, printed; `PRINT_MATRIX=1` prints it anew.
 
 mod cells;
+mod crowd;
 mod hops;
+mod statuses;
 
 use cells::{Cell, FAULTS, HOPS, MATRIX, Row};
 use proto_tests::chain::Chain;
 use proto_tests::psql::Login;
 use proto_tests::refusal::{Expected, check, until_let_in};
+use proto_tests::wire::Message;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 /// What the hop under test may take; the others keep their defaults.
 pub const DEADLINE: Duration = Duration::from_secs(2);
 /// How much later than its deadline a refusal may come on a busy machine.
-const SLACK: Duration = Duration::from_secs(5);
+pub const SLACK: Duration = Duration::from_secs(5);
 /// How much earlier than its deadline the refusal of a slow hop may seem to come.
 const EARLY: Duration = Duration::from_millis(150);
 
 /// Tries one cell: `login` meets the fault, `next` comes after it.
-pub async fn refuses(chain: &Chain, what: &str, expected: Expected<'_>, login: &Login) -> Duration {
+pub async fn refuses(chain: &Chain, what: &str, expected: Expected<'_>, login: &Login) -> (Duration, Message) {
     let began = Instant::now();
     let mut stream = chain.tls().await.unwrap_or_else(|error| panic!("{what}: {error}"));
     let answer = chain.attempt(&mut stream, login).await;
@@ -39,7 +42,7 @@ pub async fn refuses(chain: &Chain, what: &str, expected: Expected<'_>, login: &
     let output = chain.proxy.output();
     let told = output.lines().filter(|line| line.contains(&correlation) && line.contains("refused")).count();
     assert_eq!(told, 1, "{what}: {told} lines of the log name {correlation}:\n{output}");
-    took
+    (took, answer)
 }
 
 /// A slow hop is given up at its deadline, not before and not long after.
