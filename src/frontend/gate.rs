@@ -2,7 +2,8 @@
 //!
 //! No place here is a session: those are taken by callers whose token has verified, so that strangers can keep others
 //! from logging in for a while, by `limits.logins`, and never take a session away. A connection over a limit gets one
-//! of a few places more, for long enough to be told why or to turn out to be a cancel; past those it is closed.
+//! of a few places more, for long enough to be told why or to turn out to be a cancel; past those it is closed. Who has
+//! proved who it is and waits for its rule's turn has a place of another kind, so that it is in no login's way.
 //!
 //! Invariant: an address is in a table only while a place counts for it, so that a table is never longer than its
 //! pool.
@@ -28,6 +29,8 @@ pub struct Gate {
     logins: Pool,
     over: Pool,
     cancels: Pool,
+    /// As many as logins; who is let in here is known, and its rule has bounded its own.
+    waiting: Pool,
 }
 
 /// A connection's place, given back on drop.
@@ -36,7 +39,8 @@ pub struct Place {
     gate: Gate,
     client: Option<IpAddr>,
     over: Option<Full>,
-    _seat: Seat,
+    waits: bool,
+    seat: Seat,
 }
 
 /// Which limit is reached.
@@ -60,6 +64,7 @@ impl Gate {
             logins: Pool::new(logins, logins_per_address),
             over: Pool::new(MAX_OVER, MAX_OVER_PER_ADDRESS),
             cancels: Pool::new(MAX_CANCELS, MAX_CANCELS_PER_ADDRESS),
+            waiting: Pool::new(logins, logins),
         }
     }
 
@@ -70,7 +75,7 @@ impl Gate {
             Ok(seat) => (seat, None),
             Err(full) => (self.over.sit(client).ok()?, Some(full)),
         };
-        Some(Place { gate: self.clone(), client, over, _seat: seat })
+        Some(Place { gate: self.clone(), client, over, waits: false, seat })
     }
 }
 
@@ -90,7 +95,17 @@ impl Place {
     /// The connection is a cancel: from here on it is one of those, and in no login's way.
     pub(super) fn of_cancel(self) -> Result<Self, Full> {
         let seat = self.gate.cancels.sit(self.client).map_err(|_| Full::Cancels)?;
-        Ok(Self { over: None, _seat: seat, ..self })
+        Ok(Self { over: None, seat, ..self })
+    }
+
+    /// The login waits for its rule's turn: until it is over it is one of those who wait, and gives back what it had.
+    /// `false`, and nothing changes, where as many wait already as may.
+    pub fn stand_aside(&mut self) -> bool {
+        if !self.waits {
+            let Ok(seat) = self.gate.waiting.sit(None) else { return false };
+            (self.seat, self.waits) = (seat, true);
+        }
+        true
     }
 }
 
@@ -206,6 +221,23 @@ mod tests {
         let known: Vec<Place> = balancer.into_iter().filter_map(|place| place.of_client(client)).collect();
         let told: Vec<Option<Full>> = known.iter().map(Place::over).collect();
         assert_eq!(told, [None, Some(Full::Address), Some(Full::Address)]);
+    }
+
+    #[test]
+    fn who_waits_is_in_no_logins_way_and_as_many_wait_as_may() {
+        let gate = Gate::new(2, 2);
+        let one = address("127.0.0.1");
+        let mut waiting = [gate.enter(one).unwrap(), gate.enter(one).unwrap()];
+        assert_eq!(over(gate.enter(one).as_ref()), Some(Full::Logins));
+        assert!(waiting.iter_mut().all(Place::stand_aside) && waiting.iter_mut().all(Place::stand_aside));
+        let mut next = [gate.enter(one).unwrap(), gate.enter(one).unwrap()];
+        assert!(next.iter().all(|place| place.over().is_none()), "their places came back, in all and of the address");
+        assert!(!next[0].stand_aside(), "two wait already");
+        assert_eq!(over(gate.enter(one).as_ref()), Some(Full::Logins), "and who cannot wait keeps its place");
+        drop(waiting);
+        assert!(next[0].stand_aside());
+        drop(next);
+        assert_eq!((gate.logins.places.available_permits(), gate.waiting.places.available_permits()), (2, 2));
     }
 
     #[test]

@@ -1,17 +1,23 @@
 //! A client that waits for its verdict.
 
-use super::ClientStream;
 use super::negotiate::tell;
+use super::{ClientStream, Error};
 use crate::secret::Secret;
 use crate::wire::{ErrorFields, Parameters, Purpose, append, cancel_secret_bytes};
 use std::io;
 use std::net::SocketAddr;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// TLS is up; a claimed user and database, an unverified token. Can only be accepted or rejected; both consume it.
 #[derive(Debug)]
 pub struct Login {
     pub(super) stream: ClientStream,
+    pub(super) asked: Asked,
+}
+
+/// What a client wants, and the token that it wants it by; none of it is verified.
+#[derive(Debug)]
+pub struct Asked {
     pub(super) address: SocketAddr,
     pub(super) user: String,
     pub(super) database: String,
@@ -21,6 +27,10 @@ pub struct Login {
     pub(super) token: Secret<String>,
 }
 
+/// A client that has said all it may say until it is answered.
+#[derive(Debug)]
+pub struct Silent<'a>(&'a mut ClientStream);
+
 /// A client that was accepted: its stream, positioned after the greeting.
 #[derive(Debug)]
 pub struct Session {
@@ -29,6 +39,37 @@ pub struct Session {
 }
 
 impl Login {
+    /// What the client wants.
+    pub fn asked(&self) -> &Asked {
+        &self.asked
+    }
+
+    /// What the client wants, and the client itself, to be watched while that is looked at.
+    pub fn parts(&mut self) -> (&mut Asked, Silent<'_>) {
+        (&mut self.asked, Silent(&mut self.stream))
+    }
+
+    /// Greets the client in one write: `AuthenticationOk`, the server's own greeting, the key for cancels,
+    /// `ReadyForQuery`. (Several writes would be several TLS records, which broke PgBouncer: pgbouncer #1058.)
+    pub async fn accept(self, greeting: &[u8], pid: u32, secret: &[u8], status: u8) -> io::Result<Session> {
+        let mut out = Vec::with_capacity(greeting.len().saturating_add(64));
+        append(&mut out, b'R', &[0; 4]);
+        out.extend_from_slice(greeting);
+        append(&mut out, b'K', &[&pid.to_be_bytes(), secret].concat());
+        append(&mut out, b'Z', &[status]);
+        let mut stream = self.stream;
+        stream.write_all(&out).await?;
+        stream.flush().await?;
+        Ok(Session { stream })
+    }
+
+    /// Tells the client why not, and closes.
+    pub async fn reject(self, fields: &ErrorFields) {
+        tell(self.stream, fields).await;
+    }
+}
+
+impl Asked {
     /// Where the client is.
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -65,32 +106,23 @@ impl Login {
         cancel_secret_bytes(self.minor)
     }
 
-    /// Returns when the client has left: nobody is there to be logged in.
-    pub async fn gone(&self) {
-        self.stream.closed().await;
-    }
-
     /// Takes the token out, to be verified; it is nowhere else.
     pub fn take_token(&mut self) -> Secret<String> {
         std::mem::replace(&mut self.token, Secret::new(String::new()))
     }
+}
 
-    /// Greets the client in one write: `AuthenticationOk`, the server's own greeting, the key for cancels,
-    /// `ReadyForQuery`. (Several writes would be several TLS records, which broke PgBouncer: pgbouncer #1058.)
-    pub async fn accept(self, greeting: &[u8], pid: u32, secret: &[u8], status: u8) -> io::Result<Session> {
-        let mut out = Vec::with_capacity(greeting.len().saturating_add(64));
-        append(&mut out, b'R', &[0; 4]);
-        out.extend_from_slice(greeting);
-        append(&mut out, b'K', &[&pid.to_be_bytes(), secret].concat());
-        append(&mut out, b'Z', &[status]);
-        let mut stream = self.stream;
-        stream.write_all(&out).await?;
-        stream.flush().await?;
-        Ok(Session { stream })
-    }
-
-    /// Tells the client why not, and closes.
-    pub async fn reject(self, fields: &ErrorFields) {
-        tell(self.stream, fields).await;
+impl Silent<'_> {
+    /// Waits until the client leaves, or says something though nobody has asked ("the frontend must wait", PostgreSQL
+    /// documentation, 55.2.1 Start-up). Cancel-safe.
+    pub async fn ends(&mut self) -> Error {
+        let mut first = [0];
+        match self.0.read(&mut first).await {
+            Ok(0) => Error::Gone(io::ErrorKind::UnexpectedEof.into()),
+            // Terminate: a client that says goodbye.
+            Ok(_) if first == *b"X" => Error::Gone(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) => Error::Malformed("a message came before the login was answered"),
+            Err(error) => Error::Gone(error),
+        }
     }
 }

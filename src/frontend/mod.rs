@@ -15,7 +15,7 @@ mod tls;
 
 pub use door::{Arrival, Door, DoorConfig, Incoming, Peer, ProxyProtocol};
 pub use gate::{Full, Place};
-pub use login::{Login, Session};
+pub use login::{Asked, Login, Session, Silent};
 pub use negotiate::{CancelRequest, Negotiated, Refused, negotiate};
 pub use stream::ClientStream;
 pub use tls::{TlsError, server_config};

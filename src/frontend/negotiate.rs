@@ -1,5 +1,6 @@
 //! From the first byte to the token: encryption requests, TLS, the start-up packet, the password message.
 
+use super::login::Asked;
 use super::tls::ALPN;
 use super::{ClientStream, Error, Full, Incoming, Login, MAX_TOKEN, Place};
 use crate::names::{DatabaseAlias, MAX_IDENTIFIER_BYTES, NameError, RoleName};
@@ -102,8 +103,8 @@ pub async fn negotiate(incoming: Incoming, tls: &Arc<ServerConfig>, startup: Dur
     match result.unwrap_or(Err(Error::Deadline)) {
         Ok(Steps::Login { stream, claims, minor, token }) => {
             let Claims { user, database, purpose, parameters } = claims;
-            let login = Login { stream, address: peer.address, user, database, parameters, minor, purpose, token };
-            Ok(Negotiated::Login(Box::new(login), place))
+            let asked = Asked { address: peer.address, user, database, parameters, minor, purpose, token };
+            Ok(Negotiated::Login(Box::new(Login { stream, asked }), place))
         }
         Ok(Steps::Cancel { pid, secret, stream }) => match place.of_cancel() {
             Ok(place) => Ok(Negotiated::Cancel(CancelRequest { pid, secret, stream, place })),

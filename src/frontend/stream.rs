@@ -3,10 +3,8 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::sleep;
 use tokio_rustls::server::TlsStream;
 
 /// Plain TCP, or TLS over it.
@@ -16,26 +14,6 @@ pub enum ClientStream {
     Plain(TcpStream),
     /// After the handshake.
     Tls(Box<TlsStream<TcpStream>>),
-}
-
-/// How often a client that has sent more than was asked for is looked at: whether it is still there.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
-
-impl ClientStream {
-    /// Returns when the client has closed the connection, or its own half of it. Reads nothing. Cancel-safe.
-    pub async fn closed(&self) {
-        let tcp = match self {
-            Self::Plain(tcp) => tcp,
-            Self::Tls(tls) => tls.get_ref().0,
-        };
-        while let Ok(ready) = tcp.ready(Interest::READABLE).await {
-            if ready.is_read_closed() {
-                return;
-            }
-            // Bytes have come that are not to be read yet.
-            sleep(LOOK_EVERY).await;
-        }
-    }
 }
 
 impl AsyncRead for ClientStream {

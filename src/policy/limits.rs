@@ -35,7 +35,7 @@ impl Limits {
 /// Where logins wait for their turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Line {
-    /// Logins of one caller that wait at once; each keeps its place among `limits.logins`.
+    /// Logins of one caller that wait at once; all who wait have places beside `limits.logins`, as many.
     pub places: usize,
     /// The longest wait.
     pub patience: Duration,

@@ -30,11 +30,11 @@ pub(super) fn make_room(limits: &Limits) {
     }
 }
 
-/// A session has two connections, a login one until it is a session.
+/// A session has two connections, a login one until it is a session, and as many as there may be logins wait in line.
 fn needed(limits: &Limits) -> u64 {
     let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
     let sessions = count(limits.sessions).saturating_mul(2);
-    sessions.saturating_add(count(limits.logins)).saturating_add(AT_THE_DOOR).saturating_add(OTHERS)
+    sessions.saturating_add(count(limits.logins).saturating_mul(2)).saturating_add(AT_THE_DOOR).saturating_add(OTHERS)
 }
 
 #[cfg(test)]
@@ -44,9 +44,9 @@ mod tests {
     #[test]
     fn every_limit_counts() {
         let default = Limits::default();
-        assert_eq!(needed(&default), 4136);
-        assert_eq!(needed(&Limits { sessions: default.sessions + 1, ..default }), 4138);
-        assert_eq!(needed(&Limits { logins: default.logins + 1, ..default }), 4137);
+        assert_eq!(needed(&default), 4636);
+        assert_eq!(needed(&Limits { sessions: default.sessions + 1, ..default }), 4638);
+        assert_eq!(needed(&Limits { logins: default.logins + 1, ..default }), 4638);
         make_room(&default);
         let after = getrlimit(Resource::Nofile);
         assert_eq!(after.current, after.maximum);

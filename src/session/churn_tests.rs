@@ -108,7 +108,7 @@ impl World {
         let presence = self.sessions.arrive(SessionId::generate());
         let identity = self.verified(number, number).await;
         self.tokens.check(&identity, Some(address(number)), self.grant.rule(), self.now()).unwrap();
-        let of_rule = self.limits.enter(identity.facts(), &self.grant, |_, _| {}).await.unwrap();
+        let of_rule = self.limits.enter(identity.facts(), &self.grant, |_| true).await.unwrap();
         let of_all = self.callers.enter(identity.facts()).unwrap();
         self.buy(&identity).await;
         let key = backend::ServerKey { pid: number, secret: vec![1, 2, 3, 4] };

@@ -25,7 +25,7 @@ use crate::audit::{Auditor, Recorder};
 use crate::backend::{self, Backend};
 use crate::cloudsql::{self, Connector, ServerStream};
 use crate::federation::{self, Exchanger};
-use crate::frontend::{self, Arrival, Login, Negotiated, Peer, Place, Refused};
+use crate::frontend::{self, Arrival, Asked, Login, Negotiated, Peer, Place, Refused, Silent};
 use crate::http::chain;
 use crate::identity::{self, CallerId, IdentityFacts, IssuerConfig, VerifiedIdentity, Verifier};
 use crate::names::SessionId;
@@ -183,16 +183,21 @@ pub async fn serve(arrival: Arrival, services: Arc<Services>) {
 
 impl Connection<'_> {
     /// From the token to the greeting, then the relay.
-    async fn log_in(&mut self, mut login: Login, place: Place) {
+    async fn log_in(&mut self, mut login: Login, mut place: Place) {
+        let (asked, mut client) = login.parts();
         self.claimed = Some(Claimed {
-            user: Some(claim(login.user())),
-            database: Some(claim(login.database())),
-            application_name: login.application_name().as_deref().map(claim),
+            user: Some(claim(asked.user())),
+            database: Some(claim(asked.database())),
+            application_name: asked.application_name().as_deref().map(claim),
         });
-        match self.open(&mut login).await {
+        match self.open(asked, &mut client, &mut place).await {
             Ok(opened) => {
                 drop(place);
                 self.relay(login, opened).await;
+            }
+            // Nobody is there to be told, and what the client had is free at once.
+            Err(error @ Error::Gone) => {
+                self.refuse(&error);
             }
             Err(error) => {
                 let rejection = self.refuse(&error);
@@ -202,19 +207,18 @@ impl Connection<'_> {
         }
     }
 
-    /// Verify, authorize, open the record, exchange, dial, log in.
-    async fn open(&mut self, login: &mut Login) -> Result<Opened, Error> {
+    /// Verify, authorize, open the record, exchange, dial, log in. Every wait of it ends when the client leaves or speaks
+    /// unasked, and when the session is to end.
+    async fn open(&mut self, login: &mut Asked, client: &mut Silent<'_>, place: &mut Place) -> Result<Opened, Error> {
         let Services { verifier, policy, clock, .. } = self.services;
         let started = Instant::now();
         let token = login.take_token();
-        let verifying = async { Ok(verifier.verify(token, self.peer.limited(), clock.now()).await?) };
-        let identity = self.unless_over(login, verifying).await;
+        let identity = self.unless_over(client, verifier.verify(token, self.peer.limited(), clock.now())).await;
         self.hop(Hop::Verify, started);
         let identity = identity?;
         self.caller = Some(caller(&identity));
         let asks = policy.asks_groups(&identity, login.database());
-        let resolving = async { if asks { Ok(verifier.resolve_groups(identity).await?) } else { Ok(identity) } };
-        let identity = self.unless_over(login, resolving).await?;
+        let identity = if asks { self.unless_over(client, verifier.resolve_groups(identity)).await? } else { identity };
         let request = policy::Request {
             database: login.database(),
             purpose: login.purpose(),
@@ -226,16 +230,15 @@ impl Connection<'_> {
         let facts = identity.facts();
         // Whoever cannot be judged again does not come in.
         let issuer = verifier.issuer(&facts.issuer).ok_or(identity::Error::Issuer)?;
-        let seats = self.unless_over(login, self.admit(&identity, &grant)).await?;
+        let seats = self.unless_over(client, self.admit(&identity, &grant, place)).await?;
         let mut recorder = self.open_record(&identity, &grant, login.purpose())?;
         let tag = self.tag(facts, &grant);
         let grant = Arc::new(grant);
         self.make_known(facts, issuer, &grant, login);
-        let reached = self.unless_over(login, self.reach(&identity, &grant)).await;
-        match reached {
+        match self.unless_over(client, self.reach(&identity, &grant)).await {
             Ok(backend) => Ok(Opened { backend, recorder, tag, grant, seats }),
             Err(error) => {
-                let reason = match error {
+                let reason = match &error {
                     Error::Ended(cause) => cause.as_str(),
                     Error::Gone => "client",
                     _ => "refused",
@@ -246,19 +249,25 @@ impl Connection<'_> {
         }
     }
 
-    /// What `work` brings, unless the session is to end first or its client leaves: what is slow holds no place for
-    /// nobody.
-    async fn unless_over<T>(&self, login: &Login, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    /// What `work` brings, unless the session is to end before, or the client leaves or speaks. `work` is dropped then.
+    async fn unless_over<T, E: Into<Error>>(
+        &self,
+        client: &mut Silent<'_>,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, Error> {
         tokio::select! {
             biased;
             cause = self.presence.to_end() => Err(Error::Ended(cause)),
-            () = login.gone() => Err(Error::Gone),
-            done = work => done,
+            broken = client.ends() => Err(match broken {
+                frontend::Error::Gone(_) => Error::Gone,
+                other => other.into(),
+            }),
+            done = work => done.map_err(Into::into),
         }
     }
 
     /// From here on the session is listed, and ended by whatever ends sessions.
-    fn make_known(&self, caller: &IdentityFacts, issuer: &IssuerConfig, grant: &Arc<Grant>, login: &Login) {
+    fn make_known(&self, caller: &IdentityFacts, issuer: &IssuerConfig, grant: &Arc<Grant>, login: &Asked) {
         let Services { judge, clock, .. } = self.services;
         let now = clock.now();
         let live = Live {
@@ -322,7 +331,7 @@ impl Connection<'_> {
     /// Greets the client, relays, closes the record.
     async fn relay(&self, login: Login, opened: Opened) {
         let Opened { backend, mut recorder, tag, grant, seats } = opened;
-        let purpose = login.purpose();
+        let purpose = login.asked().purpose();
         let Backend { server: ServerStream { stream: server, address, .. }, greeting, key, status } = backend;
         let open =
             SessionOpen { backend_pid: key.pid, instance_address: address, login_us: micros(self.accepted.elapsed()) };
@@ -335,7 +344,7 @@ impl Connection<'_> {
         let gate = Arc::default();
         let connector = Arc::clone(&self.services.connector);
         let target = cancel::Target { session: self.id, instance, address, key, gate: Arc::clone(&gate), connector };
-        let registered = match self.services.cancel_keys.register(target, login.cancel_secret_bytes()) {
+        let registered = match self.services.cancel_keys.register(target, login.asked().cancel_secret_bytes()) {
             Ok(registered) => registered,
             Err(error) => {
                 self.close_record(&mut recorder, "refused", None);

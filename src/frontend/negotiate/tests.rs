@@ -160,9 +160,10 @@ async fn the_token_comes_over_tls_direct_or_negotiated_in_either_order() {
         .await;
         assert_eq!(request, b"R\0\0\0\x08\0\0\0\x03");
         let Ok(Negotiated::Login(mut login, _)) = result else { panic!("{way:?}: {result:?}") };
-        assert_eq!((login.user(), login.database()), ("analyst", "orders"));
-        assert_eq!(login.take_token().expose().len(), MAX_TOKEN);
-        assert!(login.take_token().expose().is_empty(), "the token is taken once");
+        let (asked, _) = login.parts();
+        assert_eq!((asked.user(), asked.database()), ("analyst", "orders"));
+        assert_eq!(asked.take_token().expose().len(), MAX_TOKEN);
+        assert!(asked.take_token().expose().is_empty(), "the token is taken once");
     }
 }
 
@@ -373,7 +374,7 @@ async fn each_client_gets_the_version_that_it_asked_for_and_no_newer_one_than_th
         .await;
         assert_eq!(heard, [expected.as_slice(), b"R\0\0\0\x08\0\0\0\x03"].concat(), "3.{minor}");
         let Ok(Negotiated::Login(login, _)) = result else { panic!("3.{minor}: {result:?}") };
-        assert_eq!(login.cancel_secret_bytes(), secret_bytes, "3.{minor}");
-        assert!(login.parameters().is_empty(), "protocol options end here");
+        assert_eq!(login.asked().cancel_secret_bytes(), secret_bytes, "3.{minor}");
+        assert!(login.asked().parameters().is_empty(), "protocol options end here");
     }
 }

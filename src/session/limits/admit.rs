@@ -3,6 +3,7 @@
 use super::super::callers::{self, TooMany};
 use super::super::{Connection, Error, Services};
 use super::{Over, Seat};
+use crate::frontend::Place;
 use crate::identity::VerifiedIdentity;
 use crate::policy::Grant;
 use crate::telemetry::LimitOutcome;
@@ -16,8 +17,13 @@ pub struct Seats {
 }
 
 impl Connection<'_> {
-    /// Takes the places that a session needs. May wait as long as the rule says; a process that leaves ends that.
-    pub(in crate::session) async fn admit(&self, identity: &VerifiedIdentity, grant: &Grant) -> Result<Seats, Error> {
+    /// Takes the places that a session needs. May wait as long as the rule says, and stands aside then.
+    pub(in crate::session) async fn admit(
+        &self,
+        identity: &VerifiedIdentity,
+        grant: &Grant,
+        place: &mut Place,
+    ) -> Result<Seats, Error> {
         let Services { limits, tokens, callers, metrics, clock, .. } = self.services;
         let refused = |over: Over| {
             metrics.limit_reached(over.rule(), over.limit(), LimitOutcome::Refused, 1);
@@ -27,12 +33,14 @@ impl Connection<'_> {
             tokens.check(identity, self.peer.limited(), grant.rule(), clock.now()).map_err(refused)?;
         }
         let facts = identity.facts();
-        let tell = |limit, outcome| metrics.limit_reached(grant.rule(), limit, outcome, 1);
-        let of_rule = tokio::select! {
-            biased;
-            cause = self.presence.to_end() => return Err(Error::Ended(cause)),
-            entered = limits.enter(facts, grant, tell) => entered.map_err(refused)?,
+        let wait = |limit| {
+            let aside = place.stand_aside();
+            if aside {
+                metrics.limit_reached(grant.rule(), limit, LimitOutcome::Waited, 1);
+            }
+            aside
         };
+        let of_rule = limits.enter(facts, grant, wait).await.map_err(refused)?;
         // After the wait: who waits takes no session away from those who need not.
         let of_all = callers.enter(facts).map_err(|full: TooMany| Error::TooMany(full))?;
         Ok(Seats { of_rule, _of_all: of_all })

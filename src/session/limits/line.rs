@@ -5,7 +5,7 @@
 
 use super::{Key, Over, Rule, Seat, State, Visit, lock};
 use crate::policy::{self, Limits};
-use crate::telemetry::{Limit, LimitOutcome};
+use crate::telemetry::Limit;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
@@ -64,12 +64,15 @@ impl Visit {
         limits: &Limits,
         place: Option<Place>,
         deadline: Instant,
-        tell: impl Fn(Limit, LimitOutcome),
+        mut wait: impl FnMut(Limit) -> bool,
     ) -> Result<Seat, Over> {
         let Err(over) = self.try_sit(limits) else { return Ok(Seat(self)) };
         let Some(policy::Line { places, .. }) = limits.line else { return Err(over) };
         // Declared before the receiver, so that it looks through the line when that is closed.
         let place = place.or_else(|| Place::take(&self, places)).ok_or_else(|| over.clone())?;
+        if !wait(over.limit()) {
+            return Err(over);
+        }
         let (turn, mine) = oneshot::channel();
         let waiter =
             Waiter { key: self.key.clone(), sessions: limits.sessions, per_caller: limits.sessions_per_caller, turn };
@@ -83,7 +86,6 @@ impl Visit {
         for (turn, seat) in given {
             let _ = turn.send(seat);
         }
-        tell(over.limit(), LimitOutcome::Waited);
         let seat = timeout_at(deadline, mine).await;
         drop(place);
         match seat {

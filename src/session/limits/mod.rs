@@ -20,7 +20,7 @@ use crate::identity::IdentityFacts;
 use crate::names::{IssuerName, RuleName, Tenant};
 use crate::policy::{self, Grant};
 use crate::relay::{Meter, Pace};
-use crate::telemetry::{Limit, LimitOutcome};
+use crate::telemetry::Limit;
 use line::{Place, Waiter};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -114,22 +114,23 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// One more session of this caller under this grant. May wait, as the rule says; `tell` hears of each wait. Dropped
-    /// meanwhile, it leaves nothing behind but a connect that was counted.
+    /// One more session of this caller under this grant. May wait, as the rule says; `wait` hears of each wait before it
+    /// begins, and says whether there is room for one more who waits. Dropped meanwhile, it leaves nothing behind but a
+    /// connect that was counted.
     pub async fn enter(
         &self,
         caller: &IdentityFacts,
         grant: &Grant,
-        tell: impl Fn(Limit, LimitOutcome),
+        mut wait: impl FnMut(Limit) -> bool,
     ) -> Result<Seat, Over> {
         let limits = grant.limits();
         let visit = self.visit(caller, grant.rule(), limits)?;
         let deadline = Instant::now() + limits.line.map_or(Duration::ZERO, |line| line.patience);
         let mut place = None;
         if let Some(most) = limits.connects_per_minute {
-            place = visit.connect(most, limits, &tell).await?;
+            place = visit.connect(most, limits, &mut wait).await?;
         }
-        visit.sit(limits, place, deadline, tell).await
+        visit.sit(limits, place, deadline, wait).await
     }
 
     /// Callers that are remembered, and those among them without a session.
@@ -170,7 +171,7 @@ impl Visit {
         &self,
         most: u32,
         limits: &policy::Limits,
-        tell: &impl Fn(Limit, LimitOutcome),
+        wait: &mut impl FnMut(Limit) -> bool,
     ) -> Result<Option<Place>, Over> {
         let rate = Pace::new(most, MINUTE, most, policy::Over::Wait);
         let now = Instant::now();
@@ -181,7 +182,9 @@ impl Visit {
         let line = limits.line.ok_or_else(over)?;
         let place = Place::take(self, line.places).ok_or_else(over)?;
         let turn = self.meter.connect(&rate, line.patience, now).ok_or_else(over)?;
-        tell(Limit::Connects, LimitOutcome::Waited);
+        if !wait(Limit::Connects) {
+            return Err(over());
+        }
         sleep_until(turn).await;
         Ok(Some(place))
     }

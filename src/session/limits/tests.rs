@@ -21,7 +21,7 @@ fn waiting(places: usize) -> Line {
 }
 
 async fn enter(limits: &Limits, who: &str, grant: &Grant) -> Result<Seat, Over> {
-    limits.enter(&caller(who), grant, |_, _| {}).await
+    limits.enter(&caller(who), grant, |_| true).await
 }
 
 fn rule() -> RuleName {
@@ -55,7 +55,10 @@ async fn who_waits_is_let_in_in_order_and_no_later_than_its_patience() {
     let first = enter(&limits, "a", &people).await.unwrap();
     let waits = RefCell::new(Vec::new());
     let wait = async |who: &'static str| {
-        let told = |limit, outcome| waits.borrow_mut().push((limit, outcome));
+        let told = |limit| {
+            waits.borrow_mut().push(limit);
+            true
+        };
         let seat = limits.enter(&caller(who), &people, told).await;
         (who, seat)
     };
@@ -79,7 +82,7 @@ async fn who_waits_is_let_in_in_order_and_no_later_than_its_patience() {
     assert_eq!(begun.elapsed() + Duration::from_secs(2), PATIENCE, "its patience, less what it has waited");
     drop(seat);
     assert!(four.await.1.is_ok(), "who gave up is passed over");
-    assert_eq!(*waits.borrow(), [(Limit::Sessions, LimitOutcome::Waited); 3]);
+    assert_eq!(*waits.borrow(), [Limit::Sessions; 3]);
     assert_eq!(limits.remembered(), (0, 0));
 }
 
@@ -97,6 +100,25 @@ async fn a_callers_line_is_short_and_nobody_else_stands_in_it() {
     assert!(timeout(Duration::ZERO, enter(&limits, "b", &people)).await.is_ok_and(|seat| seat.is_ok()));
     drop(seat);
     assert!(timeout(Duration::ZERO, second).await.is_ok_and(|seat| seat.is_ok()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_nobody_more_may_wait_one_more_is_refused_and_leaves_nothing_behind() {
+    let limits = Limits::default();
+    let bounds = policy::Limits { sessions: Some(1), line: Some(waiting(9)), ..policy::Limits::default() };
+    let people = grant("people", bounds.clone());
+    let seat = enter(&limits, "a", &people).await.unwrap();
+    let refused = timeout(Duration::ZERO, limits.enter(&caller("b"), &people, |_| false)).await.expect("no wait");
+    assert_eq!(refused.err(), Some(Over::Sessions(rule(), 1)));
+    assert_eq!(lock(&limits.state).rules[&rule()].line.len(), 0);
+    drop(seat);
+    assert_eq!(limits.remembered(), (0, 0));
+    let slow = grant("people", policy::Limits { sessions: None, connects_per_minute: Some(1), ..bounds });
+    let patient =
+        grant("people", policy::Limits { line: Some(Line { places: 1, patience: MINUTE }), ..slow.limits().clone() });
+    drop(enter(&limits, "a", &patient).await.unwrap());
+    let refused = timeout(Duration::ZERO, limits.enter(&caller("a"), &patient, |_| false)).await.expect("no wait");
+    assert_eq!(refused.err(), Some(Over::Connects(rule(), 1)));
 }
 
 #[tokio::test(start_paused = true)]
