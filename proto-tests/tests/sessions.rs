@@ -5,8 +5,12 @@ use proto_tests::chain::{Chain, Prepared, Setup};
 use proto_tests::proxy::{self, Ended};
 use proto_tests::wire::{self, Message, message, text};
 use serde_json::Value;
-use std::os::unix::fs::PermissionsExt;
+use std::collections::BTreeMap;
+use std::fs::Permissions;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -35,7 +39,7 @@ fn socket(folder: &Path) -> PathBuf {
 fn sessions(chain: &Chain, arguments: &[&str]) -> Ended {
     let socket = socket(chain.folder());
     let place = ["--socket", socket.to_str().expect("UTF-8")];
-    proxy::run(&[&["sessions"], arguments, &place].concat(), &std::collections::BTreeMap::new()).expect("runs")
+    proxy::run(&[&["sessions"], arguments, &place].concat(), &BTreeMap::new()).expect("runs")
 }
 
 fn well(ended: Ended) -> String {
@@ -140,7 +144,7 @@ async fn the_socket_is_the_proxys_own_and_goes_with_it() {
 async fn a_config_without_a_socket_and_an_end_of_nobody_in_particular_are_refused() {
     let chain = Chain::start().await;
     let config = chain.config_path();
-    let run = |arguments: &[&str]| proxy::run(arguments, &std::collections::BTreeMap::new()).expect("runs");
+    let run = |arguments: &[&str]| proxy::run(arguments, &BTreeMap::new()).expect("runs");
     let ended = run(&["sessions", "list", "--config", config.to_str().expect("UTF-8")]);
     assert_eq!(ended.status.code(), Some(78), "{}", ended.output);
     assert!(ended.output.contains("admin.socket"), "{}", ended.output);
@@ -163,4 +167,91 @@ async fn a_socket_that_was_left_behind_is_replaced_and_a_file_is_not() {
         proxy::run(&["serve", "--config", path.to_str().expect("UTF-8")], &prepared.environment()).expect("runs");
     assert_eq!(ended.status.code(), Some(78), "{}", ended.output);
     assert!(ended.output.contains("admin.socket") && ended.output.contains("is no socket"), "{}", ended.output);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_others_can_write_to_is_refused_at_the_start() {
+    let prepared = prepared().await;
+    std::fs::set_permissions(prepared.folder(), Permissions::from_mode(0o777)).expect("set");
+    let path = prepared.config_path();
+    let ended =
+        proxy::run(&["serve", "--config", path.to_str().expect("UTF-8")], &prepared.environment()).expect("runs");
+    assert_eq!(ended.status.code(), Some(1), "{}", ended.output);
+    assert!(ended.output.contains("admin.sock") && ended.output.contains("chmod go-w"), "{}", ended.output);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_on_the_command_line_is_stronger_than_a_config_in_the_environment() {
+    let chain = start().await;
+    let socket = socket(chain.folder());
+    let socket = socket.to_str().expect("UTF-8");
+    for config in ["/nonexistent/pgpassport.toml", ""] {
+        let environment = [("PGPASSPORT_CONFIG".to_owned(), config.to_owned())].into();
+        let ended = proxy::run(&["sessions", "list", "--socket", socket], &environment).expect("runs");
+        assert!(well(ended).contains("0 session(s)"), "{config:?}");
+    }
+    let config = chain.config_path();
+    let environment = [("PGPASSPORT_CONFIG".to_owned(), config.to_str().expect("UTF-8").to_owned())].into();
+    assert!(well(proxy::run(&["sessions", "list"], &environment).expect("runs")).contains("0 session(s)"));
+    // An explicit file is stronger than the environment, too.
+    let other = ["sessions", "list", "--config", "/nonexistent/pgpassport.toml"];
+    assert_eq!(proxy::run(&other, &environment).expect("runs").status.code(), Some(78));
+}
+
+/// Runs a program as a user who owns nothing here; `None` where this test may not become somebody else.
+fn as_nobody(program: &str, arguments: &[&str]) -> Option<Command> {
+    let root = std::fs::metadata("/proc/self").expect("procfs").uid() == 0;
+    if !root {
+        println!("not tried: only root can become another user");
+        return None;
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", program]).args(arguments);
+    Some(command)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_but_the_proxys_user_and_root_asks_and_nobody_else_is_asked() {
+    let chain = start().await;
+    let path = socket(chain.folder());
+    let socket = path.to_str().expect("UTF-8");
+    // The mode keeps others out; where somebody has widened it, the kernel's word still does.
+    std::fs::set_permissions(chain.folder(), Permissions::from_mode(0o755)).expect("set");
+    std::fs::set_permissions(&path, Permissions::from_mode(0o666)).expect("set");
+    // A copy, as the folder that it was built in may be root's alone.
+    let program = chain.folder().join("pgpassport");
+    std::fs::copy(proxy::binary(), &program).expect("copied");
+    let Some(mut asks) = as_nobody(program.to_str().expect("UTF-8"), &["sessions", "list", "--socket", socket]) else {
+        return;
+    };
+    let asked = asks.output().expect("runs");
+    let said = String::from_utf8_lossy(&asked.stderr).into_owned();
+    assert_eq!(asked.status.code(), Some(1), "{said}");
+    assert!(said.contains("only the proxy's own user and root may ask"), "{said}");
+    assert!(chain.records().of("operator_action").is_empty());
+
+    // The other way round: nobody serves a socket in a folder of root's.
+    let fake = chain.folder().join("fake.sock");
+    let fake = fake.to_str().expect("UTF-8");
+    let serve = "use Socket; socket(my $s, AF_UNIX, SOCK_STREAM, 0); \
+                 bind($s, pack_sockaddr_un($ARGV[0])) or die; listen($s, 1); $| = 1; print qq(ready\\n); \
+                 accept(my $c, $s); print scalar(<$c>) // 'silence'";
+    std::fs::set_permissions(chain.folder(), Permissions::from_mode(0o777)).expect("set");
+    let Some(mut serves) = as_nobody("perl", &["-e", serve, fake]) else { return };
+    let mut serves = serves.stdout(Stdio::piped()).spawn().expect("runs");
+    let mut heard = BufReader::new(serves.stdout.take().expect("piped"));
+    let mut line = String::new();
+    heard.read_line(&mut line).expect("it is ready");
+    assert_eq!(line, "ready\n");
+    let ended = proxy::run(&["sessions", "end", "--who", "secret", "--socket", fake], &BTreeMap::new()).expect("runs");
+    assert_eq!(ended.status.code(), Some(1), "{}", ended.output);
+    assert!(
+        ended.output.contains("is served by uid 65534") && ended.output.contains("nothing was asked"),
+        "{}",
+        ended.output
+    );
+    let mut said = String::new();
+    heard.read_to_string(&mut said).expect("its end");
+    serves.wait().expect("ended");
+    assert_eq!(said, "silence", "not a byte went there");
 }

@@ -8,7 +8,7 @@ mod operator;
 mod socket;
 
 pub use operator::{Answer, Chosen, Listed, Operations, Question};
-pub use socket::{AdminSocket, MAX_PATH_BYTES};
+pub use socket::{AdminSocket, MAX_PATH_BYTES, folder_of};
 
 use crate::telemetry::Metrics;
 use axum::Router;

@@ -1,10 +1,12 @@
 //! The admin socket: a Unix socket that its owner alone can open.
 //!
 //! Promises: no moment at which somebody else could connect (it is made inside a folder of its own, mode 0700, and moved
-//! into place with mode 0600); a socket that somebody listens on is not taken away, one that nobody does is replaced; who
+//! into place with mode 0600); nobody else can put another one in its place (the folder is ours or root's, and nobody else
+//! may write there or above); a socket that somebody listens on is not taken away, one that nobody does is replaced; who
 //! connects is asked of the kernel; a slow or endless question costs one of a few places for a short time.
 
 use super::operator::{Answer, Operations, Question};
+use rustix::process::geteuid;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
@@ -26,6 +28,10 @@ const MAX_QUESTION_BYTES: u64 = 4096;
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Pause after an accept that failed, so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Mode bits: the group or everybody may write.
+const OTHERS_WRITE: u32 = 0o022;
+/// Mode bit: only who owns a file renames or deletes it.
+const STICKY: u32 = 0o1000;
 
 /// A socket that is listened on; its file goes when this is dropped, if it is still the same.
 #[derive(Debug)]
@@ -45,8 +51,9 @@ struct SocketFile {
 impl AdminSocket {
     /// Listens at `path`; must be called inside a runtime.
     pub fn bind(path: &Path) -> io::Result<Self> {
+        let folder = folder_of(path);
+        refuse_folder(&fs::canonicalize(folder)?, geteuid().as_raw())?;
         refuse_what_is_there(path)?;
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let name = uuid::Uuid::new_v4().simple().to_string();
         let private = folder.join(format!(".{}", name.get(..8).unwrap_or(&name)));
         DirBuilder::new().mode(0o700).create(&private)?;
@@ -98,6 +105,32 @@ impl Drop for SocketFile {
     }
 }
 
+/// The folder of a socket.
+pub fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// A folder in which somebody else could put another socket, or itself in the place of: who asks there would ask them.
+/// Above it a sticky folder will do, in which nobody renames what is another's.
+fn refuse_folder(folder: &Path, own: u32) -> io::Result<()> {
+    for (above, place) in folder.ancestors().enumerate() {
+        let metadata = fs::metadata(place)?;
+        let mode = metadata.mode();
+        let problem = if metadata.uid() != own && metadata.uid() != 0 {
+            format!("belongs to uid {}, neither to the proxy's own user nor to root", metadata.uid())
+        } else if mode & OTHERS_WRITE != 0 && (above == 0 || mode & STICKY == 0) {
+            format!("can be written by others (mode {:04o}); take that right away (chmod go-w)", mode & 0o7777)
+        } else {
+            continue;
+        };
+        return Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            format!("the folder {} {problem}", place.display()),
+        ));
+    }
+    Ok(())
+}
+
 /// Only a socket that nobody listens on is in nobody's use.
 fn refuse_what_is_there(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {
@@ -119,9 +152,10 @@ fn refuse_what_is_there(path: &Path) -> io::Result<()> {
 async fn answer(mut stream: UnixStream, operations: &Operations, owner: u32) -> io::Result<()> {
     let uid = stream.peer_cred()?.uid();
     let (read, mut write) = stream.split();
-    let answer = if uid == owner || uid == 0 {
-        let mut line = Vec::new();
-        BufReader::new(read.take(MAX_QUESTION_BYTES)).read_until(b'\n', &mut line).await?;
+    // Read even of who may not ask: a close with unread bytes would reset the answer away.
+    let mut line = Vec::new();
+    BufReader::new(read.take(MAX_QUESTION_BYTES)).read_until(b'\n', &mut line).await?;
+    let answer = if may_ask(uid, owner) {
         match serde_json::from_slice::<Question>(&line) {
             Ok(question) => operations.answer(&question, uid),
             Err(_) => Answer::Refused { reason: "the question is not understood".to_owned() },
@@ -134,6 +168,10 @@ async fn answer(mut stream: UnixStream, operations: &Operations, owner: u32) -> 
     text.push(b'\n');
     write.write_all(&text).await?;
     write.shutdown().await
+}
+
+fn may_ask(uid: u32, owner: u32) -> bool {
+    uid == owner || uid == 0
 }
 
 #[cfg(test)]
@@ -191,6 +229,45 @@ mod tests {
         assert_eq!(AdminSocket::bind(&path).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(fs::read_to_string(&path).unwrap(), "a file");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left");
+    }
+
+    #[test]
+    fn the_proxys_own_user_and_root_may_ask() {
+        for (uid, owner, may) in [(0, 0, true), (0, 100, true), (100, 100, true), (101, 100, false), (100, 0, false)] {
+            assert_eq!(may_ask(uid, owner), may, "{uid} asks {owner}'s");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_others_can_write_to_or_above_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let (inner, mode) = (folder.path().join("run"), |path: &Path, mode| {
+            fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+        });
+        fs::create_dir(&inner).unwrap();
+        let path = inner.join("admin.sock");
+        for (of_outer, of_inner, refused) in [
+            (0o700, 0o755, None),
+            (0o755, 0o775, Some("run can be written by others (mode 0775)")),
+            (0o755, 0o702, Some("run can be written by others (mode 0702)")),
+            // The socket's own folder: nobody could replace it there, but put one there first.
+            (0o755, 0o1777, Some("run can be written by others (mode 1777)")),
+            (0o777, 0o755, Some("can be written by others (mode 0777)")),
+            (0o1777, 0o755, None),
+        ] {
+            mode(folder.path(), of_outer);
+            mode(&inner, of_inner);
+            match (AdminSocket::bind(&path), refused) {
+                (Ok(_), None) => {}
+                (Err(error), Some(reason)) => assert!(error.to_string().contains(reason), "{error}"),
+                (bound, _) => panic!("{of_outer:o} {of_inner:o}: {bound:?}"),
+            }
+            assert_eq!(fs::read_dir(&inner).unwrap().count(), 0, "nothing is left");
+        }
+        mode(folder.path(), 0o700);
+        let own = fs::metadata(&inner).unwrap().uid();
+        let error = refuse_folder(&inner, own + 1).err();
+        assert_eq!(error.is_some(), own != 0, "root's folders are right for everybody, other users' for nobody else");
     }
 
     #[tokio::test]

@@ -2,11 +2,16 @@
 //! socket.
 
 use super::Outcome;
-use crate::admin::{Answer, Chosen, Listed, Question};
+use crate::admin::{Answer, Chosen, Listed, Question, folder_of};
 use crate::config;
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use rustix::net::sockopt::socket_peercred;
+use rustix::process::geteuid;
 use serde_json::json;
+use std::fs;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -48,14 +53,15 @@ enum Command {
     },
 }
 
-/// Where the proxy listens for operators.
+/// Where the proxy listens for operators. Not exclusive: the environment counts as given, and must not be in the way of
+/// a socket on the command line.
 #[derive(Debug, clap::Args)]
-#[group(required = true, multiple = false)]
+#[group(required = true, multiple = true)]
 struct Place {
     /// The proxy's config file, whose admin.socket is used
-    #[arg(long, value_name = "FILE", env = "PGPASSPORT_CONFIG")]
+    #[arg(long, value_name = "FILE", env = "PGPASSPORT_CONFIG", value_parser = OsStringValueParser::new().map(PathBuf::from))]
     config: Option<PathBuf>,
-    /// The proxy's admin socket
+    /// The proxy's admin socket; stronger than --config
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
 }
@@ -91,9 +97,17 @@ pub(super) fn run(arguments: Arguments, out: &mut impl Write, err: &mut impl Wri
         Ok(path) => path,
         Err(reason) => return complain(err, Outcome::BadConfig, reason),
     };
-    let answer = match ask(&path, &question) {
+    let answer = match ask(&path, &place.owners(&path), &question) {
         Ok(answer) => answer,
-        Err(error) => {
+        Err(Unasked::Stranger(uid)) => {
+            let reason = format!(
+                "{} is served by uid {uid}, which is neither root, nor you, nor the owner of its folder or of the \
+                 config; nothing was asked",
+                path.display()
+            );
+            return complain(err, Outcome::Failed, reason);
+        }
+        Err(Unasked::Broken(error)) => {
             let reason = format!(
                 "the proxy cannot be asked at {}: {error}; does it run, as you or with you as root?",
                 path.display()
@@ -115,6 +129,14 @@ pub(super) fn run(arguments: Arguments, out: &mut impl Write, err: &mut impl Wri
 }
 
 impl Place {
+    /// Who may serve there besides root and this user: who owns the socket's folder, in which the proxy lets nobody else
+    /// write, and who owns the config.
+    fn owners(&self, socket: &Path) -> Vec<u32> {
+        let config = self.config.as_deref().filter(|_| self.socket.is_none());
+        let places = [Some(folder_of(socket)), config];
+        places.into_iter().flatten().filter_map(|place| Some(fs::metadata(place).ok()?.uid())).collect()
+    }
+
     fn path(&self) -> Result<PathBuf, String> {
         if let Some(socket) = &self.socket {
             return Ok(socket.clone());
@@ -128,17 +150,38 @@ impl Place {
     }
 }
 
-fn ask(path: &Path, question: &Question) -> io::Result<Answer> {
+/// Why there is no answer.
+#[derive(Debug)]
+enum Unasked {
+    /// Somebody else is at the other end.
+    Stranger(u32),
+    /// Nobody is, or not as they should.
+    Broken(io::Error),
+}
+
+impl From<io::Error> for Unasked {
+    fn from(error: io::Error) -> Self {
+        Self::Broken(error)
+    }
+}
+
+/// Asks whoever listens at `path`, if that is root, this user, or one of `owners`; a stranger is told nothing.
+fn ask(path: &Path, owners: &[u32], question: &Question) -> Result<Answer, Unasked> {
     let mut stream = UnixStream::connect(path)?;
+    // Of who called listen(2): a socket that was handed on is still theirs (unix(7), SO_PEERCRED).
+    let peer = socket_peercred(&stream).map_err(io::Error::from)?.uid.as_raw();
+    if peer != 0 && peer != geteuid().as_raw() && !owners.contains(&peer) {
+        return Err(Unasked::Stranger(peer));
+    }
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    let mut text = serde_json::to_vec(question)?;
+    let mut text = serde_json::to_vec(question).map_err(io::Error::from)?;
     text.push(b'\n');
     stream.write_all(&text)?;
     stream.shutdown(Shutdown::Write)?;
     let mut answer = Vec::new();
     stream.take(MAX_ANSWER_BYTES).read_to_end(&mut answer)?;
-    Ok(serde_json::from_slice(&answer)?)
+    Ok(serde_json::from_slice(&answer).map_err(io::Error::from)?)
 }
 
 /// Columns as wide as their widest entry.
