@@ -116,7 +116,7 @@ pub struct Limits {
     pub sessions_per_caller: usize,
     /// Connections that have not logged in yet.
     pub logins: usize,
-    /// Those of one client address (IPv6: of one /64).
+    /// Those of one client address (IPv6: of one /64; of the /56 and /48 twice and four times as many).
     pub logins_per_address: usize,
     /// Different tokens of one client address that are refused within a minute before no more are checked.
     pub bad_tokens_per_address: u32,

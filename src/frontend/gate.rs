@@ -5,8 +5,10 @@
 //! of a few places more, for long enough to be told why or to turn out to be a cancel; past those it is closed. Who has
 //! proved who it is and waits for its rule's turn has a place of another kind, so that it is in no login's way.
 //!
-//! Invariant: an address is in a table only while a place counts for it, so that a table is never longer than its
-//! pool.
+//! An IPv6 address counts in its /64, its /56 and its /48, of which each may have twice as many places as the one before.
+//!
+//! Invariant: a network is in a table only while a place counts for it, so that a table is never longer than
+//! [`Network::WIDTHS`] times its pool.
 
 use crate::names::Network;
 use std::collections::HashMap;
@@ -123,11 +125,11 @@ struct Seat {
     _counted: Option<Counted>,
 }
 
-/// One connection of an address, or of its network.
+/// One connection of an address, in all its networks.
 #[derive(Debug)]
 struct Counted {
     addresses: Arc<Mutex<HashMap<Network, usize>>>,
-    network: Network,
+    client: IpAddr,
 }
 
 impl Pool {
@@ -138,28 +140,34 @@ impl Pool {
 
     fn sit(&self, client: Option<IpAddr>) -> Result<Seat, Full> {
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Full::Logins)?;
-        let counted = client.map(|client| self.count(client.into())).transpose()?;
+        let counted = client.map(|client| self.count(client)).transpose()?;
         Ok(Seat { _place: place, _counted: counted })
     }
 
-    fn count(&self, network: Network) -> Result<Counted, Full> {
+    fn count(&self, client: IpAddr) -> Result<Counted, Full> {
         let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = addresses.get(&network).copied().unwrap_or_default();
-        if count >= self.per_address {
-            return Err(Full::Address);
+        for (network, times) in Network::around(client) {
+            let most = self.per_address.saturating_mul(usize::try_from(times).unwrap_or(usize::MAX));
+            if addresses.get(&network).is_some_and(|count| *count >= most) {
+                return Err(Full::Address);
+            }
         }
-        addresses.insert(network, count.saturating_add(1));
-        Ok(Counted { addresses: Arc::clone(&self.addresses), network })
+        for (network, _) in Network::around(client) {
+            let count = addresses.entry(network).or_default();
+            *count = count.saturating_add(1);
+        }
+        Ok(Counted { addresses: Arc::clone(&self.addresses), client })
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
         let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = addresses.get_mut(&self.network) {
+        for (network, _) in Network::around(self.client) {
+            let Some(count) = addresses.get_mut(&network) else { continue };
             *count = count.saturating_sub(1);
             if *count == 0 {
-                addresses.remove(&self.network);
+                addresses.remove(&network);
             }
         }
     }
@@ -194,6 +202,24 @@ mod tests {
             assert!(pool.addresses.lock().unwrap().is_empty(), "an address without connections is forgotten");
         }
         assert_eq!((gate.logins.places.available_permits(), gate.over.places.available_permits()), (3, MAX_OVER));
+    }
+
+    #[test]
+    fn who_has_a_whole_site_of_ipv6_networks_has_no_more_than_four_addresses_places() {
+        let gate = Gate::new(1000, 10);
+        let places = |from: &dyn Fn(u16) -> String| {
+            let enter = |n| gate.enter(address(&from(n))).filter(|place| place.over().is_none());
+            (0..500).filter_map(enter).collect::<Vec<Place>>()
+        };
+        let of_64 = places(&|n| format!("2001:db8:1:2::{n:x}"));
+        let of_56 = places(&|n| format!("2001:db8:1:{:x}::1", n % 256));
+        let of_48 = places(&|n| format!("2001:db8:1:{:x}00::1", 1 + n % 250));
+        assert_eq!([of_64.len(), of_56.len(), of_48.len()], [10, 10, 20], "10 of a /64, 20 of a /56, 40 of a /48");
+        assert!(places(&|n| format!("2001:db8:1:{:x}::1", 0x5000 + n)).is_empty());
+        let next_door = places(&|n| format!("2001:db8:2:2::{n:x}"));
+        assert_eq!(next_door.len(), 10, "another site is not hit");
+        drop((of_64, of_56, of_48, next_door));
+        assert!(gate.logins.addresses.lock().unwrap().is_empty());
     }
 
     #[test]

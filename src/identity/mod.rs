@@ -230,7 +230,8 @@ pub struct Verifier {
 pub struct Settings {
     /// Each of the two GETs for keys.
     pub keys: Duration,
-    /// Different tokens of one address (IPv6: one /64) that are refused within [`FAILURE_WINDOW`].
+    /// Different tokens of one address (IPv6: one /64; of the /56 and /48 twice and four times as many) that are refused
+    /// within [`FAILURE_WINDOW`].
     pub bad_tokens_per_address: u32,
 }
 

@@ -22,7 +22,7 @@ pub const MAX_GOOD: usize = 8192;
 pub const MAX_FAILED: usize = 4096;
 /// How long a failed token is remembered.
 pub const FAILURE_MEMORY: Duration = Duration::from_secs(60);
-/// The most addresses whose failures are counted.
+/// The most addresses whose failures are counted, and the most networks of each width around them.
 pub const MAX_ADDRESSES: usize = 8192;
 /// Failures of an address are counted for so long, then anew.
 pub const FAILURE_WINDOW: Duration = Duration::from_secs(60);
@@ -41,7 +41,8 @@ struct State {
     good: Verdicts,
     /// Tokens that did not; apart, so that strangers cannot push out the good ones.
     failed: Verdicts,
-    addresses: HashMap<Network, Failures>,
+    /// By width: a flood of narrow networks pushes out no wider one.
+    addresses: [HashMap<Network, Failures>; Network::WIDTHS],
     /// Signatures that were checked.
     checks: u64,
 }
@@ -76,7 +77,7 @@ impl Signatures {
         let state = State {
             good: Verdicts::new(MAX_GOOD),
             failed: Verdicts::new(MAX_FAILED),
-            addresses: HashMap::new(),
+            addresses: Default::default(),
             checks: 0,
         };
         Self { state: Mutex::new(state), failures_per_address }
@@ -116,7 +117,8 @@ impl Signatures {
     #[cfg(test)]
     pub(super) fn sizes(&self) -> [usize; 3] {
         let state = self.lock();
-        [state.good.known.len(), state.failed.known.len(), state.addresses.len()]
+        let addresses = state.addresses.iter().map(HashMap::len).max().unwrap_or_default();
+        [state.good.known.len(), state.failed.known.len(), addresses]
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -140,10 +142,13 @@ impl State {
         self.good.get(digest, key, now).or_else(|| self.failed.get(digest, key, now))
     }
 
-    /// Whether this address may have one more unknown token checked.
+    /// Whether this address may have one more unknown token checked, for its own sake and for each network's around it.
     fn may_try(&mut self, seen: Seen, most: u32) -> bool {
-        let failures = seen.from.and_then(|from| self.addresses.get(&from.into()));
-        let tried = failures.is_none_or(|failures| failures.over(seen.at) || failures.count < most);
+        let mut networks = self.addresses.iter().zip(seen.from.into_iter().flat_map(Network::around));
+        let tried = networks.all(|(addresses, (network, times))| {
+            let failures = addresses.get(&network).filter(|failures| !failures.over(seen.at));
+            failures.is_none_or(|failures| failures.count < most.saturating_mul(times))
+        });
         self.checks = self.checks.saturating_add(u64::from(tried));
         tried
     }
@@ -165,21 +170,28 @@ impl State {
     }
 
     fn count(&mut self, seen: Seen) {
-        let Some(network) = seen.from.map(Network::from) else { return };
-        if self.addresses.len() >= MAX_ADDRESSES && !self.addresses.contains_key(&network) {
-            self.addresses.retain(|_, failures| !failures.over(seen.at));
-        }
-        if self.addresses.len() >= MAX_ADDRESSES && !self.addresses.contains_key(&network) {
-            // Many addresses fail at once: the one that began first has the least left to lose.
-            let oldest = self.addresses.iter().min_by_key(|(_, failures)| failures.since).map(|(address, _)| *address);
-            oldest.map(|address| self.addresses.remove(&address));
-        }
-        let failures = self.addresses.entry(network).or_insert(Failures { count: 0, since: seen.at });
-        if failures.over(seen.at) {
-            *failures = Failures { count: 0, since: seen.at };
-        }
-        failures.count = failures.count.saturating_add(1);
+        let networks = seen.from.into_iter().flat_map(Network::around);
+        self.addresses
+            .iter_mut()
+            .zip(networks)
+            .for_each(|(addresses, (network, _))| count(addresses, network, seen.at));
     }
+}
+
+fn count(addresses: &mut HashMap<Network, Failures>, network: Network, now: Timestamp) {
+    if addresses.len() >= MAX_ADDRESSES && !addresses.contains_key(&network) {
+        addresses.retain(|_, failures| !failures.over(now));
+    }
+    if addresses.len() >= MAX_ADDRESSES && !addresses.contains_key(&network) {
+        // Many addresses fail at once: the one that began first has the least left to lose.
+        let oldest = addresses.iter().min_by_key(|(_, failures)| failures.since).map(|(address, _)| *address);
+        oldest.map(|address| addresses.remove(&address));
+    }
+    let failures = addresses.entry(network).or_insert(Failures { count: 0, since: now });
+    if failures.over(now) {
+        *failures = Failures { count: 0, since: now };
+    }
+    failures.count = failures.count.saturating_add(1);
 }
 
 impl Failures {

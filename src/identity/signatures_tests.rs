@@ -184,6 +184,19 @@ fn one_ipv6_network_is_one_address() {
 }
 
 #[test]
+fn who_has_many_ipv6_networks_has_no_more_than_four_times_as_many_tokens_checked() {
+    let desk = Desk::new(3);
+    let show = |id: usize, from: String| desk.show(&desk.forged(id), from.parse::<IpAddr>().unwrap(), now());
+    let checked = |ids: std::ops::Range<usize>, from: &dyn Fn(usize) -> String| {
+        ids.filter(|id| matches!(show(*id, from(*id)), Err(Error::Signature))).count()
+    };
+    assert_eq!(checked(0..50, &|id| format!("2001:db8:1:{id:x}::1")), 6, "of one /56, each time from another /64");
+    assert_eq!(checked(100..200, &|id| format!("2001:db8:1:{id:x}00::1")), 6, "of one /48 twelve in all");
+    assert_eq!(checked(200..300, &|id| format!("2001:db8:2:{:x}00::1", id - 200)), 12, "another site");
+    assert_eq!(checked(300..310, &|_| "192.0.2.9".to_owned()), 3);
+}
+
+#[test]
 fn a_clock_that_is_set_back_locks_nobody_out() {
     let desk = Desk::new(1);
     assert!(desk.show(&desk.forged(1), HERE, at(1000)).is_err());
@@ -196,7 +209,7 @@ fn what_is_remembered_stays_within_its_bounds() {
     let mut state = State {
         good: Verdicts::new(MAX_GOOD),
         failed: Verdicts::new(MAX_FAILED),
-        addresses: HashMap::new(),
+        addresses: Default::default(),
         checks: 0,
     };
     let key = Signer::generate("k").public_key();
@@ -220,7 +233,10 @@ fn what_is_remembered_stays_within_its_bounds() {
         state.learn(digest(!n), &key, seen, &Err(Error::Signature));
         assert!(state.good.known.len() <= MAX_GOOD && state.good.by_end.len() == state.good.known.len());
         assert!(state.failed.known.len() <= MAX_FAILED && state.failed.by_end.len() == state.failed.known.len());
-        assert!(state.addresses.len() <= MAX_ADDRESSES);
+        let subnet =
+            IpAddr::V6(std::net::Ipv6Addr::from_bits((0x2001_0db8_0000_0000 + u128::from(n) * 0x1_0001) << 64));
+        state.count(Seen { from: Some(subnet), ..seen });
+        assert!(state.addresses.iter().all(|width| width.len() <= MAX_ADDRESSES));
     }
     assert_eq!(state.recall(&digest(9_999), &key, now()), Some(true), "the newest are there");
     assert_eq!(state.recall(&digest(!9_999), &key, now()), Some(false));

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 /// Cancels for one session: this many at once and four a second after. Each costs the instance a connection.
 pub const OF_SESSION: Rate = Rate { burst: 20, each: Duration::from_millis(250) };
 /// Cancels from one address: this many at once (a server may give up on all its sessions together) and twenty a second
-/// after, at which rate a four-byte key takes years to guess.
+/// after, at which rate a four-byte key takes years to guess. Of IPv6 a /64; its /56 and /48 twice and four times as many.
 pub const OF_ADDRESS: Rate = Rate { burst: 256, each: Duration::from_millis(50) };
 /// Addresses that are told apart; further ones share one allowance until some have been quiet for long enough.
 const MAX_ADDRESSES: usize = 4096;
@@ -37,16 +37,26 @@ pub struct Addresses {
     sweep_at: Option<Instant>,
 }
 
+impl Rate {
+    /// So many times as much.
+    fn times(self, times: u32) -> Self {
+        Self { burst: self.burst.saturating_mul(times), each: self.each.checked_div(times).unwrap_or(self.each) }
+    }
+}
+
 impl Allowance {
     /// Whether one more is allowed at `now`; it counts if so.
     pub fn take(&mut self, rate: Rate, now: Instant) -> bool {
-        let whole_at = self.whole_at.unwrap_or(now).max(now);
-        let spent = whole_at.saturating_duration_since(now);
-        if spent > rate.each.saturating_mul(rate.burst.saturating_sub(1)) {
-            return false;
+        let left = self.has(rate, now);
+        if left {
+            self.whole_at = self.whole_at.unwrap_or(now).max(now).checked_add(rate.each);
         }
-        self.whole_at = whole_at.checked_add(rate.each);
-        true
+        left
+    }
+
+    fn has(self, rate: Rate, now: Instant) -> bool {
+        let spent = self.whole_at.unwrap_or(now).saturating_duration_since(now);
+        spent <= rate.each.saturating_mul(rate.burst.saturating_sub(1))
     }
 
     fn is_whole(self, now: Instant) -> bool {
@@ -57,14 +67,23 @@ impl Allowance {
 impl Addresses {
     /// Whether this address may ask for one more cancel at `now`; it counts if so.
     pub fn take(&mut self, address: IpAddr, now: Instant) -> bool {
-        let network = Network::from(address);
-        if !self.known.contains_key(&network) && self.known.len() >= MAX_ADDRESSES {
-            self.sweep(now);
-            if self.known.len() >= MAX_ADDRESSES {
-                return self.others.take(OF_ADDRESS, now);
-            }
+        // Nothing is counted, and nobody remembered, for what is refused.
+        let has = |(network, times): (Network, u32)| {
+            self.known.get(&network).is_none_or(|allowance| allowance.has(OF_ADDRESS.times(times), now))
+        };
+        if !Network::around(address).all(has) {
+            return false;
         }
-        self.known.entry(network).or_default().take(OF_ADDRESS, now)
+        for (network, times) in Network::around(address) {
+            if !self.known.contains_key(&network) && self.known.len() >= MAX_ADDRESSES {
+                self.sweep(now);
+                if self.known.len() >= MAX_ADDRESSES {
+                    return self.others.take(OF_ADDRESS, now);
+                }
+            }
+            self.known.entry(network).or_default().take(OF_ADDRESS.times(times), now);
+        }
+        true
     }
 
     /// Forgets who was quiet; not at each cancel of a storm, whose cost this would be.
@@ -109,6 +128,13 @@ mod tests {
             IpAddr::V6(Ipv6Addr::from_bits(network + *host))
         };
         assert_eq!(taken(1000, || addresses.take(next(&mut host), now)), 256);
+        // From any of its networks a site has no more than four times as much.
+        let mut subnet = 0_u16;
+        let site = taken(10_000, || {
+            subnet += 1;
+            addresses.take(format!("2001:db8:2:{subnet:x}::1").parse().unwrap(), now)
+        });
+        assert_eq!(site, 4 * 256);
     }
 
     #[test]
