@@ -2,7 +2,7 @@
 
 use pgpassport::sim::world::{ANALYST, ORDERS_APP, OTHER_APP, REPORTS_APP, WORKFORCE_PROVIDER, WORKLOAD_PROVIDER};
 use pgpassport::sim::{Endpoint, Fault, Hop, TokenSpec};
-use proto_tests::chain::{Chain, Setup};
+use proto_tests::chain::{Chain, Prepared, Setup};
 use proto_tests::refusal::{Expected, refused_by_psql};
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
@@ -152,4 +152,26 @@ async fn a_google_that_asks_for_silence_gets_it() {
     };
     assert_eq!(tokio::join!(waits, ends).0, "1");
     assert!(began.elapsed() >= Duration::from_secs(2), "{:?}", began.elapsed());
+}
+
+/// Pools of another universe have names of its own: the proxy sends the rule's name as it stands, and no other will do.
+#[tokio::test(flavor = "multi_thread")]
+async fn in_another_universe_people_and_apps_arrive_by_its_own_names_alone() {
+    const UNIVERSE: &str = "apis.contoso.example";
+    let names = |prepared: Prepared| {
+        let section = format!("[google]\nuniverse_domain = \"{UNIVERSE}\"\n");
+        prepared.replace("[google]\n", &section).replace("//iam.googleapis.com/", &format!("//iam.{UNIVERSE}/"))
+    };
+    let prepared = names(Setup::default().prepare().await);
+    prepared.cloud.move_to_universe(UNIVERSE);
+    let chain = prepared.start().await;
+    assert_eq!(chain.query(&chain.person(), "select session_user").await, ANALYST.upn);
+    assert_eq!(chain.query(&chain.app(), "select session_user").await, ORDERS_APP.database_user);
+    let expected = Expected { sqlstate: "28000", says: "pool and provider of the rule" };
+    let elsewhere = names(Setup::default().prepare().await).start().await;
+    refused_by_psql(&elsewhere, &elsewhere.person(), expected).await;
+    let moved = Chain::start().await;
+    moved.cloud.move_to_universe(UNIVERSE);
+    refused_by_psql(&moved, &moved.person(), expected).await;
+    assert_eq!(moved.calls().count(Endpoint::InstancePassword), 0);
 }

@@ -1,7 +1,7 @@
 //! Keys over time: rollover, an issuer that is away, strangers' key ids. Time is moved by hand.
 
 use super::super::testing::{self, CALLER, Entra, Signer, now, with_entra};
-use super::super::{Error, Verifier};
+use super::super::{Error, KEYS_EVERY, Verifier};
 use super::{FAILURE_HOLD, KEEP_FOR, REFRESH_AFTER, REFRESH_INTERVAL};
 use crate::secret::Secret;
 use serde_json::json;
@@ -141,4 +141,39 @@ async fn answers_that_are_no_keys_are_named() {
     let outcome = verify(&entra.verifier(), &entra, &entra.signer).await;
     let Err(Error::Keys { source, .. }) = outcome else { panic!("{outcome:?}") };
     assert!(source.to_string().ends_with("answered 200 with something that is not a key set"), "{source}");
+}
+
+/// Waits, by the wall clock, until the keys were fetched so often.
+async fn fetched(entra: &Entra, times: usize) {
+    let wait = async {
+        while entra.key_fetches() < times {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), wait).await.expect("the keys are fetched");
+    // The answer of the last one arrives.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+}
+
+#[tokio::test]
+async fn a_timer_keeps_keys_fresh_while_nobody_comes_and_follows_a_reload() {
+    let entra = Entra::start().await;
+    let serving = std::sync::Arc::new(std::sync::Mutex::new(std::sync::Arc::new(entra.verifier())));
+    let current = std::sync::Arc::clone(&serving);
+    let timer = tokio::spawn(super::super::keep_keys(move || std::sync::Arc::clone(&current.lock().unwrap())));
+    fetched(&entra, 1).await;
+    pass(REFRESH_AFTER.checked_sub(KEYS_EVERY).unwrap()).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(entra.key_fetches(), 1, "they are not old yet");
+    let rolled = Signer::generate("key-2");
+    publish(&entra, &[&entra.signer, &rolled]);
+    pass(KEYS_EVERY).await;
+    fetched(&entra, 2).await;
+    let verifier = std::sync::Arc::clone(&serving.lock().unwrap());
+    verify(&verifier, &entra, &rolled).await.unwrap();
+    assert_eq!(entra.key_fetches(), 2, "the new key was there before anybody came with it");
+    *serving.lock().unwrap() = std::sync::Arc::new(entra.verifier());
+    pass(KEYS_EVERY).await;
+    fetched(&entra, 3).await;
+    timer.abort();
 }

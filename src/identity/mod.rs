@@ -54,6 +54,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval};
 
 /// Proof that a token's signature and claims were checked at a known time. Made only by [`Verifier::verify`].
 #[derive(Debug)]
@@ -225,6 +226,19 @@ pub struct Verifier {
     directories: HashMap<IssuerName, Directory>,
 }
 
+/// How often the keys' age is looked at.
+pub const KEYS_EVERY: Duration = Duration::from_secs(60);
+
+/// Keeps the keys of whatever verifier serves fresh, without a caller's waiting for them: looks for ever.
+pub async fn keep_keys(serving: impl Fn() -> Arc<Verifier>) {
+    let mut ticks = interval(KEYS_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        serving().refresh_ahead();
+    }
+}
+
 /// Bounds of a verifier.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
@@ -298,8 +312,8 @@ impl Verifier {
         fetches.join_all().await.into_iter().filter_map(|(name, outcome)| Some((name, outcome.err()?))).collect()
     }
 
-    /// Begins to fetch keys that are old or missing; call it every minute or so. Returns at once.
-    pub fn refresh_ahead(&self) {
+    /// Begins to fetch keys that are old or missing. Returns at once.
+    fn refresh_ahead(&self) {
         self.issuers.iter().for_each(KeyCache::refresh_ahead);
     }
 

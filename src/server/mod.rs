@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::federation;
 use crate::frontend;
 use crate::http::chain;
+use crate::identity;
 use crate::names::SessionId;
 use crate::relay::{self, Cause, Wish};
 use crate::session::{self, Sessions};
@@ -120,6 +121,8 @@ pub async fn run(config: Config, source: PathBuf) -> Result<(), Error> {
         let socket = AdminSocket::bind(&path).map_err(|source| Error::Socket { path, source })?;
         beside.spawn(socket.serve(operations(&lasting, &serving)));
     }
+    let keys = serving.clone();
+    beside.spawn(identity::keep_keys(move || Arc::clone(&keys.borrow().services.verifier)));
     beside.spawn(session::keep_time(lasting.sessions.clone(), lasting.clock.clone()));
     let reloading = beside.spawn(Reloader { source, fixed, lasting: lasting.clone(), current }.run(hangup));
     tracing::info!(address = %listener.local_addr().unwrap_or(address), "ready");
@@ -170,7 +173,6 @@ async fn accept(listener: &TcpListener, serving: &watch::Receiver<Generation>, s
             _ = minute.tick() => {
                 let services = Arc::clone(&serving.borrow().services);
                 let _ = services.auditor.record_suppressed(SessionId::generate());
-                services.verifier.refresh_ahead();
                 services.exchanger.sweep();
                 services.limits.sweep();
                 services.tokens.sweep(services.clock.now());

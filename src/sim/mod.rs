@@ -353,6 +353,10 @@ impl Cloud {
     pub fn require_connectors(&self) {
         self.instance.require_connectors();
     }
+    /// Google becomes that of another universe: STS knows pools by names of that domain alone.
+    pub fn move_to_universe(&self, domain: &str) {
+        self.google.move_to(domain);
+    }
     /// Takes the proxy's identity its permissions on Microsoft Graph.
     pub fn revoke_graph(&self) {
         self.entra.revoke_graph();

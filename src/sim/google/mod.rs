@@ -29,6 +29,9 @@ const CLOUD_PLATFORM: &str = "https://www.googleapis.com/auth/cloud-platform";
 /// OAuth scope of IAM Credentials.
 const IAM_SCOPE: &str = "https://www.googleapis.com/auth/iam";
 
+/// Google's public cloud.
+const PUBLIC_UNIVERSE: &str = "googleapis.com";
+
 /// Whose keys pool providers trust.
 #[derive(Debug)]
 pub(super) struct Issuers {
@@ -44,6 +47,8 @@ pub(super) struct Google {
     tokens: Mutex<TokenStore>,
     iam: RwLock<Iam>,
     instance: Arc<Instance>,
+    /// The domain under which this Google stands, and by which its pools are named.
+    universe: Mutex<String>,
     /// Providers that are switched off.
     disabled: Mutex<HashSet<String>>,
     /// The public key (PKCS#1) of the proxy's own account, once it has one.
@@ -59,9 +64,21 @@ impl Google {
             tokens: Mutex::default(),
             iam: RwLock::new(Iam::standard()),
             instance,
+            universe: Mutex::new(PUBLIC_UNIVERSE.to_owned()),
             disabled: Mutex::default(),
             own_account_key: Mutex::default(),
         }
+    }
+
+    /// From now on this is the Google of another universe.
+    pub(super) fn move_to(&self, universe: &str) {
+        universe.clone_into(&mut super::lock(&self.universe));
+    }
+
+    /// A name of this universe's IAM, as the world's tables have it; `None` for one of another universe.
+    fn here(&self, name: &str) -> Option<String> {
+        let path = name.strip_prefix(&format!("//iam.{}/", super::lock(&self.universe)))?;
+        Some(format!("//iam.{PUBLIC_UNIVERSE}/{path}"))
     }
 
     /// Switches a provider off.

@@ -80,7 +80,7 @@ pub(super) async fn token(State(google): State<Arc<Google>>, headers: HeaderMap,
     if ![JWT, ID_TOKEN].contains(&field("subject_token_type")) {
         return refused("invalid_request", "Invalid value for \"subject_token_type\".");
     }
-    let Some(provider) = google.provider(field("audience")) else {
+    let Some(provider) = google.here(field("audience")).and_then(|name| google.provider(&name)) else {
         return refused(
             "invalid_target",
             "The target service indicated by the \"audience\" parameters is invalid. This might either be because \
