@@ -3,14 +3,14 @@
 //! Whatever the order, PostgreSQL's answers follow from the messages alone: nothing here depends on time, on how the
 //! bytes are cut, or on a number that differs between two sessions.
 
-use crate::script::{execute, flush, parse, query, sync};
+use crate::script::{execute, execute_up_to, flush, parse, query, sync};
 use crate::wire::{message, text};
 
 /// What every session begins with.
 pub const PROLOGUE: &str = "create temp table t (a int); create temp table u (a int unique deferrable initially \
                             deferred)";
 /// Texts that work, fail, or say nothing; names are shared with the protocol's own.
-const TEXTS: [&str; 36] = [
+const TEXTS: [&str; 39] = [
     "select 1",
     "select 1",
     "select 'ü', 2",
@@ -27,10 +27,13 @@ const TEXTS: [&str; 36] = [
     "select 1 / 0",
     "selec 'ü'",
     "select nope from orders",
+    "delete from orders where id < 0",
     "select 'x'::int",
     "",
     " ; -- nothing",
     "begin",
+    "begin",
+    "begin read only",
     "commit",
     "rollback",
     "savepoint a",
@@ -55,6 +58,7 @@ const SEVERAL: [&str; 4] = [
     "begin; insert into t values (4); select count(*) from t",
     "insert into t values (5); selec",
 ];
+const COPY: &str = "copy t from stdin";
 const STATEMENTS: [&str; 4] = ["", "", "s1", "s2"];
 const PORTALS: [&str; 4] = ["", "", "p1", "p2"];
 
@@ -82,30 +86,45 @@ impl Seed {
     }
 }
 
+/// Which messages a pipeline may have.
+///
+/// A Query that failed in a transaction leaves an unnamed portal whose statements are freed memory (`exec_simple_query`,
+/// `postgres.c`, keeps them in `MessageContext`), and PostgreSQL that is told to execute it reads them: 15.18 crashes at
+/// times. So where there are Queries, the unnamed portal is executed only just behind a Bind of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kinds {
+    /// All, but an Execute of what a Query may have left.
+    All,
+    /// No Query; the unnamed portal is executed as any other.
+    Extended,
+}
+
 /// So many steps, each of one message or a few; it ends with a Sync.
 pub fn pipeline(seed: &mut Seed, steps: usize) -> Vec<u8> {
+    let kinds = if seed.below(3) == 0 { Kinds::Extended } else { Kinds::All };
     let mut bytes = query(PROLOGUE);
     for _ in 0..steps {
-        bytes.extend(step(seed));
+        bytes.extend(step(seed, kinds));
     }
     bytes.extend(sync());
     bytes
 }
 
-fn step(seed: &mut Seed) -> Vec<u8> {
+fn step(seed: &mut Seed, kinds: Kinds) -> Vec<u8> {
     match seed.below(20) {
+        0..5 if kinds == Kinds::Extended => run(seed),
         0..4 => query(seed.of(&TEXTS)),
         4 => query(seed.of(&SEVERAL)),
         5..8 => run(seed),
         8 | 9 => parse(seed.of(&STATEMENTS), seed.of(&TEXTS)),
         10 => parse(seed.of(&STATEMENTS), "select $1::int + 1"),
         11 | 12 => bound(seed),
-        13 => limited(seed),
+        13 => limited(seed, kinds),
         14 => named(b'D', seed),
         15 => named(b'C', seed),
         16 => flush(),
         17 => sync(),
-        18 => copy(seed),
+        18 => copy(seed, kinds),
         _ => call(seed),
     }
 }
@@ -144,10 +163,15 @@ fn bound(seed: &mut Seed) -> Vec<u8> {
     bind(seed.of(&PORTALS), seed.of(&STATEMENTS), value)
 }
 
-/// Execute up to some rows.
-fn limited(seed: &mut Seed) -> Vec<u8> {
-    let rows = u32::try_from(seed.below(4)).expect("small").to_be_bytes();
-    message(b'E', &[text(seed.of(&PORTALS)), rows.to_vec()].concat())
+/// Execute up to some rows; of a portal that is bound for it, again.
+fn limited(seed: &mut Seed, kinds: Kinds) -> Vec<u8> {
+    let portal = seed.of(&PORTALS);
+    let rows = u32::try_from(seed.below(4)).expect("small");
+    if portal.is_empty() && kinds == Kinds::All {
+        let bound = bind(portal, seed.of(&STATEMENTS), None);
+        return [bound, execute_up_to(portal, rows), execute_up_to(portal, rows)].concat();
+    }
+    execute_up_to(portal, rows)
 }
 
 /// Describe or Close of a statement or portal.
@@ -157,16 +181,21 @@ fn named(kind: u8, seed: &mut Seed) -> Vec<u8> {
 }
 
 /// COPY FROM STDIN with its data and end behind it, as a client sends it that does not wait; where COPY does not begin,
-/// the server passes over them.
-fn copy(seed: &mut Seed) -> Vec<u8> {
+/// the server passes over them. Never without them: PostgreSQL would end the session and close with bytes unread, and
+/// how much of its last answers then arrives over TCP is left to chance.
+fn copy(seed: &mut Seed, kinds: Kinds) -> Vec<u8> {
     let data = message(b'd', [b"1\n2\n".as_slice(), b"x\n", b""][seed.below(3)]);
     let end = if seed.below(2) == 0 { message(b'c', b"") } else { message(b'f', &text("given up")) };
-    if seed.below(2) == 0 {
-        return [query("copy t from stdin"), data, end].concat();
+    let input = [data, end].concat();
+    if kinds == Kinds::All && seed.below(2) == 0 {
+        return [query(COPY), input].concat();
     }
-    let start = [parse("", "copy t from stdin"), bind("", "", None), execute("")].concat();
+    // Nothing else may execute it: it would have no data.
+    let name = ["", "c"][seed.below(2)];
+    let start = [parse(name, COPY), bind(name, name, None), execute(name)].concat();
     let between = if seed.below(2) == 0 { flush() } else { Vec::new() };
-    [start, between, data, end, sync()].concat()
+    let close = message(b'C', &[vec![b'S'], text(name)].concat());
+    [start, between, input, sync(), close].concat()
 }
 
 /// `int4abs(int4)`, or no function.

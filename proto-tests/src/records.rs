@@ -1,12 +1,14 @@
 //! The audit log as a reader outside the project would read it: each record a JSON object.
 
-use pgpassport::audit::ledger::read;
+use pgpassport::audit::ledger::read::{self, Segment};
+use pgpassport::audit::ledger::segment;
 use serde_json::Value;
+use std::collections::HashSet;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// All records, in the order of the log.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Records(Vec<Value>);
 
 impl Records {
@@ -81,8 +83,9 @@ impl Records {
     /// The begin records of these texts that have no end yet.
     #[must_use]
     pub fn open(&self) -> Self {
-        let ended = |id: &Value| self.0.iter().any(|record| record["event"] == "end" && record["id"] == *id);
-        self.keep(|record| record["event"] == "begin" && !ended(&record["id"]))
+        let id = |record: &Value| record["id"].as_str().unwrap_or_default().to_owned();
+        let ended: HashSet<String> = self.0.iter().filter(|record| record["event"] == "end").map(id).collect();
+        self.keep(|record| record["event"] == "begin" && !ended.contains(&id(record)))
     }
 
     fn keep(&self, wanted: impl Fn(&Value) -> bool) -> Self {
@@ -96,6 +99,39 @@ fn parsed(record: &[u8]) -> Value {
     let value: Value = serde_json::from_slice(record).unwrap_or_else(|error| panic!("{error} in record {shown}"));
     assert!(value.get("event").is_some_and(Value::is_string), "no event in {shown}");
     value
+}
+
+/// A log that grows, from where it was last read.
+#[derive(Debug)]
+pub struct Tail {
+    folder: PathBuf,
+    segment: Option<Segment>,
+}
+
+impl Tail {
+    /// From the log's first record.
+    pub fn of(folder: &Path) -> Self {
+        Self { folder: folder.to_owned(), segment: None }
+    }
+
+    /// Adds what was written since the last time.
+    #[track_caller]
+    pub fn read(&mut self, records: &mut Records) {
+        let open = |path: &Path| Segment::open(path).unwrap_or_else(|error| panic!("{error}"));
+        let first = || read::segments(&self.folder).ok()?.first().map(|path| open(path));
+        let mut segment = self.segment.take().or_else(first).expect("a segment");
+        loop {
+            while let Some(record) = segment.next_record().unwrap_or_else(|error| panic!("{error}")) {
+                records.0.push(parsed(record));
+            }
+            let next = segment::path(&self.folder, segment.header().number + 1);
+            if !next.exists() {
+                break;
+            }
+            segment = open(&next);
+        }
+        self.segment = Some(segment);
+    }
 }
 
 impl<'a> IntoIterator for &'a Records {

@@ -193,7 +193,7 @@ pub struct SessionEnd<'a> {
     /// Why: `client`, `server`, `drain` (the proxy is leaving), `idle_in_transaction`, `grant_expired`, `session_length`, `policy`, `operator`,
     /// `refused`, `server_misbehaved`, `unrecorded`, `cancel_unanswered`.
     pub reason: &'a str,
-    /// SQLSTATE of the last word to the client, if the proxy had one.
+    /// SQLSTATE of the last word to the client, if the server or the proxy had one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sqlstate: Option<&'a str>,
     /// From accept to here.
@@ -305,7 +305,9 @@ pub struct Begin<'a> {
     /// What the text says of who the session acts as (`SET ROLE` and its like), as far as a text shows it.
     #[serde(skip_serializing_if = "<[RoleChange]>::is_empty")]
     pub role_changes: &'a [RoleChange],
-    /// Prepared statement's name, when it has one; PostgreSQL cuts it at 63 bytes.
+    /// Prepared statement's name, when it has one; PostgreSQL cuts it at 63 bytes. An Execute has that of its portal, which is
+    /// as doubtful as the text where the line says that this is (`text_doubtful`): then the event that the end line names
+    /// (`text_of`) has the right one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub statement: Option<String>,
     /// Portal's name, when it has one.

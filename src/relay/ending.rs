@@ -106,6 +106,8 @@ pub enum Ending {
 pub struct Summary {
     /// Why it ended.
     pub ending: Ending,
+    /// SQLSTATE of the server's last word, whoever had ended the session by then.
+    pub fatal: Option<String>,
     /// The server was still working for this client when it was let go.
     pub busy: bool,
     /// From the client, in bytes.

@@ -234,10 +234,9 @@ impl Session {
 
     /// As the pump does after each read, before anything is written.
     fn record(&mut self) {
-        for end in self.tracker.take_ends() {
-            self.recorder.end(&end);
+        for line in self.tracker.take_settled() {
+            line.tell(&mut self.recorder);
         }
-        drop(self.tracker.take_sync_errors());
         assert!(self.recorder.commit(crate::audit::Urgency::Normal).is_ok());
     }
 

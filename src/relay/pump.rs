@@ -16,8 +16,7 @@ use super::ending::{Ending, Host, Summary, Wish};
 use super::gate::CancelGate;
 use super::output::Output;
 use super::tag::Tag;
-use super::tracker::Tracker;
-use crate::audit::event::Event;
+use super::tracker::{Settled, Tracker};
 use crate::audit::{Overdue, Recorder, Urgency};
 use crate::wire::Purpose;
 use buffer::{Input, consume};
@@ -151,7 +150,8 @@ impl Relay {
             (Ending::Client, Some(fatal)) => Ending::Server { fatal: Some(fatal) },
             (ending, _) => ending,
         };
-        self.summary(ending, down.is_server_closed(), host)
+        let fatal = down.fatal().map(str::to_owned);
+        Summary { fatal, ..self.summary(ending, down.is_server_closed(), host) }
     }
 
     /// A session whose cancel the server leaves open ends, whether its client waits at the gate or says nothing.
@@ -303,7 +303,7 @@ impl Relay {
         shared.tracker.finish(std::time::Instant::now());
         shared.record(u64::MAX, Urgency::Normal, host);
         let Shared { recorder, bytes_in, bytes_out, .. } = shared;
-        Summary { ending, busy, bytes_in, bytes_out, recorder }
+        Summary { ending, fatal: None, busy, bytes_in, bytes_out, recorder }
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {
@@ -327,13 +327,9 @@ impl Shared {
     /// that may use of the log.
     fn record(&mut self, begun: u64, urgency: Urgency, host: &impl Host) -> Log {
         let owing = self.recorder.is_owing();
-        let ends = self.tracker.take_ends();
-        let errors = self.tracker.take_sync_errors();
-        for end in &ends {
-            self.recorder.end(end);
-        }
-        for sqlstate in &errors {
-            self.recorder.prepare(&Event::SyncError { sqlstate: sqlstate.clone() });
+        let settled = self.tracker.take_settled();
+        for line in &settled {
+            line.tell(&mut self.recorder);
         }
         if self.recorder.commit(urgency).is_ok() {
             if owing && !self.recorder.is_owing() {
@@ -342,11 +338,8 @@ impl Shared {
             return Log::Took;
         }
         host.unrecorded();
-        for end in ends.iter().filter(|end| end.event < begun) {
-            self.recorder.end(end);
-        }
-        for sqlstate in errors {
-            self.recorder.prepare(&Event::SyncError { sqlstate });
+        for line in settled.iter().filter(|line| !matches!(line, Settled::End(end) if end.event >= begun)) {
+            line.tell(&mut self.recorder);
         }
         if self.recorder.owe().is_ok() { Log::Owed } else { Log::Overdue }
     }

@@ -7,7 +7,7 @@ use super::server_side::ServerSide;
 use super::substitute::Refusal;
 use super::tag::Tag;
 use super::testing::recorder;
-use super::tracker::Tracker;
+use super::tracker::{Settled, Tracker};
 use crate::audit::testing::MemoryLog;
 use crate::audit::{Recorder, Urgency};
 use crate::wire::{ErrorFields, HEADER_BYTES, Header, Reader, append};
@@ -254,16 +254,15 @@ impl World {
     }
 
     fn commit(&mut self, since: u64, urgency: Urgency) -> bool {
-        let ends = self.tracker.take_ends();
-        for end in &ends {
-            self.recorder.end(end);
+        let settled = self.tracker.take_settled();
+        for line in &settled {
+            line.tell(&mut self.recorder);
         }
-        self.tracker.take_sync_errors();
         if self.recorder.commit(urgency).is_ok() {
             return true;
         }
-        for end in ends.iter().filter(|end| end.event < since) {
-            self.recorder.end(end);
+        for line in settled.iter().filter(|line| !matches!(line, Settled::End(end) if end.event >= since)) {
+            line.tell(&mut self.recorder);
         }
         self.recorder.owe().unwrap();
         false

@@ -202,7 +202,7 @@ impl ServerSide {
         let sqlstate = fields.sqlstate();
         let severity = fields.get(b'V').or(fields.get(b'S')).unwrap_or_default();
         if matches!(severity, b"FATAL" | b"PANIC") {
-            tracker.server_error(&sqlstate, now);
+            tracker.server_fatal(&sqlstate, now);
             self.fatal = Some(sqlstate);
             return None;
         }

@@ -22,7 +22,8 @@ impl Connection<'_> {
         metrics.bytes(Direction::ToClient, summary.bytes_out);
         let last = rejection::farewell(&summary.ending);
         let (reason, sqlstate) = match &summary.ending {
-            Ending::Client => ("client", None),
+            // The server may have had enough before it read the client's goodbye.
+            Ending::Client => ("client", summary.fatal.clone()),
             Ending::Server { fatal } => ("server", fatal.clone()),
             Ending::Wished(cause) => (cause.as_str(), None),
             Ending::IdleInTransaction => ("idle_in_transaction", None),

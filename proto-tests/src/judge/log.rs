@@ -19,6 +19,14 @@ pub struct Line {
     pub statement: Option<String>,
 }
 
+impl Line {
+    /// Whether it is an error with this SQLSTATE, of no statement.
+    pub fn is_bare_error(&self, sqlstate: &str) -> bool {
+        let error = matches!(self.severity.as_str(), "ERROR" | "FATAL");
+        error && self.sqlstate == sqlstate && self.statement.is_none()
+    }
+}
+
 /// What follows the timestamp of every line.
 const AFTER_TIME: &str = " UTC [";
 /// Length of `2026-11-22 05:05:05.123`.

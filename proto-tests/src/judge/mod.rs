@@ -10,7 +10,7 @@ mod steps;
 use crate::records::Records;
 use log::Line;
 use std::collections::{HashMap, HashSet, VecDeque};
-use steps::{Fate, Process, Step, Text, UNNAMED};
+use steps::{Error, Fate, Process, Step, Text, UNNAMED, named_in_log};
 
 /// What the server was told to log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +30,10 @@ const OF_STATEMENTS: [&str; 4] = ["statement: ", "execute ", "fastpath function 
 /// A message that the server could not read has no statement: malformed (`protocol_violation`), or not in the
 /// client's encoding (`character_not_in_repertoire`).
 const UNREAD: [&str; 2] = ["08P01", "22021"];
+/// Nor has a Bind of a statement that is not there (`undefined_pstatement`).
+const NO_STATEMENT: &str = "26000";
+/// Nor an Execute of a portal that is not there (`undefined_cursor`).
+const NO_PORTAL: &str = "34000";
 
 /// What the judge found.
 #[derive(Debug, Default)]
@@ -59,6 +63,9 @@ pub struct Agreed {
     pub bare_errors: usize,
     /// Executes of an empty statement, which write no line. Not in the sum.
     pub empty: usize,
+    /// Binds and Executes of which the record does not say whose text it was, only that it is in doubt. They are in the
+    /// sum all the same: the line has some earlier text of the session, and the right caller.
+    pub uncertain: usize,
 }
 
 impl Agreed {
@@ -100,7 +107,8 @@ pub fn judge(mode: Mode, log: &str, records: &Records) -> Verdict {
     }
     for (pid, process) in &mut processes {
         let lines = by_process.remove(pid).unwrap_or_default();
-        Trial { mode, process, lines, failed: HashSet::new(), queries: Vec::new(), verdict: &mut verdict }.run();
+        let (failed, queries, parsed, last_words) = (HashSet::new(), Vec::new(), Vec::new(), HashSet::new());
+        Trial { mode, process, lines, failed, queries, parsed, last_words, verdict: &mut verdict }.run();
     }
     verdict
 }
@@ -114,6 +122,10 @@ struct Trial<'a> {
     failed: HashSet<String>,
     /// Texts of the Queries so far: what SQL's own `PREPARE` names is one of them.
     queries: Vec<Text>,
+    /// Names and texts of the Parses so far.
+    parsed: Vec<(String, Text)>,
+    /// SQLSTATEs of the FATAL lines so far.
+    last_words: HashSet<String>,
     verdict: &'a mut Verdict,
 }
 
@@ -130,32 +142,51 @@ impl Trial<'_> {
         for step in std::mem::take(&mut self.process.steps) {
             let step = self.completed(step);
             self.step(&step);
-            if step.stage == "query" {
-                self.queries.extend(step.text);
+            match (step.stage.as_str(), step.text) {
+                ("query", Some(text)) => self.queries.push(text),
+                ("parse", Some(text)) => self.parsed.push((step.statement, text)),
+                _ => {}
             }
         }
-        while self.sync_error() {}
-        for sqlstate in std::mem::take(&mut self.process.sync_errors) {
-            self.verdict.faults.push(format!("no error {sqlstate} at Sync, Describe or Close"));
+        while self.error_beside() {}
+        self.last_word();
+        for error in std::mem::take(&mut self.process.errors) {
+            match error {
+                Error::Beside(sqlstate) => {
+                    self.verdict.faults.push(format!("no error {sqlstate} at Sync, Describe or Close"));
+                }
+                // Its own step has said so.
+                Error::Of(_) => {}
+            }
         }
         for line in std::mem::take(&mut self.lines) {
             self.verdict.faults.push(format!("without a record: {}", shown(&line)));
         }
     }
 
-    /// A statement that SQL's own `PREPARE` made has a name that our records know only by that Query: its text in the
-    /// log must be one of the Queries before.
-    fn completed(&self, step: Step) -> Step {
-        let Some(line) = self.lines.front().filter(|_| step.text.is_none() && step.name != UNNAMED) else {
+    /// A message whose text the record does not know for certain has one that came before: a Query's, where its name is
+    /// known by SQL's own `PREPARE` alone, or any, where the record says that it is in doubt.
+    fn completed(&mut self, step: Step) -> Step {
+        let Some(line) = self.lines.front() else { return step };
+        let fits = |step: &Step| step.wrote(self.mode, line) != Match::No || step.has_failed_with(line);
+        let ran = matches!(step.fate, Fate::Passed | Fate::Failed(_)) && !self.failed.contains(&step.event);
+        let uncertain = step.uncertain && ran;
+        let unknown = step.text.is_none() && step.name != UNNAMED;
+        if !(uncertain || unknown) || fits(&step) {
             return step;
-        };
-        let named = self.queries.iter().map(|text| Step { text: Some(text.clone()), ..step.clone() });
-        named.into_iter().find(|named| named.wrote(self.mode, line) != Match::No).unwrap_or(step)
+        }
+        let with = |text: &Text| Step { text: Some(text.clone()), ..step.clone() };
+        let of_query = self.queries.iter().map(with).find(&fits);
+        let named =
+            |(statement, text): &(String, Text)| Step { name: named_in_log(statement, &step.portal), ..with(text) };
+        let parsed = self.parsed.iter().filter(|_| uncertain).map(named).find(&fits);
+        let Some(found) = of_query.or(parsed) else { return step };
+        self.verdict.agreed.uncertain += usize::from(uncertain);
+        found
     }
 
     fn step(&mut self, step: &Step) {
-        // Errors at Sync belong to no message: one is in front where this message's own line is not.
-        while self.expects(step) && !self.front_may_be(step) && self.sync_error() {}
+        while self.error_beside() {}
         match &step.fate {
             Fate::Skipped => {}
             Fate::Empty => self.verdict.agreed.empty += 1,
@@ -167,7 +198,8 @@ impl Trial<'_> {
             }
             Fate::Failed(_) | Fate::MayHaveFailed(_) if self.failed.contains(&step.event) => {}
             Fate::MayHaveFailed(sqlstate) => {
-                if self.lines.front().is_some_and(|line| step.failed_with(sqlstate, line)) {
+                let next = self.process.errors.front() == Some(&Error::Of(step.event.clone()));
+                if next && self.lines.front().is_some_and(|line| step.failed_with(sqlstate, line)) {
                     self.must_fail(step, sqlstate);
                 } else {
                     self.must(step);
@@ -182,19 +214,6 @@ impl Trial<'_> {
                 self.must_fail(step, sqlstate);
             }
         }
-    }
-
-    /// Whether this message has a line, for certain.
-    fn expects(&self, step: &Step) -> bool {
-        match step.fate {
-            Fate::Skipped | Fate::Empty => false,
-            Fate::Failed(_) => !self.failed.contains(&step.event),
-            _ => step.says(self.mode).is_some(),
-        }
-    }
-
-    fn front_may_be(&self, step: &Step) -> bool {
-        self.lines.front().is_some_and(|line| step.may_be(self.mode, line))
     }
 
     /// The next line is this message's, if messages of this kind write one.
@@ -234,6 +253,10 @@ impl Trial<'_> {
     /// The next line is this message's error.
     fn must_fail(&mut self, step: &Step, sqlstate: &str) {
         self.failed.insert(step.event.clone());
+        match self.process.errors.front() {
+            Some(Error::Of(event)) if *event == step.event => drop(self.process.errors.pop_front()),
+            other => self.verdict.faults.push(format!("{} failed out of order, before {other:?}", step.shown())),
+        }
         let fits = |line: &Line| matches!(line.severity.as_str(), "ERROR" | "FATAL") && line.sqlstate == sqlstate;
         let Some(line) = self.next_if(fits) else {
             let next = self.lines.front().map_or("nothing more".to_owned(), shown);
@@ -246,7 +269,7 @@ impl Trial<'_> {
                 Some(_) => self.verdict.faults.push(format!("not the error of {}: {}", step.shown(), shown(&line))),
                 None => self.verdict.faults.push(format!("another caller than {}: {}", step.tag, shown(&line))),
             },
-            (None, _) if step.stage == "query" && !UNREAD.contains(&sqlstate) => {
+            (None, _) if !step.may_fail_bare(sqlstate) => {
                 self.verdict.faults.push(format!("an error without its STATEMENT: {}", shown(&line)));
             }
             (None, _) => self.verdict.agreed.bare_errors += 1,
@@ -257,19 +280,33 @@ impl Trial<'_> {
     }
 
     fn next_if(&mut self, fits: impl Fn(&Line) -> bool) -> Option<Line> {
-        self.lines.front().is_some_and(fits).then(|| self.lines.pop_front()).flatten()
+        let line = self.lines.front().is_some_and(fits).then(|| self.lines.pop_front()).flatten()?;
+        if line.severity == "FATAL" {
+            self.last_words.insert(line.sqlstate.clone());
+        }
+        Some(line)
     }
 
-    /// Whether the next line is an error at Sync.
-    fn sync_error(&mut self) -> bool {
-        let Some(expected) = self.process.sync_errors.first().cloned() else { return false };
-        let fits = |line: &Line| line.severity == "ERROR" && line.sqlstate == expected && line.statement.is_none();
-        if self.next_if(fits).is_none() {
+    /// Whether the next error is at Sync, Describe or Close, and the next line is it.
+    fn error_beside(&mut self) -> bool {
+        let Some(Error::Beside(expected)) = self.process.errors.front().cloned() else { return false };
+        if self.next_if(|line| line.is_bare_error(&expected)).is_none() {
             return false;
         }
-        self.process.sync_errors.remove(0);
+        self.process.errors.pop_front();
         self.verdict.agreed.bare_errors += 1;
         true
+    }
+
+    /// What the server told the client at last is what the session's end says.
+    fn last_word(&mut self) {
+        let Some(expected) = self.process.fatal.clone() else { return };
+        let fits = |line: &Line| line.severity == "FATAL" && line.is_bare_error(&expected);
+        if self.next_if(fits).is_some() {
+            self.verdict.agreed.bare_errors += 1;
+        } else if !self.last_words.contains(&expected) {
+            self.verdict.faults.push(format!("the session ended with {expected}, and the log has no such last word"));
+        }
     }
 }
 
@@ -321,17 +358,24 @@ impl Step {
         }
     }
 
-    /// Whether a line can be this message's, its error included.
-    fn may_be(&self, mode: Mode, line: &Line) -> bool {
-        let failed = match &self.fate {
-            // A Query that was read has its STATEMENT.
-            Fate::Failed(sqlstate) | Fate::MayHaveFailed(sqlstate) => {
-                let named = line.statement.is_some() || self.stage != "query" || UNREAD.contains(&sqlstate.as_str());
-                line.sqlstate == *sqlstate && named
+    /// Whether the line of this message's error may be without a STATEMENT: where the server has no text yet
+    /// (`debug_query_string` in `postgres.c`), or never has (`HandleFunctionRequest`).
+    fn may_fail_bare(&self, sqlstate: &str) -> bool {
+        UNREAD.contains(&sqlstate)
+            || match self.stage.as_str() {
+                "bind" => sqlstate == NO_STATEMENT,
+                "execute" => sqlstate == NO_PORTAL,
+                "function_call" => true,
+                _ => false,
             }
+    }
+
+    /// Whether a line is the error that this message has, or may have.
+    fn has_failed_with(&self, line: &Line) -> bool {
+        match &self.fate {
+            Fate::Failed(sqlstate) | Fate::MayHaveFailed(sqlstate) => self.failed_with(sqlstate, line),
             _ => false,
-        };
-        failed || self.wrote(mode, line) != Match::No
+        }
     }
 
     /// Whether a line is this message's error: of this SQLSTATE, and of this text in anybody's name.
@@ -342,9 +386,9 @@ impl Step {
         };
         let mine = match &line.statement {
             Some(statement) => of_text(statement),
-            None => self.text.is_none() || UNREAD.contains(&sqlstate),
+            None => self.may_fail_bare(sqlstate),
         };
-        line.severity == "ERROR" && line.sqlstate == sqlstate && mine
+        matches!(line.severity.as_str(), "ERROR" | "FATAL") && line.sqlstate == sqlstate && mine
     }
 
     fn shown(&self) -> String {

@@ -4,7 +4,7 @@ use crate::records::Records;
 use base64::Engine;
 use pgpassport::audit::TextDigest;
 use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt::Write;
 
 /// What PostgreSQL's log calls the statement without a name.
@@ -15,7 +15,7 @@ pub const UNNAMED: &str = "<unnamed>";
 pub enum Fate {
     /// The server did it.
     Passed,
-    /// The server did it and there was nothing to do: an Execute of an empty statement.
+    /// The server did it and there was nothing to do: an Execute of an empty statement, or of a portal whose Bind failed.
     Empty,
     /// The server reported this SQLSTATE for this message, or for an earlier one of the same event.
     Failed(String),
@@ -58,6 +58,12 @@ pub struct Step {
     pub name: String,
     /// `FunctionCall`'s function.
     pub function: Option<u64>,
+    /// The record does not say which text it was: the begin line was in doubt, and it did not become certain.
+    pub uncertain: bool,
+    /// The statement's name, empty where there is none.
+    pub statement: String,
+    /// The portal's.
+    pub portal: String,
 }
 
 /// All messages of the sessions of one server process.
@@ -67,8 +73,19 @@ pub struct Process {
     pub user: String,
     /// In the order of their begin lines.
     pub steps: Vec<Step>,
-    /// SQLSTATEs of errors at Sync.
-    pub sync_errors: Vec<String>,
+    /// In the order of the records, which is the server's.
+    pub errors: VecDeque<Error>,
+    /// SQLSTATE of the server's last word to the client, as the session's end has it.
+    pub fatal: Option<String>,
+}
+
+/// An error that is recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Error {
+    /// Of the event with this id.
+    Of(String),
+    /// At what is no event (Sync, Describe, Close), with this SQLSTATE.
+    Beside(String),
 }
 
 /// By server process.
@@ -82,7 +99,13 @@ pub fn processes(records: &Records) -> HashMap<u32, Process> {
         match text_of(record, "event") {
             "session_open" => process.user.clone_from(&users[text_of(record, "session")]),
             "begin" => process.steps.push(events.step(record)),
-            "sync_error" => process.sync_errors.push(text_of(record, "sqlstate").to_owned()),
+            "end" if !record["sqlstate"].is_null() => {
+                process.errors.push_back(Error::Of(text_of(record, "id").to_owned()));
+            }
+            "sync_error" => process.errors.push_back(Error::Beside(text_of(record, "sqlstate").to_owned())),
+            "session_end" if ["client", "server"].contains(&text_of(record, "reason")) => {
+                process.fatal = record["sqlstate"].as_str().map(str::to_owned);
+            }
             _ => {}
         }
     }
@@ -140,14 +163,17 @@ impl<'a> Events<'a> {
         let text = told(own).or_else(|| told(elsewhere()?));
         let text = text.map(|text| Text { digest: ends.iter().find_map(|end| digest(end)), ..text });
         let named = |field: &str| begins.iter().find_map(|begin| begin[field].as_str()).unwrap_or_default().to_owned();
-        let (statement, portal) = (named("statement"), named("portal"));
-        let stage = text_of(begin, "stage").to_owned();
-        let name = match (statement.is_empty(), portal.is_empty() || stage == "parse") {
-            (true, true) => UNNAMED.to_owned(),
-            (true, false) => format!("{UNNAMED}/{portal}"),
-            (false, true) => statement,
-            (false, false) => format!("{statement}/{portal}"),
+        let parsed = other.and_then(|lines| lines.iter().find(|line| line["stage"] == "parse"));
+        // An Execute's own line is as doubtful about the statement of its portal as it is about the text.
+        let statement = match parsed {
+            Some(parsed) => text_of(parsed, "statement").to_owned(),
+            None => named("statement"),
         };
+        let portal = named("portal");
+        let stage = text_of(begin, "stage").to_owned();
+        let name = named_in_log(&statement, if stage == "parse" { "" } else { &portal });
+        let doubtful = |lines: &[&Value]| lines.iter().any(|line| line["text_doubtful"] == true);
+        let uncertain = (doubtful(begins) && other.is_none()) || doubtful(ends);
         let tagged = begins.iter().any(|begin| begin["tagged"] == true) || stage == "bind" || stage == "execute";
         Step {
             event: text_of(begin, "id").to_owned(),
@@ -156,6 +182,9 @@ impl<'a> Events<'a> {
             text,
             name,
             function: begin["function_oid"].as_u64(),
+            uncertain,
+            statement,
+            portal,
             stage,
         }
     }
@@ -175,12 +204,22 @@ impl<'a> Events<'a> {
         match text_of(end, "outcome") {
             "skipped" => Fate::Skipped,
             "unknown" => Fate::Unknown,
-            "ok" if begin["stage"] == "execute" && end["command"].is_null() && text.is_some_and(Text::is_blank) => {
+            // The text was blank, or the record says that it may not be what was there.
+            "ok" if begin["stage"] == "execute"
+                && end["command"].is_null()
+                && (end["text_doubtful"] == true || text.is_some_and(Text::is_blank)) =>
+            {
                 Fate::Empty
             }
             _ => Fate::Passed,
         }
     }
+}
+
+/// `<unnamed>`, `name`, `name/portal`.
+pub fn named_in_log(statement: &str, portal: &str) -> String {
+    let statement = if statement.is_empty() { UNNAMED } else { statement };
+    if portal.is_empty() { statement.to_owned() } else { format!("{statement}/{portal}") }
 }
 
 impl Text {

@@ -178,3 +178,74 @@ fn a_group_that_fails_at_its_parse_has_one_error_and_nothing_after_it() {
 fn too_few_lines_do_not_hold() {
     tried(Mode::Statements, &statements(), &records()).holds(5);
 }
+
+/// Records with an error beside any event behind that of `s.1`, and the log's line of it at `at`.
+fn beside(at: usize, sqlstate: &str) -> Verdict {
+    let mut with = records();
+    with.insert(6, json!({"event": "sync_error", "session": "s", "sqlstate": "23505"}));
+    let mut log = statements();
+    log.insert(at, line(&format!("{sqlstate} ERROR:  duplicate key")));
+    tried(Mode::Statements, &log, &with)
+}
+
+#[test]
+fn an_error_beside_any_event_stands_where_the_records_have_it() {
+    beside(3, "23505").holds(5);
+    for (at, sqlstate) in [(0, "23505"), (1, "23505"), (3, "23503")] {
+        assert!(!beside(at, sqlstate).faults.is_empty(), "{sqlstate} at {at}");
+    }
+}
+
+#[test]
+fn an_error_that_must_have_its_statement_is_a_fault_without() {
+    for (mode, log) in [(Mode::Statements, statements()), (Mode::Durations, durations())] {
+        let bare: Vec<String> =
+            log.iter().map(|line| line.lines().next().unwrap_or_default().to_owned() + "\n").collect();
+        assert!(!tried(mode, &bare, &records()).faults.is_empty());
+    }
+    // A Bind of a statement that is not there has none.
+    let end =
+        |sqlstate: &str| json!({"event": "end", "session": "s", "id": "s.3", "outcome": "error", "sqlstate": sqlstate});
+    let caller = records()[2]["caller"].clone();
+    let bind =
+        json!({"event": "begin", "session": "s", "id": "s.3", "stage": "bind", "statement": "p", "caller": caller});
+    for (sqlstate, fits) in [("26000", true), ("34000", false)] {
+        let with = [records(), vec![bind.clone(), end(sqlstate)]].concat();
+        let log = [statements(), vec![line(&format!("{sqlstate} ERROR:  does not exist"))]].concat();
+        assert_eq!(tried(Mode::Statements, &log, &with).faults.is_empty(), fits, "{sqlstate}");
+    }
+}
+
+#[test]
+fn the_servers_last_word_is_what_the_sessions_end_says() {
+    let ended = |reason: &str| {
+        let end = json!({"event": "session_end", "session": "s", "reason": reason, "sqlstate": "08P01"});
+        [records(), vec![end]].concat()
+    };
+    let said = |sqlstate: &str| [statements(), vec![line(&format!("{sqlstate} FATAL:  lost"))]].concat();
+    for reason in ["server", "client"] {
+        tried(Mode::Statements, &said("08P01"), &ended(reason)).holds(5);
+        assert!(!tried(Mode::Statements, &said("57P01"), &ended(reason)).faults.is_empty(), "another last word");
+        assert!(!tried(Mode::Statements, &statements(), &ended(reason)).faults.is_empty(), "no last word");
+    }
+    assert!(!tried(Mode::Statements, &said("08P01"), &records()).faults.is_empty(), "a last word that is not recorded");
+}
+
+/// Where a record leaves a text in doubt, it was one of those before, in the caller's name; and it is counted.
+#[test]
+fn what_is_in_doubt_is_an_earlier_text_of_the_same_caller() {
+    let caller = records()[2]["caller"].clone();
+    let begin = json!({"event": "begin", "session": "s", "id": "s.3", "stage": "execute", "caller": caller,
+                       "text_of": "s.0", "text_doubtful": true});
+    let end = json!({"event": "end", "session": "s", "id": "s.3", "outcome": "ok", "command": "SELECT"});
+    let with = [records(), vec![begin, end]].concat();
+    let ran = |text: &str| {
+        let log = [statements(), vec![line(&format!("00000 LOG:  execute <unnamed>: {text}"))]].concat();
+        tried(Mode::Statements, &log, &with)
+    };
+    let verdict = ran(&format!("{TAG}select 2"));
+    verdict.holds(5);
+    assert_eq!(verdict.agreed.uncertain, 1);
+    assert!(!ran(&format!("{TAG}select 3")).faults.is_empty(), "a text that was never sent");
+    assert!(!ran(&format!("{}select 2", TAG.replace("2b8f", "2b80"))).faults.is_empty(), "another caller");
+}

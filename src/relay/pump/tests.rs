@@ -447,6 +447,23 @@ async fn the_servers_fatal_word_ends_the_session_whatever_the_client_says_to_it(
     assert!(matches!(&summary.ending, Ending::Server { fatal: Some(sqlstate) } if sqlstate == "57P01"), "{summary:?}");
 }
 
+/// The server has had enough of what came before the goodbye, which it never reads.
+#[tokio::test]
+async fn the_servers_fatal_word_after_the_goodbye_is_told_and_remembered() {
+    let mut setup = start(Tag::none());
+    let query = frame(b'Q', b"copy t from stdin\0");
+    setup.client.write_all(&[query, frame(b'X', b"")].concat()).await.unwrap();
+    assert_eq!(receive(&mut setup.server).await.0, b'Q');
+    assert_eq!(receive(&mut setup.server).await.0, b'X');
+    let fatal = frame(b'E', b"SFATAL\0VFATAL\0C08P01\0Mlost\0\0");
+    setup.server.write_all(&fatal).await.unwrap();
+    assert_eq!(receive(&mut setup.client).await.0, b'E');
+    drop(setup.server);
+    let summary = setup.relay.await.unwrap();
+    assert!(matches!(&summary.ending, Ending::Client), "{summary:?}");
+    assert_eq!(summary.fatal.as_deref(), Some("08P01"));
+}
+
 #[tokio::test]
 async fn what_one_long_message_has_taken_is_given_back() {
     let (mut writer, reader) = duplex(8 * CLIENT_BUFFER);

@@ -1,6 +1,6 @@
-//! The open events and the end lines that have become ready.
+//! The open events and the lines that have become ready.
 
-use super::{Progress, unexecuted};
+use super::{Progress, Settled, unexecuted};
 use crate::audit::event::{Outcome, Stage};
 use crate::audit::{End, TextDigest};
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use std::time::Instant;
 pub(super) struct Book {
     open: BTreeMap<u64, Open>,
     next: u64,
-    ends: Vec<End>,
+    settled: Vec<Settled>,
 }
 
 #[derive(Debug)]
@@ -29,11 +29,11 @@ struct Open {
 /// What the server says of a statement that completed, and what follows from it.
 #[derive(Debug, Default)]
 pub(super) struct Done {
-    /// Its command tag without numbers.
+    /// Its command tag without numbers; `None` where it ran nothing.
     pub command: Option<String>,
     /// SQL-level EXECUTE: the event whose text gave the name.
     pub executes: Option<u64>,
-    /// The command tag cannot be its text's: something else ran.
+    /// The answer cannot be its text's: something else ran, or nothing.
     pub contradicted: bool,
 }
 
@@ -51,7 +51,7 @@ impl Book {
     /// Events from this number on were never begun: they have no end.
     pub fn forget(&mut self, since: u64) {
         drop(self.open.split_off(&since));
-        self.ends.retain(|end| end.event < since);
+        self.settled.retain(|line| !matches!(line, Settled::End(end) if end.event >= since));
     }
 
     /// Opens an event with its first message.
@@ -101,7 +101,7 @@ impl Book {
         let Some(open) = self.open.remove(&event) else { return };
         let end =
             End { outcome, sqlstate: progress.failed.clone(), part: progress.part, ..open.end(event, progress, now) };
-        self.ends.push(end);
+        self.settled.push(Settled::End(end));
     }
 
     /// Ends an event with the server's command tag.
@@ -111,7 +111,8 @@ impl Book {
             (open.text_of, open.text) = (None, None);
         }
         let Done { command, executes, contradicted: text_doubtful } = done;
-        self.ends.push(End { text_doubtful, executes, command, ..open.end(event, progress, now) });
+        let end = End { text_doubtful, executes, command, ..open.end(event, progress, now) };
+        self.settled.push(Settled::End(end));
     }
 
     /// An end line of a Query that stays open: another statement of it may follow.
@@ -121,13 +122,13 @@ impl Book {
 
     /// Gives out a Query's end line that turned out not to be its last.
     pub fn release(&mut self, held: End) {
-        self.ends.push(End { last: false, ..held });
+        self.settled.push(Settled::End(End { last: false, ..held }));
     }
 
     /// Ends a Query with its last end line.
     pub fn finish_query(&mut self, event: u64, held: End) {
         if self.open.remove(&event).is_some() {
-            self.ends.push(End { last: true, ..held });
+            self.settled.push(Settled::End(End { last: true, ..held }));
         }
     }
 
@@ -138,9 +139,19 @@ impl Book {
         }
     }
 
-    /// The end lines that are ready.
-    pub fn take_ends(&mut self) -> Vec<End> {
-        std::mem::take(&mut self.ends)
+    /// An error at what is no event.
+    pub fn sync_error(&mut self, sqlstate: &str) {
+        self.settled.push(Settled::SyncError(sqlstate.to_owned()));
+    }
+
+    /// The lines that are ready.
+    pub fn take_settled(&mut self) -> Vec<Settled> {
+        std::mem::take(&mut self.settled)
+    }
+
+    #[cfg(test)]
+    pub fn put_back(&mut self, settled: Vec<Settled>) {
+        self.settled = settled;
     }
 
     fn close_unexecuted(&mut self, event: u64, now: Instant) {

@@ -5,6 +5,11 @@ use super::{Entry, Kind, Portal, Statement, StatementText, Tracker};
 use std::sync::Arc;
 use std::time::Instant;
 
+/// With these a Query or Bind fails before it touches a portal (`in_failed_sql_transaction`, and a Bind's
+/// `undefined_pstatement`; `exec_simple_query`, `exec_bind_message` in `postgres.c`). Where user's code runs it could
+/// raise them at any time.
+const UNTOUCHED: [&str; 2] = ["25P02", "26000"];
+
 impl Tracker {
     /// A message succeeded: its name means what it was expected to mean.
     pub(super) fn confirm(&mut self, entry: &Entry, now: Instant) {
@@ -121,7 +126,7 @@ impl Tracker {
     }
 
     /// A Query that succeeded has ended the unnamed statement, and the unnamed portal if anything ran
-    /// (`exec_simple_query`). After one that failed both may be there or not: if they are gone, nothing can run by
+    /// (`exec_simple_query`). After one that failed the statement may be there or not: if it is gone, nothing can run by
     /// that name.
     pub(super) fn unnamed_ended(&mut self, ran: bool, now: Instant) {
         let statement = self.statements.forget(b"").and_then(|known| known.event);
@@ -130,6 +135,20 @@ impl Tracker {
             let portal = self.portals.forget(b"").and_then(|known| known.event);
             self.retire(portal, now);
         }
+    }
+
+    /// A Query failed with this SQLSTATE, or a Bind of the unnamed portal: that may be as it was, or another one, of which
+    /// nothing can run.
+    pub(super) fn unnamed_portal_in_doubt(&mut self, sqlstate: &str, now: Instant) {
+        if self.is_aborted() && UNTOUCHED.contains(&sqlstate) {
+            return;
+        }
+        let bound = self.portals.confirmed_mut(b"");
+        let event = bound.and_then(|bound| {
+            bound.doubtful = true;
+            bound.event.take()
+        });
+        self.retire(event, now);
     }
 
     /// A transaction's end closes its portals; of those that SQL declared it may leave some (`WITH HOLD`).

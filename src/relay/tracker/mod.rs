@@ -25,8 +25,8 @@ mod refuse;
 mod server;
 mod sql;
 
-use crate::audit::event::{Outcome, RoleChange, Stage};
-use crate::audit::{End, TextDigest};
+use crate::audit::event::{Event, Outcome, RoleChange, Stage};
+use crate::audit::{End, Recorder, TextDigest};
 use crate::relay::substitute::Ends;
 use crate::relay::substitute::Refused;
 pub use acting::role_changes;
@@ -49,6 +49,16 @@ pub const MAX_REMEMBERED_TEXT: usize = 4 * 1024 * 1024;
 
 /// What a remembered [`RoleChange`] counts there, in bytes: its members and the longest name.
 const CHANGE_BYTES: usize = 128;
+
+/// What the log is to be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Settled {
+    /// An event ended, or a statement of it.
+    End(End),
+    /// SQLSTATE of an error that the server raised at what is no event: at Sync itself, at a Describe or a Close. What ran
+    /// before it in the same implicit transaction does not commit.
+    SyncError(String),
+}
 
 /// The server's answer fits nothing that the client asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -175,11 +185,12 @@ pub struct Tracker {
     /// Which answer belongs to what can no longer be told.
     lost: bool,
     status: Option<u8>,
+    /// Statements that succeeded since the last `ReadyForQuery`.
+    succeeded: u64,
     /// `ReadyForQuery` messages so far.
     rounds: u64,
     /// The number behind the message that the last of them answered.
     synced: u64,
-    sync_errors: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -278,14 +289,9 @@ impl Tracker {
         Self { status: Some(b'I'), ..Self::default() }
     }
 
-    /// End lines that are ready, in order.
-    pub fn take_ends(&mut self) -> Vec<End> {
-        self.book.take_ends()
-    }
-
-    /// SQLSTATEs of errors that the server raised at what is no event: at Sync itself, at a Describe or a Close.
-    pub fn take_sync_errors(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.sync_errors)
+    /// Lines that are ready, in the order in which the server settled what they tell.
+    pub fn take_settled(&mut self) -> Vec<Settled> {
+        self.book.take_settled()
     }
 
     /// Whether the client must wait until the server has answered.
@@ -350,6 +356,11 @@ impl Tracker {
         self.book.close_all(now);
     }
 
+    /// The transaction had failed, and nothing has ended it since: user's code does not run in it.
+    fn is_aborted(&self) -> bool {
+        self.status == Some(b'E') && self.succeeded == 0
+    }
+
     fn push(&mut self, kind: Kind) -> u64 {
         let order = self.next_order;
         self.next_order = order.saturating_add(1);
@@ -362,6 +373,16 @@ impl Tracker {
     /// Whether SQL is on its way that may change what names mean.
     fn sql_is_outstanding(&self) -> bool {
         self.queue.front().zip(self.last_sql).is_some_and(|(front, last)| front.order <= last)
+    }
+}
+
+impl Settled {
+    /// Prepares its line.
+    pub fn tell(&self, recorder: &mut Recorder) {
+        match self {
+            Self::End(end) => recorder.end(end),
+            Self::SyncError(sqlstate) => recorder.prepare(&Event::SyncError { sqlstate: sqlstate.clone() }),
+        }
     }
 }
 
@@ -391,6 +412,11 @@ impl StatementText {
     /// Whether a statement with this text can end with this command tag, as far as its first word tells.
     fn may_end_as(&self, command: &str) -> bool {
         sql::may_end_as(self.head.get(self.verb.clone()).unwrap_or_default(), command)
+    }
+
+    /// Whether anything is known to be in it but blanks, comments and semicolons.
+    fn says_something(&self) -> bool {
+        sql::says_something(&self.head)
     }
 
     /// Whether its first statement is known to give or take a name.

@@ -52,6 +52,19 @@ impl Tracker {
         self.failed(sqlstate, Outcome::Refused, now);
     }
 
+    /// The server's last word, with this SQLSTATE. Where a Query or FunctionCall has failed already, it is not about that:
+    /// the server works on nothing.
+    pub fn server_fatal(&mut self, sqlstate: &str, now: Instant) {
+        self.drop_strays(b'E');
+        let over = match self.queue.front().map(|front| &front.kind) {
+            Some(Kind::Query { progress, .. } | Kind::FunctionCall { progress, .. }) => progress.failed.is_some(),
+            _ => false,
+        };
+        if !over {
+            self.server_error(sqlstate, now);
+        }
+    }
+
     fn failed(&mut self, sqlstate: &str, outcome: Outcome, now: Instant) {
         self.drop_strays(b'E');
         let Some(mut front) = self.queue.pop_front() else { return };
@@ -59,7 +72,7 @@ impl Tracker {
         self.settle_text(&front);
         match front.kind {
             Kind::Sync => {
-                self.sync_errors.push(sqlstate.to_owned());
+                self.book.sync_error(sqlstate);
                 self.queue.push_front(front);
                 return;
             }
@@ -67,6 +80,7 @@ impl Tracker {
                 progress.failed = Some(sqlstate.to_owned());
                 let end = self.book.part(event, progress, now);
                 let failed = end.map(|end| End { outcome, sqlstate: progress.failed.clone(), ..end });
+                self.unnamed_portal_in_doubt(sqlstate, now);
                 self.hold(front, failed);
                 return;
             }
@@ -85,11 +99,14 @@ impl Tracker {
             }
             // It has no event, but what ran before it in the same implicit transaction does not commit.
             Kind::Describe | Kind::MalformedFlush | Kind::CloseStatement { .. } | Kind::ClosePortal { .. } => {
-                self.sync_errors.push(sqlstate.to_owned());
+                self.book.sync_error(sqlstate);
             }
             Kind::MaybeSync | Kind::CopyData { .. } | Kind::CopyEnd => {}
         }
         self.cancel(&front);
+        if matches!(&front.kind, Kind::Bind { portal, .. } if portal.is_empty()) {
+            self.unnamed_portal_in_doubt(sqlstate, now);
+        }
         self.skip_to_sync(now);
     }
 
@@ -155,6 +172,7 @@ impl Tracker {
         let mut front = self.take_front(b'C', |front| matches!(front, Kind::Query { .. } | Kind::Execute { .. }))?;
         self.leave_copy(&mut front, false);
         self.settle_text(&front);
+        self.succeeded = self.succeeded.saturating_add(u64::from(command.is_some()));
         if let Kind::Query { .. } = front.kind {
             self.unnamed_ended(command.is_some(), now);
         }
@@ -163,13 +181,13 @@ impl Tracker {
             Kind::Execute { portal, .. } => (self.text_of_portal(portal), true),
             _ => (None, false),
         };
-        let contradicted = match &front.kind {
-            Kind::Execute { .. } => {
-                text.as_ref().zip(command.as_deref()).is_some_and(|(text, tag)| !text.may_end_as(tag))
-            }
+        let contradicted = match (&front.kind, command.as_deref()) {
+            (Kind::Execute { .. }, Some(tag)) => text.as_ref().is_some_and(|text| !text.may_end_as(tag)),
+            // Of a portal whose Bind failed nothing runs (`exec_execute_message`: it has no command tag yet).
+            (Kind::Execute { .. }, None) => text.as_ref().is_none_or(|text| text.says_something()),
             _ => false,
         };
-        if contradicted {
+        if contradicted && command.is_some() {
             // SQL that nobody sees has changed what names mean.
             self.statements.doubt();
             self.portals.doubt();
@@ -223,6 +241,7 @@ impl Tracker {
         };
         let front = self.take_front(b'Z', fits)?;
         self.status = status;
+        self.succeeded = 0;
         self.rounds = self.rounds.saturating_add(1);
         self.synced = front.order.saturating_add(1);
         self.spread_doubt(&front.kind);

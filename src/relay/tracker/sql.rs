@@ -59,6 +59,13 @@ pub(super) fn first_word(text: &[u8]) -> Range<usize> {
     }
 }
 
+/// Whether there is anything but blanks, comments and semicolons.
+pub(super) fn says_something(text: &[u8]) -> bool {
+    let mut scanner = Scanner(text);
+    scanner.skip_blanks();
+    !scanner.0.is_empty()
+}
+
 /// Whether a statement that starts with this word can end with this command tag: what PostgreSQL calls otherwise is
 /// listed (`CreateCommandTag`, `src/backend/tcop/utility.c`; a portal of DECLARE and a statement of PREPARE run what is
 /// in them).

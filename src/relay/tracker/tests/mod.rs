@@ -2,8 +2,29 @@
 
 use super::*;
 
+mod failures;
 mod model;
 mod names;
+
+impl Tracker {
+    /// The end lines that are ready.
+    pub fn take_ends(&mut self) -> Vec<End> {
+        let of = |line: &Settled| if let Settled::End(end) = line { Some(end.clone()) } else { None };
+        self.take_settled_of(of)
+    }
+
+    /// The SQLSTATEs of errors at what is no event.
+    pub fn take_sync_errors(&mut self) -> Vec<String> {
+        let of = |line: &Settled| if let Settled::SyncError(sqlstate) = line { Some(sqlstate.clone()) } else { None };
+        self.take_settled_of(of)
+    }
+
+    fn take_settled_of<T>(&mut self, of: impl Fn(&Settled) -> Option<T>) -> Vec<T> {
+        let (taken, left): (Vec<_>, Vec<_>) = self.take_settled().into_iter().partition(|line| of(line).is_some());
+        self.book.put_back(left);
+        taken.iter().filter_map(of).collect()
+    }
+}
 
 /// A session under test: `C:` calls on one side, `S:` on the other, end lines as short text.
 struct Session {

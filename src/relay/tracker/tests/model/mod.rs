@@ -222,6 +222,10 @@ impl Session {
 
     /// What was bound or ran is attributed to the text that it was, or said to be in doubt.
     fn check_text(&self, number: usize, messages: &[usize], ends: &[End]) {
+        if self.truth(number).nothing {
+            let end = &ends[ends.len() - 1];
+            assert!(end.text_doubtful && end.text_of.is_none(), "message {number} ran nothing: {end:?}");
+        }
         let Some(text) = self.truth(number).text else { return };
         let truth = self.told[&text].event;
         let opener = &self.told[&messages[0]];

@@ -125,7 +125,7 @@ impl Server {
                 if self.portals.contains_key(name) {
                     return fail(SAME_PORTAL);
                 }
-                self.portals.insert(name, Portal { text, sql: Sql::Select(left), left, spent: false });
+                self.portals.insert(name, Portal { text, sql: Sql::Select(left), left, spent: false, nothing: false });
                 self.complete(part, "DECLARE CURSOR");
             }
             Sql::CloseCursor(name) => {

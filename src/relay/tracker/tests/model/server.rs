@@ -68,6 +68,8 @@ pub struct Truth {
     pub text: Option<usize>,
     /// Query, Execute: what ran.
     pub parts: Vec<Part>,
+    /// Execute: there was nothing in the portal, and nothing ran.
+    pub nothing: bool,
     /// COPY messages that were read as its data.
     pub copied: usize,
 }
@@ -84,6 +86,8 @@ pub(super) struct Portal {
     pub(super) sql: Sql,
     pub(super) left: u32,
     pub(super) spent: bool,
+    /// Its Bind failed: there is nothing in it.
+    pub(super) nothing: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -239,12 +243,11 @@ impl Server {
         if !portal.is_empty() && self.portals.contains_key(portal) {
             return fail(SAME_PORTAL);
         }
+        let left = sql.rows();
+        self.portals.insert(portal, Portal { text, sql, left, spent: false, nothing: bad });
         if bad {
-            self.portals.remove(portal);
             return fail("22P02");
         }
-        let left = sql.rows();
-        self.portals.insert(portal, Portal { text, sql, left, spent: false });
         self.truth.entry(number).or_default().text = Some(text);
         self.say(b'2', "");
         Ok(())
@@ -254,7 +257,12 @@ impl Server {
         let sql = if statement {
             self.statements.get(name).map(|known| known.sql.clone()).ok_or(NO_STATEMENT)?
         } else {
-            self.portals.get(name).map(|known| known.sql.clone()).ok_or(NO_PORTAL)?
+            let known = self.portals.get(name).ok_or(NO_PORTAL)?;
+            if known.nothing {
+                self.say(b'n', "");
+                return Ok(());
+            }
+            known.sql.clone()
         };
         self.must_not_be_failed(&sql)?;
         if statement {
@@ -270,6 +278,13 @@ impl Server {
         let Some(known) = self.portals.get(portal).cloned() else {
             return self.execute_failed(number, part, NO_PORTAL);
         };
+        if known.nothing {
+            self.say_counted(&mut part, b'I', "");
+            let truth = self.truth.entry(number).or_default();
+            truth.nothing = true;
+            truth.parts.push(part);
+            return;
+        }
         if self.must_not_be_failed(&known.sql).is_err() {
             return self.execute_failed(number, part, FAILED_TRANSACTION);
         }
