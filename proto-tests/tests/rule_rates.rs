@@ -89,6 +89,25 @@ async fn statements_over_the_limit_wait_in_all_sessions_of_the_caller_and_nobody
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn many_statements_in_one_query_are_as_many_statements() {
+    let chain = limited("statements_per_second = 5, statements_burst = 1").await;
+    let mut session = chain.session(&chain.app()).await;
+    let begun = Instant::now();
+    let answers = ask(&mut session, &[query(&"set local work_mem = '1MB';".repeat(15))]).await;
+    assert_eq!(answers.iter().filter(|answer| *answer == "C SET").count(), 15);
+    let (first, mut other) = (begun.elapsed(), chain.session(&chain.app()).await);
+    assert!(first < Duration::from_secs(2), "one message is let in as one: {first:?}");
+    assert_eq!(ask(&mut other, &[query("select 1")]).await, ONE);
+    let took = begun.elapsed();
+    assert!((Duration::from_millis(2900)..Duration::from_secs(10)).contains(&took), "fifteen fifths: {took:?}");
+
+    let chain = limited("statements_per_second = 1, statements_burst = 3, statements_over = \"refuse\"").await;
+    let mut session = chain.session(&chain.app()).await;
+    ask(&mut session, &[query("select 1; select 2; select 3; select 4; select 5")]).await;
+    assert_eq!(ask(&mut session, &[query("select 1")]).await, ["E 53400", "Z I"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_cancel_means_what_runs_or_else_what_waits() {
     let chain = limited("statements_per_second = 1").await;
     let session = chain.connect(&chain.app()).await;

@@ -17,7 +17,7 @@ pub struct Limits {
     pub line: Option<Line>,
     /// A token is good for the client address (IPv6: the /64) that first came with it, as long as it lives.
     pub one_address_per_token: bool,
-    /// Executions of one caller (Query, Execute, FunctionCall).
+    /// Statements of one caller: executions (Query, Execute, FunctionCall), of a Query each of its statements.
     pub statements: Option<Rate>,
     /// Bytes of one caller, from the client and to the client together.
     pub bytes: Option<Rate>,

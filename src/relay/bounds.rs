@@ -34,6 +34,13 @@ impl Bounds {
         }
     }
 
+    /// Statements that one Query had beside its first: what they cost is owed by what comes after them.
+    pub(super) fn count_further(&self, statements: u64) {
+        if let Some(pace) = self.statements.as_ref().filter(|_| statements > 0) {
+            self.meter.further_statements(pace, statements, Instant::now());
+        }
+    }
+
     /// Until when nothing more is to go through, if too much has.
     pub(super) fn held(&self) -> Option<Instant> {
         self.meter.over_bytes(self.bytes.as_ref()?, Instant::now())

@@ -99,6 +99,11 @@ impl Meter {
         self.at(whole_at.saturating_sub(pace.burst)).max(now)
     }
 
+    /// Executions that nobody could count before: they have run.
+    pub fn further_statements(&self, pace: &Pace, count: u64, now: Instant) {
+        self.statements.spend(pace.cost(count), self.nanos(now));
+    }
+
     /// One more refusal, if it may be now; else when it may be, if nobody else takes it.
     pub fn refusal(&self, pace: &Pace, now: Instant) -> Result<(), Instant> {
         self.try_one(&self.refusals, pace, now)

@@ -249,6 +249,7 @@ impl Relay {
         shared.bytes_out = shared.bytes_out.saturating_add(down.output.len() as u64);
         if let Some(bounds) = &self.bounds {
             bounds.count(down.output.len());
+            bounds.count_further(shared.tracker.take_further());
             shared.note_idle();
         }
         let owed = shared.record(u64::MAX, Urgency::Normal, host);

@@ -191,6 +191,8 @@ pub struct Tracker {
     rounds: u64,
     /// The number behind the message that the last of them answered.
     synced: u64,
+    /// Statements that were the second or a later one of their Query.
+    further: u64,
 }
 
 #[derive(Debug)]
@@ -292,6 +294,11 @@ impl Tracker {
     /// Lines that are ready, in the order in which the server settled what they tell.
     pub fn take_settled(&mut self) -> Vec<Settled> {
         self.book.take_settled()
+    }
+
+    /// Statements that have run since it was last asked, beside the first of each Query.
+    pub fn take_further(&mut self) -> u64 {
+        std::mem::take(&mut self.further)
     }
 
     /// Whether the client must wait until the server has answered.

@@ -199,6 +199,7 @@ impl Tracker {
         }
         match &front.kind {
             Kind::Query { event, progress, .. } => {
+                self.further = self.further.saturating_add(u64::from(progress.part > 0));
                 let end = self.book.part(*event, progress, now).map(|end| End { executes, command, ..end });
                 self.hold(front, end);
             }
