@@ -102,6 +102,8 @@ async fn one_address_over_its_limit_does_not_keep_others_out() {
     }
     assert_eq!(chain.query(&chain.person(), "select 1").await, "1");
     drop(silent);
+    let told = chain.proxy.output().lines().filter(|line| line.contains("dropped")).count();
+    assert!((1..=2).contains(&told), "{told} lines for 42 connections that were closed");
 }
 
 /// A connection from another of this machine's addresses.

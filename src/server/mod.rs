@@ -167,10 +167,15 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
 async fn accept(listener: &TcpListener, serving: &watch::Receiver<Generation>, stop: &mut Stop) -> JoinSet<()> {
     let mut connections = JoinSet::new();
     let mut minute = interval(HOUSEKEEPING_EVERY);
+    let mut dropped = 0_u64;
     loop {
         tokio::select! {
             () = stop.wait() => return connections,
             _ = minute.tick() => {
+                if let Some(more) = dropped.checked_sub(1).filter(|more| *more > 0) {
+                    tracing::warn!(more, "more connections were dropped in the last minute, too many to tell them why");
+                }
+                dropped = 0;
                 let services = Arc::clone(&serving.borrow().services);
                 let _ = services.auditor.record_suppressed(SessionId::generate());
                 services.exchanger.sweep();
@@ -185,7 +190,11 @@ async fn accept(listener: &TcpListener, serving: &watch::Receiver<Generation>, s
                     if let Some(arrival) = generation.door.admit(socket, address) {
                         connections.spawn(session::serve(arrival, generation.services));
                     } else {
-                        tracing::warn!(%address, "dropped: too many connections to tell it why");
+                        // One line a minute: whoever can open connections is not to fill the log with them.
+                        if dropped == 0 {
+                            tracing::warn!(%address, "dropped: too many connections to tell it why");
+                        }
+                        dropped = dropped.saturating_add(1);
                     }
                 }
                 Err(error) => {
