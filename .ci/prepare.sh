@@ -59,6 +59,9 @@ missing_packages() {
   command -v npm >/dev/null || echo npm
   command -v javac >/dev/null || echo default-jdk-headless
   [[ -e /usr/share/java/postgresql.jar ]] || echo libpostgresql-jdbc-java
+  # For the judge of the audit log.
+  command -v go >/dev/null || echo golang-go
+  [[ -e /usr/share/gocode/src/golang.org/x/mod/sumdb/tlog ]] || echo golang-golang-x-mod-dev
 }
 
 # Debian's postgresql package creates and starts a cluster on port 5432. Nobody here asked for one: the drop-in

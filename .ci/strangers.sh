@@ -1,16 +1,19 @@
 #!/usr/bin/env bash
-# Installs the clients that no one here wrote (proto-tests/strangers), every version pinned: Python's into
-# .cache/strangers, Node's into node_modules. Does nothing when they are there already.
+# Installs the clients and judges that no one here wrote (proto-tests/strangers), every version pinned: Python's into
+# .cache/strangers, Node's into node_modules; Go's judge of the audit log is built from Debian's own packages, offline.
+# Does nothing when they are there already.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 scripts=proto-tests/strangers
 venv=.cache/strangers/venv
+judge=.cache/strangers/tlog_judge
 
 main() {
   bash .ci/prepare.sh --strangers
   installed "$scripts/requirements.txt" "$venv" || install python
   installed "$scripts/package-lock.json" "$scripts/node_modules" || install node
+  [[ $judge -nt $scripts/tlog_judge.go ]] || install go
 }
 
 # What was installed is kept beside it: a changed pin installs again.
@@ -42,6 +45,16 @@ python_clients() {
 node_clients() {
   (cd "$scripts" && npm ci --ignore-scripts --no-audit --no-fund --no-update-notifier)
   cp "$scripts/package-lock.json" "$scripts/node_modules/installed"
+}
+
+# No module is fetched: the one that it needs is in Debian's GOPATH.
+go_clients() {
+  local cache
+  cache=$(mktemp -d)
+  mkdir -p "${judge%/*}"
+  GO111MODULE=off GOPATH=/usr/share/gocode GOFLAGS='' GOPROXY=off CGO_ENABLED=0 GOCACHE="$cache" \
+    go build -o "$judge" "$scripts/tlog_judge.go"
+  rm -rf "$cache"
 }
 
 main

@@ -17,11 +17,12 @@ step 'rustdoc' env RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --n
 step 'build' cargo build --locked --workspace --all-targets
 step 'drivers' bash .ci/drivers.sh
 step 'strangers' bash .ci/strangers.sh
-rm -f "$target/tmp/strangers.txt" "$target/drivers/report.txt" "$target/drivers/libpq.txt"
+rm -f "$target/tmp/strangers.txt" "$target/drivers/report.txt" "$target/drivers/libpq.txt" "$target"/tmp/audit-judge-*.txt
 tests 'unit tests' cargo test --locked --workspace --no-fail-fast --lib --bins
 tests 'module order and the chain through the wire' cargo test --locked --workspace --test '*' --no-fail-fast
 [[ ! -s $target/drivers/report.txt ]] || sed 's/^/      | /' "$target/drivers/report.txt"
 [[ ! -s $target/drivers/libpq.txt ]] || sed 's/^/      | /' "$target/drivers/libpq.txt"
 [[ ! -s $target/tmp/strangers.txt ]] || sed 's/^/      | /' "$target/tmp/strangers.txt"
+cat "$target"/tmp/audit-judge-*.txt 2>/dev/null | sed 's/^/      | /'
 step 'production build without demo or simulator' bash .ci/production-build.sh
 report
