@@ -1,43 +1,14 @@
 //! The audit log as its files: what a kill leaves, what a sink gets, what a full disk takes, and what `verify` says of
 //! all of it.
 
+use proto_tests::audit::{stop, verify};
 use proto_tests::chain::{Chain, Setup};
-use proto_tests::proxy::binary;
 use proto_tests::records::Records;
 use proto_tests::script::query;
 use proto_tests::wire::{self, Message};
 use std::fs;
-use std::path::Path;
-use std::process::{Command, Output};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
-
-/// `pgpassport audit`.
-fn audit(arguments: &[&str]) -> Output {
-    Command::new(binary()).arg("audit").args(arguments).output().expect("the binary runs")
-}
-
-fn said(output: &Output) -> (i32, String) {
-    let text = [output.stdout.as_slice(), &output.stderr].concat();
-    (output.status.code().expect("an exit code"), String::from_utf8_lossy(&text).into_owned())
-}
-
-/// `audit verify` of a chain's log, with its anchor.
-fn verify(chain: &Chain) -> (i32, String) {
-    let key = chain.cloud.audit_key();
-    let (code, public) = said(&audit(&["key", "--of", key.to_str().expect("a path")]));
-    assert_eq!(code, 0, "{public}");
-    let folder = chain.audit_folder();
-    let anchor = folder.with_extension("anchor");
-    let path = |path: &Path| path.to_str().expect("a path").to_owned();
-    said(&audit(&["verify", &path(&folder), "--public", public.trim(), "--anchor", &path(&anchor)]))
-}
-
-async fn stop(chain: &mut Chain) {
-    chain.proxy.terminate();
-    let ended = chain.proxy.ended().await;
-    assert!(ended.status.success(), "{}", ended.output);
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_proxy_leaves_a_proved_log_and_a_whole_copy() {

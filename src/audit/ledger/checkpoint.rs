@@ -141,6 +141,21 @@ impl PublicKey {
     }
 }
 
+/// Where in the end of a file of notes the last whole entry ends, a note with its empty line; 0 where none does. What
+/// follows was not written to its end.
+pub fn whole_bytes(end: &[u8]) -> usize {
+    let (mut whole, mut start) = (0, 0);
+    for at in memchr::memmem::find_iter(end, b"\n\n") {
+        let next = at.saturating_add(2);
+        // A block of signatures: the first, which may be cut, begins otherwise.
+        if end.get(start..at).is_some_and(|block| block.starts_with("— ".as_bytes())) {
+            whole = next;
+        }
+        start = next;
+    }
+    whole
+}
+
 /// The notes in a file of them; what is none is a note that does not open.
 pub fn notes(file: &str) -> impl Iterator<Item = String> {
     let mut parts = file.split("\n\n");
@@ -183,6 +198,13 @@ mod tests {
             (1..4).map(|size| String::from_utf8(signer.sign(size, Hash([1; 32])).unwrap()).unwrap()).collect();
         let file: String = notes_in.iter().flat_map(|note| [note.as_str(), "\n"]).collect();
         assert_eq!(notes(&file).collect::<Vec<_>>(), notes_in);
+        assert_eq!(whole_bytes(file.as_bytes()), file.len());
+        let (two, zeros) = (file.len() - notes_in[2].len() - 1, [file.as_bytes(), &[0; 9]].concat());
+        assert_eq!(whole_bytes(&zeros), file.len());
+        assert_eq!((whole_bytes(b""), whole_bytes(&file.as_bytes()[two + 9..])), (0, file.len() - two - 9));
+        for cut in two..file.len() {
+            assert_eq!(whole_bytes(&file.as_bytes()[..cut]), two, "{cut}");
+        }
         let torn: Vec<_> = notes(&file[..file.len() - 30]).collect();
         let key = PublicKey::parse(PUBLIC).unwrap();
         assert_eq!(torn.iter().filter(|note| key.open(note.as_bytes()).is_some()).count(), 2);

@@ -41,18 +41,27 @@ impl Follower {
             Some(segment) => segment,
             None => self.find()?,
         };
-        if segment.peek()?.is_none() {
+        // A process that has recorded nothing leaves a segment without records.
+        while segment.peek()?.is_none() {
             let next = segment::path(&self.folder, segment.header().number.saturating_add(1));
             if !next.exists() {
                 return Err(gone);
             }
             segment = Segment::open(&next)?;
-            if segment.next_index() != self.next || segment.peek()?.is_none() {
+            if segment.next_index() != self.next {
                 return Err(gone);
             }
         }
         self.next = self.next.saturating_add(1);
         self.segment.insert(segment).next_record()?.ok_or(gone)
+    }
+
+    /// Reads again what was read ahead of the next record: it can have been written over since, where it was not
+    /// durable.
+    pub fn forget_ahead(&mut self) {
+        if let Some(segment) = &mut self.segment {
+            segment.forget_ahead();
+        }
     }
 
     /// The segment that has the next record, read up to there.

@@ -100,6 +100,11 @@ impl Hashes {
         self.pending.len()
     }
 
+    /// Brings what was written to the disk: records that are deleted one day are proved by it alone.
+    pub fn sync(&self) -> io::Result<()> {
+        self.file.sync()
+    }
+
     /// Writes what was made. After an error it is tried again with the next call.
     pub fn write(&mut self) -> io::Result<()> {
         while !self.pending.is_empty() {

@@ -10,7 +10,8 @@ use std::path::Path;
 /// Makes files. The one production medium is [`Disk`].
 pub trait Medium: Send + Sync + fmt::Debug {
     /// Makes a new file, readable by its owner only, with `room` bytes set aside where the file system can, its
-    /// contents `start`; all of it durable, the folder's entry too. A file of that name must not be there yet.
+    /// contents `start`; all of it durable, the folder's entry too. A file of that name must not be there yet, and is
+    /// not there after an error, unless the disk refuses even that.
     fn create(&self, path: &Path, start: &[u8], room: u64) -> io::Result<Box<dyn LogFile>>;
     /// Opens a file for writing, and makes it (empty) where it is missing.
     fn open(&self, path: &Path) -> io::Result<Box<dyn LogFile>>;
@@ -39,7 +40,11 @@ impl Medium for Disk {
         file.write_all_at(start, 0)?;
         file.sync_all()?;
         rustix::fs::renameat_with(CWD, &unfinished, CWD, path, RenameFlags::NOREPLACE)?;
-        sync_folder(path)?;
+        if let Err(error) = sync_folder(path) {
+            // Left there it would stand in the way of the next try.
+            std::fs::remove_file(path)?;
+            return Err(error);
+        }
         Ok(Box::new(file))
     }
 

@@ -5,6 +5,8 @@
 
 pub mod anchor;
 pub mod checkpoint;
+#[cfg(test)]
+mod fault_tests;
 pub mod follow;
 pub mod frame;
 pub mod hashes;
@@ -97,22 +99,10 @@ impl Ledger {
         signer: Signer,
         behind: Behind,
     ) -> Result<(Self, Opening), open::Error> {
-        let folder = settings.folder.clone();
-        let found = open::open(&folder, &*medium, signer.public())?;
-        let opening =
-            Opening { records: found.next, unsealed: found.next.saturating_sub(found.tree.size()), cut: found.cut };
-        let hashes = Hashes::resume(&folder, &*medium, found.tree)?;
-        let sealer = Sealer::new(&folder, &*medium, signer, hashes)?;
-        let writer = Writer::begin(settings, medium, clock, found.log, (found.number, found.next))?;
-        let shared = Arc::new(Shared {
-            writer: Mutex::new(writer),
-            durable: watch::Sender::new(Durable { next: found.next, doubtful: 0 }),
-            sync_bell: Bell::default(),
-            seal_bell: Bell::default(),
-            sealed: watch::Sender::new(sealer.sealed()),
-        });
+        let prepared = Prepared::new(settings, medium, clock, signer)?;
+        let Prepared { shared, sealer, opening, lock } = prepared;
         let threads = worker::start(&shared, sealer, behind)?;
-        Ok((Self { shared, threads: Mutex::new(threads), _lock: found.lock }, opening))
+        Ok((Self { shared, threads: Mutex::new(threads), _lock: lock }, opening))
     }
 
     /// Appends whole frames as one write, and gives the index behind the last. After an error nothing of them is in the
@@ -152,6 +142,34 @@ impl Ledger {
                 tracing::error!("a thread of the audit log panicked");
             }
         }
+    }
+}
+
+/// A log whose threads do not run yet.
+struct Prepared {
+    shared: Arc<Shared>,
+    sealer: Sealer,
+    opening: Opening,
+    lock: File,
+}
+
+impl Prepared {
+    fn new(settings: Settings, medium: Arc<dyn Medium>, clock: Clock, signer: Signer) -> Result<Self, open::Error> {
+        let folder = settings.folder.clone();
+        let found = open::open(&folder, &*medium, signer.public())?;
+        let opening =
+            Opening { records: found.next, unsealed: found.next.saturating_sub(found.tree.size()), cut: found.cut };
+        let hashes = Hashes::resume(&folder, &*medium, found.tree)?;
+        let sealer = Sealer::new(&folder, &*medium, signer, hashes)?;
+        let writer = Writer::begin(settings, medium, clock, found.log, (found.number, found.next))?;
+        let shared = Arc::new(Shared {
+            writer: Mutex::new(writer),
+            durable: watch::Sender::new(Durable { next: found.next, doubtful: 0 }),
+            sync_bell: Bell::default(),
+            seal_bell: Bell::default(),
+            sealed: watch::Sender::new(sealer.sealed()),
+        });
+        Ok(Self { shared, sealer, opening, lock: found.lock })
     }
 }
 

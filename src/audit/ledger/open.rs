@@ -10,7 +10,7 @@ use super::tree::Tree;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tlog_tiles::{Checkpoint, Hash};
 use uuid::Uuid;
 
@@ -70,14 +70,12 @@ pub fn open(folder: &Path, medium: &dyn Medium, key: &PublicKey) -> Result<Found
     let lock = lock(folder)?;
     let last = last_checkpoint(folder, key)?;
     let signed = last.as_ref().map_or(0, Checkpoint::size);
-    let Some(path) = read::segments(folder)?.pop() else {
+    let Some((path, mut segment)) = last_segment(folder)? else {
         if signed > 0 {
             return Err(Error::Lost { signed, found: 0 });
         }
         return Ok(Found { lock, log: Uuid::new_v4(), number: 1, next: 0, cut: None, tree: Tree::default() });
     };
-    let mut segment = Segment::open(&path)?;
-    while segment.next_record()?.is_some() {}
     let (next, number) = (segment.next_index(), segment.header().number);
     if next < signed {
         return Err(Error::Lost { signed, found: next });
@@ -93,6 +91,30 @@ pub fn open(folder: &Path, medium: &dyn Medium, key: &PublicKey) -> Result<Found
     file.sync()?;
     let tree = tree(folder, medium, last.as_ref())?;
     Ok(Found { lock, log: segment.header().log, number: number.saturating_add(1), next, cut, tree })
+}
+
+/// The last segment, read to its end. One that was made and never begun, because the disk failed in between, says of
+/// its own where it would have begun, and goes: its predecessor went on past that.
+fn last_segment(folder: &Path) -> Result<Option<(PathBuf, Segment)>, Error> {
+    let mut paths = read::segments(folder)?;
+    let Some(path) = paths.pop() else { return Ok(None) };
+    let segment = read_through(&path)?;
+    let Some(before) = paths.pop().filter(|_| segment.next_index() == segment.header().first) else {
+        return Ok(Some((path, segment)));
+    };
+    let predecessor = read_through(&before)?;
+    if predecessor.next_index() <= segment.header().first {
+        return Ok(Some((path, segment)));
+    }
+    tracing::warn!(segment = segment.header().number, "removing a segment that was made and never begun");
+    std::fs::remove_file(path)?;
+    Ok(Some((before, predecessor)))
+}
+
+fn read_through(path: &Path) -> Result<Segment, Error> {
+    let mut segment = Segment::open(path)?;
+    while segment.next_record()?.is_some() {}
+    Ok(segment)
 }
 
 fn lock(folder: &Path) -> Result<File, Error> {

@@ -87,6 +87,11 @@ impl Segment {
         Ok(self.buffer.get(start..end))
     }
 
+    /// Reads again what is behind the last record that was handed out.
+    pub fn forget_ahead(&mut self) {
+        self.buffer.truncate(self.taken);
+    }
+
     /// Where in the buffer the next record is.
     fn locate(&mut self) -> Result<Option<(usize, usize)>, Error> {
         loop {
@@ -112,7 +117,7 @@ impl Segment {
 
     /// What stands behind the last record: nothing, a record that was not written to its end, or damage.
     pub fn tail(&mut self) -> Result<Tail, Error> {
-        self.buffer.truncate(self.taken);
+        self.forget_ahead();
         self.fill()?;
         let bad = frame::scan(&self.buffer) == Scan::Bad;
         let (mut bytes, mut zeros, mut at) = (0_u64, true, self.whole);

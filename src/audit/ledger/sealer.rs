@@ -7,11 +7,15 @@ use super::checkpoint::{self, Signer};
 use super::follow::{self, Follower};
 use super::hashes::Hashes;
 use super::medium::{LogFile, Medium};
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// Hashes that wait to be written are written when they are this many bytes.
 const WRITE_AT: usize = 256 * 1024;
+/// How much of the checkpoints' end is looked through for the last whole one, in bytes.
+const END_BYTES: u64 = 64 * 1024;
 
 /// Why there is no new checkpoint.
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +47,9 @@ impl Sealer {
     pub fn new(folder: &Path, medium: &dyn Medium, signer: Signer, hashes: Hashes) -> io::Result<Self> {
         let path = folder.join(checkpoint::FILE);
         let checkpoints = medium.open(&path)?;
-        let position = std::fs::metadata(&path)?.len();
+        let position = whole(&path)?;
+        // Behind one that was not written to its end the next would not be found.
+        checkpoints.truncate(position)?;
         let sealed = hashes.tree().size();
         let records = Follower::new(folder, sealed);
         Ok(Self { signer, hashes, checkpoints, position, records, sealed })
@@ -63,12 +69,15 @@ impl Sealer {
                 self.hashes.write()?;
             }
         }
+        // What was read ahead may change before it is durable.
+        self.records.forget_ahead();
         self.hashes.write()?;
         let tree = self.hashes.tree();
         let size = tree.size();
         if size == self.sealed {
             return Ok(None);
         }
+        self.hashes.sync()?;
         let note = self.signer.sign(size, tree.root()).ok_or(Error::Sign)?;
         let entry = [&note[..], b"\n"].concat();
         let written = self.checkpoints.write_at(&entry, self.position)?;
@@ -79,5 +88,19 @@ impl Sealer {
         self.position = self.position.saturating_add(written as u64);
         self.sealed = size;
         Ok(Some(note))
+    }
+}
+
+/// Where the last whole checkpoint of a file ends.
+fn whole(path: &Path) -> io::Result<u64> {
+    let file = File::open(path)?;
+    let length = file.metadata()?.len();
+    let start = length.saturating_sub(END_BYTES);
+    let mut end = vec![0; usize::try_from(length.saturating_sub(start)).unwrap_or_default()];
+    file.read_exact_at(&mut end, start)?;
+    match checkpoint::whole_bytes(&end) {
+        // No checkpoint is that long: it is left to `verify`.
+        0 if start > 0 => Ok(length),
+        whole => Ok(start.saturating_add(whole as u64)),
     }
 }

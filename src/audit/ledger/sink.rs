@@ -75,6 +75,7 @@ impl Sink {
                 return Err(error);
             }
         }
+        self.records.forget_ahead();
         Ok(())
     }
 

@@ -134,16 +134,17 @@ fn feed(shared: &Shared, mut sink: Sink, bell: &Bell) {
 }
 
 /// Whether more is durable than before.
-fn sync_once(shared: &Shared) -> bool {
+pub(super) fn sync_once(shared: &Shared) -> bool {
     let unsynced = shared.writer().take_unsynced();
-    let failed = unsynced.files.iter().find_map(|file| file.sync().err());
-    if let Some(error) = &failed {
+    let synced = unsynced.file.map_or(Ok(()), |file| file.sync());
+    if let Err(error) = &synced {
         tracing::error!(%error, before = unsynced.next, "the audit log's disk failed; the segment is ended");
         shared.writer().sync_failed(unsynced.segment);
     }
+    let failed = unsynced.doubtful || synced.is_err();
     shared.durable.send_if_modified(|durable| {
-        let changed = durable.next != unsynced.next || failed.is_some();
-        let doubtful = if failed.is_some() { unsynced.next } else { durable.doubtful };
+        let changed = durable.next != unsynced.next || failed;
+        let doubtful = if failed { unsynced.next } else { durable.doubtful };
         *durable = Durable { next: unsynced.next, doubtful };
         changed
     })
@@ -152,8 +153,7 @@ fn sync_once(shared: &Shared) -> bool {
 fn seal(shared: &Shared, mut sealer: Sealer, slots: &[Arc<Slot>]) {
     loop {
         let more = shared.seal_bell.listen(EVERY);
-        let until = shared.durable.borrow().next;
-        match sealer.seal(until) {
+        match sealer.seal(signable(shared)) {
             Ok(None) => {}
             Ok(Some(note)) => {
                 shared.sealed.send_replace(sealer.sealed());
@@ -171,6 +171,13 @@ fn seal(shared: &Shared, mut sealer: Sealer, slots: &[Arc<Slot>]) {
             return;
         }
     }
+}
+
+/// Records before this index can be signed. None more while the last sync has failed: what the disk forgets would be
+/// missed at the next start.
+pub(super) fn signable(shared: &Shared) -> u64 {
+    let durable = *shared.durable.borrow();
+    if durable.doubtful < durable.next { durable.next } else { 0 }
 }
 
 fn publish(mut anchor: Box<dyn Anchor>, slot: &Slot) {

@@ -1,7 +1,8 @@
 //! The end of the log: records are appended here, one `pwrite(2)` a batch, and segments begin and end.
 //!
 //! A process writes only segments that it has begun. A batch is in the log as a whole or not at all: what a write has
-//! left of one that failed is overwritten by the next, and cut off when the segment ends. The last
+//! left of one that failed is overwritten by the next, and cut off before the segment ends. A segment is synced before
+//! the next is begun, so that a power loss takes from the end of the last one alone. The last
 //! [`Settings::reserve_bytes`] of a segment, set aside with the rest, are kept for what must be recorded while no new
 //! segment can be begun: the ballast of a full disk.
 
@@ -59,8 +60,8 @@ pub struct Writer {
     current: Current,
     /// The index that the next record gets.
     next: u64,
-    /// Files with bytes that were not synced yet, but for the current one.
-    unsynced: Vec<Arc<dyn LogFile>>,
+    /// A segment has ended whose sync failed, and nobody was told yet.
+    ended_in_doubt: bool,
 }
 
 #[derive(Debug)]
@@ -70,18 +71,25 @@ struct Current {
     position: u64,
     /// What is on the disk is not known any more: nothing may follow in this segment.
     broken: bool,
+    /// There are bytes that nobody has begun to sync.
     dirty: bool,
+    /// What is behind the last record may look like records.
+    soiled: bool,
+    /// Bytes that were synced, or should have been, when the next segment was to be begun.
+    synced: u64,
 }
 
 /// What a sync is about.
 #[derive(Debug)]
 pub struct Unsynced {
-    /// The files.
-    pub files: Vec<Arc<dyn LogFile>>,
-    /// Records with a smaller index are in them, or were synced before.
+    /// The file that is written, where it has to be.
+    pub file: Option<Arc<dyn LogFile>>,
+    /// Records with a smaller index are in it, or in segments before it.
     pub next: u64,
-    /// The last segment among them.
+    /// Its segment.
     pub segment: u64,
+    /// The sync of a segment before it has failed: of no record so far it is known that the disk has it.
+    pub doubtful: bool,
 }
 
 impl Writer {
@@ -94,7 +102,7 @@ impl Writer {
         (number, first): (u64, u64),
     ) -> io::Result<Self> {
         let current = Current::begin(&settings, &*medium, &Header { log, number, first, created: clock.now() })?;
-        Ok(Self { settings, medium, clock, log, current, next: first, unsynced: Vec::new() })
+        Ok(Self { settings, medium, clock, log, current, next: first, ended_in_doubt: false })
     }
 
     /// Appends a batch of `records` whole frames, and gives the index behind its last record. After an error nothing of
@@ -126,11 +134,9 @@ impl Writer {
 
     /// What has to be synced for all records so far to be durable.
     pub fn take_unsynced(&mut self) -> Unsynced {
-        let mut files = std::mem::take(&mut self.unsynced);
-        if std::mem::take(&mut self.current.dirty) {
-            files.push(Arc::clone(&self.current.file));
-        }
-        Unsynced { files, next: self.next, segment: self.current.number }
+        let file = std::mem::take(&mut self.current.dirty).then(|| Arc::clone(&self.current.file));
+        let doubtful = std::mem::take(&mut self.ended_in_doubt);
+        Unsynced { file, next: self.next, segment: self.current.number, doubtful }
     }
 
     /// A sync has failed for this segment and those before it: nothing may follow in it.
@@ -143,17 +149,18 @@ impl Writer {
         if self.current.position == HEADER_BYTES as u64 && !self.current.broken {
             return Ok(());
         }
+        self.current.clean()?;
+        if let Err(error) = self.current.sync() {
+            tracing::error!(%error, segment = self.current.number, "the audit log's disk failed; the segment is ended");
+            self.ended_in_doubt = true;
+        }
         let number = self.current.number.saturating_add(1);
         let header = Header { log: self.log, number, first: self.next, created: self.clock.now() };
         let next = Current::begin(&self.settings, &*self.medium, &header)?;
         let ended = std::mem::replace(&mut self.current, next);
-        // What a failed write has left is no record; a reader that meets it all the same counts by the next header.
-        let cut = ended.file.truncate(ended.position);
-        if let Err(error) = cut {
-            tracing::warn!(segment = ended.number, %error, "what is behind the segment's last record was not cut off");
-        }
-        if ended.dirty && !ended.broken {
-            self.unsynced.push(ended.file);
+        // Gives back the room that was set aside.
+        if let Err(error) = ended.file.truncate(ended.position) {
+            tracing::warn!(segment = ended.number, %error, "the segment keeps room that it does not need");
         }
         Ok(())
     }
@@ -164,7 +171,7 @@ impl Current {
         let path = segment::path(&settings.folder, header.number);
         let file = Arc::from(medium.create(&path, &header.encode(), settings.segment_bytes)?);
         let position = HEADER_BYTES as u64;
-        Ok(Self { number: header.number, file, position, broken: false, dirty: false })
+        Ok(Self { number: header.number, file, position, broken: false, dirty: false, soiled: false, synced: position })
     }
 
     fn has_room(&self, length: u64, limit: u64) -> bool {
@@ -180,16 +187,42 @@ impl Current {
                 Ok(())
             }
             Ok(_) => {
+                self.soiled = true;
                 // So that no whole frame of it is read as a record, should nothing follow.
-                let blanked = self.file.write_at(&[0; super::frame::HEAD_BYTES], self.position);
-                self.broken = blanked.is_err();
+                let blank = [0; super::frame::HEAD_BYTES];
+                let blanked = self.file.write_at(&blank, self.position);
+                self.broken = !blanked.is_ok_and(|written| written == blank.len());
                 Err(io::Error::from(io::ErrorKind::StorageFull))
             }
             Err(error) => {
+                self.soiled = true;
                 self.broken = !is_full(&error);
                 Err(error)
             }
         }
+    }
+
+    /// Cuts off what a failed write has left. No segment follows one that is not clean: readers would find there what
+    /// is no record of the log's.
+    fn clean(&mut self) -> io::Result<()> {
+        if self.soiled {
+            self.file.truncate(self.position)?;
+            self.soiled = false;
+            // The new end, too, has to reach the disk.
+            self.synced = 0;
+        }
+        Ok(())
+    }
+
+    /// Syncs, unless that was tried. What somebody else syncs at this moment is synced here, too: he may not be done.
+    fn sync(&mut self) -> io::Result<()> {
+        if self.synced == self.position {
+            return Ok(());
+        }
+        self.synced = self.position;
+        let synced = self.file.sync();
+        self.broken |= synced.is_err();
+        synced
     }
 }
 
@@ -245,8 +278,8 @@ mod tests {
         assert_eq!(records.len(), 20);
         assert_eq!(records[19], (4, format!("{:0>100}", 20)));
         let unsynced = writer.take_unsynced();
-        assert_eq!((unsynced.files.len(), unsynced.next, unsynced.segment), (4, 20, 4));
-        assert!(writer.take_unsynced().files.is_empty());
+        assert_eq!((unsynced.file.is_some(), unsynced.next, unsynced.segment), (true, 20, 4));
+        assert!(writer.take_unsynced().file.is_none());
     }
 
     #[test]

@@ -1,0 +1,463 @@
+//! A disk that fails at every point of a run in every way: nothing acknowledged is lost, and the log goes on.
+//!
+//! The run is one thread's, so that a fault's place is the same each time: appends, syncs and seals are called as the
+//! threads behind [`Ledger`] call them.
+
+use super::medium::{Disk, LogFile, Medium};
+use super::tests::PRIVATE;
+use super::verify;
+use super::worker::{signable, sync_once};
+use super::*;
+use proptest::prelude::*;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+/// What a call does in place of its work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    /// Writes a part. Of what is no write: `NoRoom`.
+    Short,
+    /// No room.
+    NoRoom,
+    /// An error of the device. What a sync was to bring to the disk is forgotten with the power.
+    Io,
+    /// Does its work, and reports an error. A new file is there all the same.
+    Late,
+}
+
+const FAULTS: [Fault; 4] = [Fault::Short, Fault::NoRoom, Fault::Io, Fault::Late];
+
+/// How a process ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// With everything that was written.
+    Kill,
+    /// With what was synced.
+    PowerLoss,
+}
+
+/// The disk. Knows what of each file was synced.
+#[derive(Debug, Default, Clone)]
+struct Faulty(Arc<Mutex<Faults>>);
+
+#[derive(Debug, Default)]
+struct Faults {
+    calls: usize,
+    /// By call.
+    schedule: BTreeMap<usize, Fault>,
+    synced: HashMap<PathBuf, Vec<u8>>,
+    /// A segment's sync has failed: its records may go with the power though later ones stay.
+    segment_in_doubt: bool,
+    /// A segment was left that could not be begun.
+    left_behind: bool,
+}
+
+impl Faulty {
+    fn next(&self) -> Option<Fault> {
+        let mut faults = self.0.lock().unwrap();
+        faults.calls += 1;
+        let call = faults.calls;
+        faults.schedule.remove(&call)
+    }
+
+    fn keep(&self, path: &Path) {
+        let bytes = std::fs::read(path).unwrap();
+        self.0.lock().unwrap().synced.insert(path.to_owned(), bytes);
+    }
+
+    /// Files are what was synced of them.
+    fn lose_power(&self, folder: &Path) {
+        let faults = self.0.lock().unwrap();
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            match faults.synced.get(&path) {
+                Some(bytes) => std::fs::write(path, bytes).unwrap(),
+                None => std::fs::remove_file(path).unwrap(),
+            }
+        }
+    }
+
+    fn faults(&self) -> MutexGuard<'_, Faults> {
+        self.0.lock().unwrap()
+    }
+}
+
+fn error(fault: Fault) -> io::Error {
+    match fault {
+        Fault::Short | Fault::NoRoom => io::Error::from(io::ErrorKind::StorageFull),
+        Fault::Io | Fault::Late => io::Error::from_raw_os_error(5),
+    }
+}
+
+#[derive(Debug)]
+struct FaultyFile {
+    file: Box<dyn LogFile>,
+    disk: Faulty,
+    path: PathBuf,
+    /// Pages that the kernel has forgotten to be dirty.
+    forgotten: Mutex<bool>,
+}
+
+impl FaultyFile {
+    fn boxed(file: Box<dyn LogFile>, disk: &Faulty, path: &Path) -> Box<dyn LogFile> {
+        let forgotten = Mutex::new(false);
+        Box::new(Self { file, disk: disk.clone(), path: path.to_owned(), forgotten })
+    }
+}
+
+impl Medium for Faulty {
+    fn create(&self, path: &Path, start: &[u8], room: u64) -> io::Result<Box<dyn LogFile>> {
+        let fault = self.next();
+        if let Some(fault @ (Fault::Short | Fault::NoRoom | Fault::Io)) = fault {
+            std::fs::write(path.with_extension("tmp"), &start[..start.len() / 2]).unwrap();
+            return Err(error(fault));
+        }
+        let file = Disk.create(path, start, room)?;
+        self.keep(path);
+        if let Some(fault) = fault {
+            self.faults().left_behind = true;
+            return Err(error(fault));
+        }
+        Ok(FaultyFile::boxed(file, self, path))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn LogFile>> {
+        if let Some(fault) = self.next() {
+            return Err(error(fault));
+        }
+        let file = Disk.open(path)?;
+        self.faults().synced.entry(path.to_owned()).or_default();
+        Ok(FaultyFile::boxed(file, self, path))
+    }
+}
+
+impl LogFile for FaultyFile {
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<usize> {
+        match self.disk.next() {
+            Some(Fault::Short) => self.file.write_at(&bytes[..bytes.len() * 3 / 4], at),
+            Some(fault) => {
+                if fault == Fault::Late {
+                    self.file.write_at(bytes, at)?;
+                }
+                Err(error(fault))
+            }
+            None => self.file.write_at(bytes, at),
+        }
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let fault = self.disk.next();
+        let mut forgotten = self.forgotten.lock().unwrap();
+        if let Some(fault) = fault {
+            *forgotten = true;
+            self.disk.faults().segment_in_doubt |= self.path.extension().is_some_and(|suffix| suffix == "segment");
+            return Err(error(fault));
+        }
+        if !*forgotten {
+            self.disk.keep(&self.path);
+        }
+        Ok(())
+    }
+
+    fn truncate(&self, length: u64) -> io::Result<()> {
+        match self.disk.next() {
+            Some(fault) => {
+                if fault == Fault::Late {
+                    self.file.truncate(length)?;
+                }
+                Err(error(fault))
+            }
+            None => self.file.truncate(length),
+        }
+    }
+}
+
+/// What is done, in order.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    /// So many records of so many bytes in one batch.
+    Append(u64, usize),
+    /// As the first, from the reserve.
+    Urgent(u64, usize),
+    Sync,
+    Seal,
+    Reopen(End),
+}
+
+/// Several segments, with ends of processes in between.
+fn script(end: End) -> Vec<Step> {
+    use Step::{Append, Reopen, Seal, Sync, Urgent};
+    let filled = [Append(1, 200), Append(3, 60), Sync, Append(2, 150), Seal, Append(1, 300), Urgent(2, 40), Sync, Seal];
+    let filled = || filled.into_iter();
+    filled()
+        .chain([Append(2, 90), Reopen(end), Append(1, 50), Sync, Append(4, 120)])
+        .chain([Reopen(end), Reopen(end)])
+        .chain(filled())
+        .chain([Append(5, 200), Append(5, 100), Seal, Sync, Append(1, 10), Reopen(end)])
+        .collect()
+}
+
+struct Run {
+    folder: tempfile::TempDir,
+    disk: Faulty,
+    open: Option<Prepared>,
+    /// Records that the log has taken.
+    taken: BTreeMap<u64, String>,
+    /// Records before this index were taken by this process and one before it, and confirmed or not.
+    asked: u64,
+    /// Records that the disk has confirmed.
+    confirmed: BTreeMap<u64, String>,
+    written: u64,
+}
+
+impl Run {
+    fn new(schedule: BTreeMap<usize, Fault>) -> Self {
+        let shared_memory = Path::new("/dev/shm");
+        let folder = if shared_memory.is_dir() { tempfile::tempdir_in(shared_memory) } else { tempfile::tempdir() };
+        let disk = Faulty::default();
+        disk.faults().schedule = schedule;
+        let (taken, confirmed) = (BTreeMap::new(), BTreeMap::new());
+        Self { folder: folder.unwrap(), disk, open: None, taken, asked: 0, confirmed, written: 0 }
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Opens the log, and again while the disk fails.
+    fn reopen(&mut self) {
+        for _ in 0..30 {
+            let settings = Settings { folder: self.path().to_owned(), segment_bytes: 1000, reserve_bytes: 200 };
+            let signer = Signer::parse(PRIVATE).unwrap();
+            match Prepared::new(settings, Arc::new(self.disk.clone()), Clock::system(), signer) {
+                Ok(open) => {
+                    self.asked = open.opening.records;
+                    self.open = Some(open);
+                    return;
+                }
+                Err(open::Error::Io(_)) => {}
+                // What no sync has confirmed went with the power, and was not to be hashed again.
+                Err(open::Error::Changed(_) | open::Error::Lost { .. }) if self.disk.faults().segment_in_doubt => {
+                    return;
+                }
+                Err(other) => panic!("the log does not open: {other}"),
+            }
+        }
+        panic!("the disk is whole again, and the log does not open");
+    }
+
+    fn step(&mut self, step: Step) {
+        if self.open.is_none() {
+            return;
+        }
+        match step {
+            Step::Append(records, bytes) => drop(self.append(records, bytes, Urgency::Normal)),
+            Step::Urgent(records, bytes) => drop(self.append(records, bytes, Urgency::Reserve)),
+            Step::Sync => self.sync(),
+            Step::Seal => {
+                let open = self.open.as_mut().unwrap();
+                let _ = open.sealer.seal(signable(&open.shared));
+            }
+            Step::Reopen(end) => {
+                self.open = None;
+                if end == End::PowerLoss {
+                    self.disk.lose_power(self.path());
+                }
+                self.check_records(end);
+                self.reopen();
+            }
+        }
+    }
+
+    fn append(&mut self, records: u64, bytes: usize, urgency: Urgency) -> io::Result<()> {
+        let mut writer = self.open.as_ref().unwrap().shared.writer();
+        let first = writer.next();
+        let mut frames = Vec::new();
+        let texts: Vec<_> = (0..records).map(|n| format!("{:x>bytes$}", format!("{}.{n}", self.written))).collect();
+        self.written += 1;
+        for text in &texts {
+            assert!(frame::push(&mut frames, text.as_bytes()));
+        }
+        let appended = writer.append(&frames, records, urgency);
+        match appended {
+            Ok(next) => {
+                assert_eq!(next, first + records, "numbers have no gaps");
+                self.taken.extend((first..next).zip(texts));
+                Ok(())
+            }
+            Err(error) => {
+                assert_eq!(writer.next(), first, "what was refused has no number");
+                Err(error)
+            }
+        }
+    }
+
+    /// What [`Ledger::durable`] would say of everything so far.
+    fn sync(&mut self) {
+        let shared = &self.open.as_ref().unwrap().shared;
+        let next = shared.writer().next();
+        sync_once(shared);
+        let durable = *shared.durable.borrow();
+        if durable.doubtful < next {
+            assert_eq!(durable.next, next);
+            let new = self.taken.range(self.asked..next).map(|(index, text)| (*index, text.clone()));
+            self.confirmed.extend(new);
+        }
+        self.asked = next;
+    }
+
+    /// Records as a reader finds them.
+    fn records(&self) -> BTreeMap<u64, String> {
+        let mut records = BTreeMap::new();
+        let read = read::each(self.path(), |index, record| {
+            records.insert(index, String::from_utf8(record.to_vec()).unwrap());
+            std::ops::ControlFlow::<()>::Continue(())
+        });
+        read.unwrap();
+        records
+    }
+
+    fn check_records(&mut self, end: End) {
+        let there = self.records();
+        let kept = if end == End::Kill { &self.taken } else { &self.confirmed };
+        for (index, text) in kept {
+            assert_eq!(there.get(index), Some(text), "record {index} after {end:?}; confirmed or taken");
+        }
+        // What was not taken may be there after a kill: a write that failed, and may have reached the disk all the same.
+        self.taken = there;
+    }
+
+    /// No fault any more: the log takes, confirms, signs, and is what was signed.
+    fn finish(mut self) {
+        self.disk.faults().schedule.clear();
+        if self.open.is_none() {
+            return;
+        }
+        let left = self.disk.faults().left_behind;
+        if !left {
+            self.append(1, 100, Urgency::Normal).expect("the disk is whole again");
+        }
+        self.step(Step::Reopen(End::Kill));
+        for _ in 0..3 {
+            self.append(2, 100, Urgency::Normal).expect("the disk is whole again");
+            self.sync();
+        }
+        assert_eq!(self.confirmed.last_key_value(), self.taken.last_key_value());
+        self.step(Step::Seal);
+        self.step(Step::Reopen(End::Kill));
+        drop(self.open.take());
+        let report = verify::verify(self.path(), Signer::parse(PRIVATE).unwrap().public(), &[]).unwrap();
+        let doubt = self.disk.faults().segment_in_doubt;
+        if !doubt {
+            assert_eq!(report.problems, []);
+            assert_eq!((report.records, report.signed), (self.taken.len() as u64, self.taken.len() as u64));
+        }
+    }
+}
+
+fn run(script: &[Step], schedule: BTreeMap<usize, Fault>) {
+    let mut run = Run::new(schedule);
+    run.reopen();
+    for &step in script {
+        run.step(step);
+    }
+    run.finish();
+}
+
+/// Calls of a run in which nothing fails.
+fn calls(script: &[Step]) -> usize {
+    let mut run = Run::new(BTreeMap::new());
+    run.reopen();
+    for &step in script {
+        run.step(step);
+    }
+    let calls = run.disk.faults().calls;
+    assert!(calls > 60, "{calls} calls");
+    run.finish();
+    calls
+}
+
+fn each_call(end: End) {
+    let script = script(end);
+    for at in 1..=calls(&script) {
+        for fault in FAULTS {
+            for lasting in [1, 2, 5] {
+                let schedule: BTreeMap<_, _> = (at..at + lasting).map(|call| (call, fault)).collect();
+                let told = format!("{fault:?} at call {at}, {lasting} times, {end:?}");
+                let done = std::panic::catch_unwind(|| run(&script, schedule));
+                assert!(done.is_ok(), "{told}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_fault_at_any_call_loses_nothing_to_a_kill() {
+    each_call(End::Kill);
+}
+
+#[test]
+fn a_fault_at_any_call_loses_nothing_that_was_confirmed_to_a_power_loss() {
+    each_call(End::PowerLoss);
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let end = prop_oneof![Just(End::Kill), Just(End::PowerLoss)];
+    let step = prop_oneof![
+        6 => (1..5_u64, 1..200_usize).prop_map(|(records, bytes)| Step::Append(records, bytes)),
+        2 => (1..3_u64, 1..80_usize).prop_map(|(records, bytes)| Step::Urgent(records, bytes)),
+        3 => Just(Step::Sync),
+        2 => Just(Step::Seal),
+        1 => end.prop_map(Step::Reopen),
+    ];
+    proptest::collection::vec(step, 1..60)
+}
+
+fn schedules() -> impl Strategy<Value = BTreeMap<usize, Fault>> {
+    proptest::collection::btree_map(1..150_usize, proptest::sample::select(FAULTS.to_vec()), 0..20)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn many_faults_lose_nothing(steps in steps(), schedule in schedules()) {
+        run(&steps, schedule);
+    }
+}
+
+/// With its threads: every wait ends while the disk fails, and the log goes on when it does no more.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_hangs_while_a_disk_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = Faulty::default();
+    let settings = || Settings { folder: folder.path().to_owned(), segment_bytes: 2000, reserve_bytes: 100 };
+    let signer = || Signer::parse(PRIVATE).unwrap();
+    let medium = Arc::new(disk.clone());
+    let (ledger, _) = Ledger::open(settings(), medium, Clock::system(), signer(), Behind::default()).unwrap();
+    let start = disk.faults().calls;
+    // Not `Late`: a segment that is left behind is begun again only by the next process.
+    let faults = [Fault::Io, Fault::Short, Fault::NoRoom];
+    disk.faults().schedule = (0..200).map(|n| (start + n * 3 + n % 2, faults[n % 3])).collect();
+    let (mut refused, mut doubted) = (0, 0);
+    for n in 0..200 {
+        let mut frames = Vec::new();
+        assert!(frame::push(&mut frames, format!("record {n:0>50}").as_bytes()));
+        match ledger.append(&frames, Urgency::Normal) {
+            Err(_) => refused += 1,
+            Ok(next) => {
+                let waited = tokio::time::timeout(std::time::Duration::from_secs(10), ledger.durable(next)).await;
+                doubted += u32::from(waited.expect("an answer").is_err());
+            }
+        }
+    }
+    assert!(refused > 10 && doubted > 10, "{refused} refused, {doubted} in doubt");
+    disk.faults().schedule.clear();
+    let mut frames = Vec::new();
+    assert!(frame::push(&mut frames, b"whole again"));
+    let next = ledger.append(&frames, Urgency::Normal).unwrap();
+    ledger.durable(next).await.unwrap();
+    drop(ledger);
+    let report = verify::verify(folder.path(), signer().public(), &[]).unwrap();
+    assert_eq!((report.problems, report.records, report.signed), (Vec::new(), next, next));
+}
