@@ -19,9 +19,9 @@ grep -aoE '(pg_regress|libpq_pipeline|pgbench|pg_dump|psql|the judge)[ ,].*: .*'
 pipelines='random pipelines, as directly and as recorded'
 tests "$pipelines" cargo test --locked --workspace --test pipelines -- --ignored --nocapture
 grep -aE 'pipelines from|seed |crashed' "$(steps_log "$pipelines")" | cut -c 1-300 | head -n 20 | sed 's/^/      | /'
-tests 'random pipelines, as directly and as recorded' cargo test --locked --workspace --test pipelines \
-  -- --ignored --nocapture
-tests 'a hundred kills under load' cargo test --locked --workspace --test audit_crash -- --ignored --nocapture
+kills='a hundred kills under load'
+tests "$kills" cargo test --locked --workspace --test audit_crash -- --ignored --nocapture
+grep -aE 'PGPASSPORT_SEED=|kills:' "$(steps_log "$kills")" | sed 's/^/      | /'
 step 'release image: build steps in a bare Debian' bash .ci/dockerfile-steps.sh docker/Dockerfile
 step 'demo image: build steps in a bare Debian' bash .ci/dockerfile-steps.sh docker/demo.Dockerfile
 # `make test` there, as root and as a user, is `make fresh`: by hand, for its length.
