@@ -161,3 +161,31 @@ async fn a_full_disk_takes_commits_and_ends_from_the_reserve() {
     let records = chain.records_when("the gaps", |records| told(records, "refused") == refused + 1).await;
     assert_eq!(told(&records, "passed"), 0);
 }
+
+/// Each rule's own choice, through a real disk.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rule_chooses_what_its_records_outlive() {
+    let rule = |name: &str, durability: &str| {
+        let line = format!("name = \"{name}\"\n");
+        (line.clone(), format!("{line}durability = \"{durability}\"\n"))
+    };
+    let (people, strict) = rule("orders-people", "strict");
+    let (app, none) = rule("orders-app", "none");
+    let mut chain = Setup::default().replace(&people, &strict).replace(&app, &none).start().await;
+    for n in 0..20 {
+        assert_eq!(chain.query(&chain.person(), &format!("select {n}")).await, n.to_string());
+    }
+    assert_eq!(chain.query(&chain.app(), "select 'none'").await, "none");
+    stop(&mut chain).await;
+    let records = chain.records();
+    assert!(records.open().is_empty(), "what waited is written when the proxy stops: {:#?}", records.open());
+    for record in records.iter().filter(|record| record["event"] == "begin" || record["event"] == "end") {
+        let text = records.of("begin").with("id", record["id"].as_str().expect("an id")).only()["text"].clone();
+        let expected = if text == "select 'none'" { "none" } else { "strict" };
+        assert_eq!(record["durability"], expected, "{record}");
+    }
+    assert_eq!(records.of("exchanged").len(), 21, "each login's exchange is on record");
+    let account = &records.of("exchanged").with("service_account", pgpassport::sim::world::ORDERS_APP.service_account);
+    assert_eq!(account.len(), 1, "{account:#?}");
+    assert_eq!(verify(&chain).0, 0);
+}

@@ -61,7 +61,7 @@ async fn a_query_leaves_a_begin_and_an_end_that_name_the_caller() {
     let place = |wanted: &Value| records.iter().position(|record| record == wanted).expect("in the log");
     assert!(place(begin) < place(end));
     let kinds: Vec<&str> = records.iter().map(|record| record["event"].as_str().unwrap()).collect();
-    assert_eq!(kinds, ["session_start", "session_open", "begin", "end", "session_end"]);
+    assert_eq!(kinds, ["session_start", "exchanged", "session_open", "begin", "end", "session_end"]);
     assert!(records.iter().all(|record| record["session"] == begin["session"]), "one session");
 }
 

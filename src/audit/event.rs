@@ -4,6 +4,7 @@
 //! `begin` and `end` lines share `id`; an execution that goes through Parse, Bind and Execute is one event with a
 //! begin line for each. Members that do not apply are left out.
 
+use super::Durability;
 use crate::names::{DatabaseAlias, DatabaseName, InstanceName, IssuerName, RoleName, RuleName, SessionId, Tenant};
 use crate::time::Timestamp;
 use serde::Serialize;
@@ -32,6 +33,9 @@ pub(super) struct Line<'a> {
 pub enum Event<'a> {
     /// A caller was verified and granted; nothing has been exchanged or dialled yet.
     SessionStart(Box<SessionStart<'a>>),
+    /// The caller's token bought a login of the instance's, or had bought it before. Written before the instance is
+    /// dialled.
+    Exchanged(Exchanged<'a>),
     /// The instance accepted the login; statements can follow.
     SessionOpen(SessionOpen),
     /// The session is over.
@@ -172,8 +176,24 @@ pub struct SessionStart<'a> {
     /// Whether it is a replication session.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub replication: bool,
+    /// What the session's records outlive before its bytes leave.
+    pub durability: Durability,
     /// When the token ends.
     pub token_expires: Timestamp,
+}
+
+/// [`Event::Exchanged`].
+#[derive(Debug, Serialize)]
+pub struct Exchanged<'a> {
+    /// The pool's provider that took the caller's token.
+    pub provider: &'a str,
+    /// The service account that was impersonated; none where the person arrives as themselves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service_account: Option<&'a str>,
+    /// When what was bought ends.
+    pub expires: Timestamp,
+    /// How long it took.
+    pub duration_us: u64,
 }
 
 /// [`Event::SessionOpen`].
@@ -320,6 +340,12 @@ pub struct Begin<'a> {
     /// did, as far as the line is certain of its text (`text_doubtful`, in the end line too). False where no text is known,
     /// for all of a database with `tag = false`, and for a `FunctionCall`, which has no text.
     pub tagged: bool,
+    /// What the client's own comment says of its trace (W3C Trace Context): claimed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<&'a str>,
+    /// `strict` or `none`, where the rule says so; else `batch`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub durability: Option<Durability>,
 }
 
 /// A text that makes the session act as another database user.
@@ -416,6 +442,12 @@ pub struct End<'a> {
     pub bytes_in: u64,
     /// Bytes of the answer, to the client.
     pub bytes_out: u64,
-    /// From the first begin line to here.
+    /// From the first begin record to the answer's first row.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_row_us: Option<u64>,
+    /// From the first begin record to here.
     pub duration_us: u64,
+    /// As in the begin record.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub durability: Option<Durability>,
 }

@@ -10,12 +10,14 @@
 
 mod budget;
 mod digest;
+mod durability;
 pub mod event;
 pub mod ledger;
 mod log;
 mod recorder;
 
 pub use digest::{Digesting, TextDigest};
+pub use durability::Durability;
 pub use ledger::Urgency;
 pub use log::{LogConfig, OpenError, Output, open};
 pub use recorder::{Begin, Closed, End, Overdue, Recorder};
@@ -33,6 +35,10 @@ use crate::time::Clock;
 
 /// What sessions that are over have left for the log to take, in bytes at most; past it records are lost, and counted.
 pub const MAX_LEFT_BYTES: usize = 16 * 1024 * 1024;
+
+/// Records of rules with `durability = "none"` that wait to be written, in bytes at most; from there on they are written
+/// at once.
+const MAX_DEFERRED_BYTES: usize = 256 * 1024;
 
 /// The log cannot take a record; what it would have recorded must not happen.
 #[derive(Debug, thiserror::Error)]
@@ -79,12 +85,14 @@ struct Waiting {
     budget: Budget,
     /// Each session's records of those that are over, which the log did not take then.
     left: VecDeque<Vec<u8>>,
+    /// Records whose rule does not have them written at once.
+    deferred: Vec<u8>,
 }
 
 impl Auditor {
     /// Writes to any log: the seam for tests and fault injection.
     pub fn new(log: Arc<dyn RecordLog>, refusals_per_minute: u32, clock: Clock) -> Self {
-        let waiting = Waiting { budget: Budget::new(refusals_per_minute), left: VecDeque::new() };
+        let waiting = Waiting { budget: Budget::new(refusals_per_minute), left: VecDeque::new(), deferred: Vec::new() };
         Self { log, waiting: Arc::new(Mutex::new(waiting)), clock }
     }
 
@@ -156,11 +164,33 @@ impl Auditor {
 
     /// What sessions have left goes first, by the log's reserve if need be: it has happened.
     fn take_left(&self, waiting: &mut Waiting) -> Result<(), Unrecorded> {
+        if !waiting.deferred.is_empty() {
+            self.log.append(&waiting.deferred, Urgency::Reserve)?;
+            waiting.deferred.clear();
+        }
         while let Some(frames) = waiting.left.front() {
             self.log.append(frames, Urgency::Reserve)?;
             waiting.left.pop_front();
         }
         Ok(())
+    }
+
+    /// Has these records written within a second, with the next [`Auditor::flush`] or the next write. Where too many wait
+    /// already they are written now.
+    fn defer(&self, frames: &[u8]) -> Result<(), Unrecorded> {
+        let mut waiting = self.lock();
+        if waiting.deferred.len().saturating_add(frames.len()) > MAX_DEFERRED_BYTES {
+            self.take_left(&mut waiting)?;
+            self.log.append(frames, Urgency::Normal)?;
+        } else {
+            waiting.deferred.extend_from_slice(frames);
+        }
+        Ok(())
+    }
+
+    /// Writes what waits. Once a second.
+    pub fn flush(&self) -> Result<(), Unrecorded> {
+        self.take_left(&mut self.lock())
     }
 
     /// Keeps the last records of a session until the log takes them; `false` where there is no room for them.
@@ -214,6 +244,9 @@ pub(crate) mod testing {
         failing: bool,
         /// Only what may use the reserve does.
         full: bool,
+        /// What the disk says of syncs: nothing yet, or that they failed.
+        #[cfg(test)]
+        unconfirmed: Option<bool>,
     }
 
     impl MemoryLog {
@@ -232,6 +265,13 @@ pub(crate) mod testing {
         #[cfg(test)]
         pub fn fill(&self, full: bool) {
             self.0.lock().unwrap().full = full;
+        }
+
+        /// From now on nobody hears that a record is on the disk (`Some(false)`), all hear that it may not be
+        /// (`Some(true)`), or that it is.
+        #[cfg(test)]
+        pub fn confirm(&self, unconfirmed: Option<bool>) {
+            self.0.lock().unwrap().unconfirmed = unconfirmed;
         }
 
         /// The records so far, parsed.
@@ -253,7 +293,17 @@ pub(crate) mod testing {
         }
 
         async fn durable(&self, _index: u64) -> Result<(), NotDurable> {
-            if self.0.lock().unwrap().failing { Err(NotDurable) } else { Ok(()) }
+            #[cfg(test)]
+            loop {
+                let unconfirmed = self.0.lock().unwrap().unconfirmed;
+                match unconfirmed {
+                    None => return Ok(()),
+                    Some(true) => return Err(NotDurable),
+                    Some(false) => tokio::time::sleep(std::time::Duration::from_millis(1)).await,
+                }
+            }
+            #[cfg(not(test))]
+            Ok(())
         }
 
         fn close(&self) {}

@@ -2,7 +2,7 @@
 
 use super::event::{self, Caller, Event, MAX_TEXT_BYTES, RoleChange, Stage};
 use super::ledger::{NotDurable, frame};
-use super::{Auditor, TextDigest, Unrecorded, Urgency};
+use super::{Auditor, Durability, TextDigest, Unrecorded, Urgency};
 use crate::names::SessionId;
 use crate::time::Timestamp;
 use base64::Engine;
@@ -66,6 +66,8 @@ pub struct End {
     pub bytes_in: u64,
     /// To the client, in bytes.
     pub bytes_out: u64,
+    /// From the first begin to the answer's first row, in microseconds.
+    pub first_row_us: Option<u64>,
     /// Since the first begin, in microseconds.
     pub duration_us: u64,
 }
@@ -104,6 +106,7 @@ pub struct Recorder {
     auditor: Auditor,
     session: SessionId,
     caller: Box<RawValue>,
+    durability: Durability,
     /// What is owed, then what is prepared.
     frames: Vec<u8>,
     owed: usize,
@@ -130,11 +133,13 @@ struct Gap {
 impl Recorder {
     /// Opens the session's record with its start; an error means the session must not go on.
     pub fn open(auditor: Auditor, session: SessionId, start: event::SessionStart<'_>) -> Result<Self, Unrecorded> {
+        let durability = start.durability;
         let caller: &Caller = start.caller;
         let caller = serde_json::value::to_raw_value(caller).map_err(std::io::Error::from)?;
         auditor.record(session, &Event::SessionStart(Box::new(start)))?;
         let (frames, owed, prepared, statements) = (Vec::new(), 0, 0, 0);
-        Ok(Self { auditor, session, caller, frames, owed, prepared, statements, last: 0, gap: None, unwritable: None })
+        let (last, gap, unwritable) = (0, None, None);
+        Ok(Self { auditor, session, caller, durability, frames, owed, prepared, statements, last, gap, unwritable })
     }
 
     /// The session that is recorded.
@@ -178,6 +183,8 @@ impl Recorder {
             portal: name(begin.portal),
             function_oid: begin.function_oid,
             tagged: begin.tagged,
+            traceparent: begin.text.and_then(|(text, _)| traceparent(text)),
+            durability: self.durability.told(),
         });
         let encoded = self.auditor.encode(&mut self.frames, self.session, &event);
         self.unwritable = encoded.err().or(self.unwritable.take());
@@ -200,7 +207,9 @@ impl Recorder {
             rows: end.rows,
             bytes_in: end.bytes_in,
             bytes_out: end.bytes_out,
+            first_row_us: end.first_row_us,
             duration_us: end.duration_us,
+            durability: self.durability.told(),
         });
         self.prepare(&event);
     }
@@ -217,7 +226,8 @@ impl Recorder {
         if self.frames.is_empty() && self.gap.is_none() {
             return Ok(());
         }
-        let mut result = self.write();
+        let deferred = self.durability == Durability::None && self.gap.is_none() && self.unwritable.is_none();
+        let mut result = if deferred { self.auditor.defer(&self.frames) } else { self.write() };
         if result.is_ok() {
             self.gap = None;
         } else {
@@ -258,10 +268,10 @@ impl Recorder {
         Err(Overdue)
     }
 
-    /// Waits until everything that was committed outlives a loss of power.
-    pub fn durable(&self) -> impl Future<Output = Result<(), NotDurable>> + use<> {
+    /// Where the rule says so: waits until everything that was committed outlives a loss of power.
+    pub fn durable(&self) -> Option<impl Future<Output = Result<(), NotDurable>> + use<>> {
         let (auditor, last) = (self.auditor.clone(), self.last);
-        async move { auditor.durable(last).await }
+        (self.durability == Durability::Strict).then_some(async move { auditor.durable(last).await })
     }
 
     /// Counts what was done without the log: messages refused, and messages that passed all the same.
@@ -337,6 +347,20 @@ fn encode_text(text: &[u8], whole: u64) -> (Option<String>, Option<String>) {
     }
 }
 
+/// What the client's own comment says of its trace (`traceparent='…'` as sqlcommenter writes it, the last one in the
+/// text), if it has the form of W3C Trace Context §3.2.
+fn traceparent(text: &[u8]) -> Option<&str> {
+    const KEY: &[u8] = b"traceparent='";
+    const LENGTH: usize = 55;
+    let at = memchr::memmem::rfind(text, KEY)?.checked_add(KEY.len())?;
+    let end = at.checked_add(LENGTH)?;
+    let value = std::str::from_utf8(text.get(at..end)?).ok().filter(|_| text.get(end) == Some(&b'\''))?;
+    let mut parts = value.split('-').map(str::len);
+    let formed = [2, 32, 16, 2].into_iter().all(|length| parts.next() == Some(length)) && parts.next().is_none();
+    let hex = value.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f' | b'-'));
+    (formed && hex).then_some(value)
+}
+
 fn name(bytes: &[u8]) -> Option<String> {
     (!bytes.is_empty()).then(|| String::from_utf8_lossy(bytes).into_owned())
 }
@@ -344,6 +368,19 @@ fn name(bytes: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_trace_is_taken_from_a_comment_that_has_its_form() {
+        const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let of = |text: String| traceparent(text.as_bytes()).map(str::to_owned);
+        assert_eq!(of(format!("select 1 /*a='b',traceparent='{TRACE}'*/")), Some(TRACE.to_owned()));
+        assert_eq!(of(format!("select 1 /*traceparent='x',traceparent='{TRACE}',z='1'*/")), Some(TRACE.to_owned()));
+        for wrong in
+            [TRACE.to_uppercase(), format!("{TRACE}0"), TRACE.replace('-', "0"), "00".to_owned(), String::new()]
+        {
+            assert_eq!(of(format!("select 1 /*traceparent='{wrong}'*/")), None, "{wrong}");
+        }
+    }
 
     #[test]
     fn text_that_is_not_utf8_is_kept_whole_in_base64() {

@@ -3,6 +3,7 @@
 use super::reader::{Declared, Placed, Section};
 use super::who::who;
 use super::{lifetimes, limits, startup, trust, values};
+use crate::audit::Durability;
 use crate::identity::{CallerKind, IssuerConfig};
 use crate::names::{DatabaseAlias, IssuerName, RuleName, ServiceAccount};
 use crate::policy::{How, Rule, Target, refused_subject_claim};
@@ -23,6 +24,9 @@ enum Grant {
 }
 
 const GRANTS: &[(&str, Grant)] = &[("workforce", Grant::Workforce), ("service_account", Grant::ServiceAccount)];
+
+const DURABILITY: &[(&str, Durability)] =
+    &[("strict", Durability::Strict), ("batch", Durability::Batch), ("none", Durability::None)];
 
 /// Every rule, in the order of the file.
 pub(super) fn rules(
@@ -64,11 +68,25 @@ fn rule(
     let replication = section.optional("replication", values::boolean).unwrap_or(false);
     let limits = section.section("limits").map(limits::limits).unwrap_or_default();
     let lifetime = lifetimes::lifetime(&section);
+    let durability = durability(&section);
     let startup = startup::powers(section.section("startup"));
     let (key, at) = (section.key.clone(), section.at);
     section.finish();
     let (name, issuer, who, how) = (name?, issuer?, who?, how?);
-    Some(Placed { key, at, value: Rule { name, issuer, databases, who, how, replication, startup, limits, lifetime } })
+    Some(Placed {
+        key,
+        at,
+        value: Rule { name, issuer, databases, who, how, replication, startup, limits, lifetime, durability },
+    })
+}
+
+fn durability(section: &Section<'_>) -> Durability {
+    let Some(field) = section.field("durability") else { return Durability::default() };
+    let durability = field.read(values::one_of(DURABILITY)).unwrap_or_default();
+    if durability == Durability::None {
+        field.warning("lets statements run whose records are lost when the proxy is killed within the next second");
+    }
+    durability
 }
 
 /// An issuer that could not be read was reported; its rules may say anything.

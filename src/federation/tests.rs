@@ -91,6 +91,7 @@ fn grant(how: How) -> Grant {
         how,
         startup: crate::policy::Startup::default(),
         lifetime: crate::policy::Lifetime::default(),
+        durability: crate::audit::Durability::default(),
         role: RoleName::parse("analyst").unwrap(),
         expires_at: Timestamp::now(),
         limits: Limits::default(),

@@ -17,6 +17,7 @@ pub(crate) mod testing;
 mod tests;
 mod words;
 
+use crate::audit::Durability;
 use crate::identity::{CallerKind, IdentityFacts, VerifiedIdentity};
 use crate::names::{
     DatabaseAlias, DatabaseName, InstanceName, IssuerName, Provider, RoleName, RuleName, ServiceAccount,
@@ -68,6 +69,8 @@ pub struct Rule {
     pub limits: Limits,
     /// How long their sessions live.
     pub lifetime: Lifetime,
+    /// What their records outlive before their bytes leave.
+    pub durability: Durability,
 }
 
 /// Conditions on the caller. An empty list asks nothing; within a list any entry suffices.
@@ -145,6 +148,7 @@ pub struct Grant {
     pub(crate) role: RoleName,
     pub(crate) startup: Startup,
     pub(crate) lifetime: Lifetime,
+    pub(crate) durability: Durability,
     pub(crate) expires_at: Timestamp,
     pub(crate) limits: Limits,
 }
@@ -177,6 +181,10 @@ impl Grant {
     /// How long a session under it lives.
     pub fn lifetime(&self) -> Lifetime {
         self.lifetime
+    }
+    /// What the session's records outlive before its bytes leave.
+    pub fn durability(&self) -> Durability {
+        self.durability
     }
     /// When the token that it rests on ends.
     pub fn expires_at(&self) -> Timestamp {
@@ -311,8 +319,9 @@ impl Policy {
         let startup = rule.startup.apply(request.parameters);
         let startup = startup.map_err(|overreach| Denied::Startup { rule: rule.name.clone(), overreach })?;
         let (limits, lifetime, expires_at) = (rule.limits.clone(), rule.lifetime, caller.expires_at);
+        let durability = rule.durability;
         let (rule, target, how) = (rule.name.clone(), target.clone(), rule.how.clone());
-        Ok(Grant { rule, target, how, role: user, startup, lifetime, expires_at, limits })
+        Ok(Grant { rule, target, how, role: user, startup, lifetime, durability, expires_at, limits })
     }
 
     /// Decides again about a session under a grant of an earlier policy: how long it lives now, if its caller would

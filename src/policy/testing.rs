@@ -25,6 +25,7 @@ pub fn grant() -> Grant {
         role: RoleName::parse("orders-app@demo-project.iam").unwrap(),
         startup: super::Startup::default(),
         lifetime: super::Lifetime::default(),
+        durability: crate::audit::Durability::default(),
         expires_at: Timestamp::MAX,
         limits: Limits::default(),
     }

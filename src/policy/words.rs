@@ -1,6 +1,7 @@
 //! Rules in words: who, how, and what bounds them. For people; what scripts read is built elsewhere.
 
 use super::{AtExpiry, How, Lifetime, Limits, Over, Power, Powers, Rate, Rule, Who};
+use crate::audit::Durability;
 use crate::identity::CallerKind;
 
 impl Rule {
@@ -28,6 +29,11 @@ impl Rule {
         bounds.extend(self.startup.in_words());
         bounds.extend(self.limits.in_words());
         bounds.extend(self.lifetime.in_words());
+        match self.durability {
+            Durability::Strict => bounds.push("each record on the disk first".to_owned()),
+            Durability::Batch => {}
+            Durability::None => bounds.push("records of the last second lost if the proxy is killed".to_owned()),
+        }
         bounds
     }
 }

@@ -208,6 +208,11 @@ impl ClientSide {
         recorder.is_owing() && !self.recorded.is_empty()
     }
 
+    /// Whether a message took its place in the log in the last [`ClientSide::process`].
+    pub fn has_recorded(&self) -> bool {
+        !self.recorded.is_empty()
+    }
+
     /// What of the log the last [`ClientSide::process`] may use: where all of its messages do nothing but end
     /// transactions, the reserve too.
     pub fn urgency(&self) -> Urgency {

@@ -186,6 +186,13 @@ impl Relay {
                 Ok(taken) => taken,
                 Err(Overdue) => return Ending::Unrecorded,
             };
+            // Nothing leaves before its records outlive what the rule says; a disk that does not confirm them ends it.
+            let durable = if side.has_recorded() { self.lock().recorder.durable() } else { None };
+            if let Some(durable) = durable
+                && durable.await.is_err()
+            {
+                return Ending::Unrecorded;
+            }
             self.writing.store(true, Ordering::Relaxed);
             if output.write_to(&input.buffer, server).await.is_err() {
                 // The server's direction sees why; wait for it there.

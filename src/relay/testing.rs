@@ -3,14 +3,19 @@
 #![allow(clippy::unwrap_used, reason = "a test's own names are names")]
 
 use super::tag::testing::analyst;
-use crate::audit::Recorder;
 use crate::audit::event::{Caller, Claimed, SessionStart};
 use crate::audit::testing::MemoryLog;
+use crate::audit::{Durability, Recorder};
 use crate::names::{DatabaseAlias, DatabaseName, InstanceName, IssuerName, RoleName, RuleName, SessionId};
 use crate::time::Timestamp;
 
 /// A recorder over a log in memory.
 pub(crate) fn recorder(log: &MemoryLog) -> Recorder {
+    recorder_with(log, Durability::default())
+}
+
+/// The same for a rule that says this.
+pub(crate) fn recorder_with(log: &MemoryLog, durability: Durability) -> Recorder {
     let facts = analyst();
     let caller = Caller {
         label: facts.label,
@@ -36,6 +41,7 @@ pub(crate) fn recorder(log: &MemoryLog) -> Recorder {
         via: None,
         tag: true,
         replication: false,
+        durability,
         token_expires: Timestamp::MAX,
     };
     Recorder::open(log.auditor(10), SessionId::generate(), start).unwrap()

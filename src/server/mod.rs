@@ -9,6 +9,7 @@ mod generation;
 mod reload;
 
 use crate::admin::{self, AdminSocket, AdminState, Operations, Readiness};
+use crate::audit::Auditor;
 use crate::cloudsql;
 use crate::config::Config;
 use crate::federation;
@@ -32,7 +33,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{interval, sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 /// When a client has been silent for this long, its machine is asked …
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
@@ -42,6 +43,8 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const KEEPALIVE_RETRIES: u32 = 4;
 /// How long to wait after a failed accept (out of file descriptors, say).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How often records that wait in memory are written.
+const FLUSH_EVERY: Duration = Duration::from_secs(1);
 /// How often refusals that were only counted are told, and old keys are fetched again.
 const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(60);
 /// How long sessions may take after the drain deadline besides their cancels and last words.
@@ -123,6 +126,7 @@ pub async fn run(config: Config, source: PathBuf) -> Result<(), Error> {
     }
     let keys = serving.clone();
     beside.spawn(identity::keep_keys(move || Arc::clone(&keys.borrow().services.verifier)));
+    beside.spawn(keep_flushing(lasting.auditor.clone()));
     beside.spawn(session::keep_time(lasting.sessions.clone(), lasting.clock.clone()));
     let reloading = beside.spawn(Reloader { source, fixed, lasting: lasting.clone(), current }.run(hangup));
     tracing::info!(address = %listener.local_addr().unwrap_or(address), "ready");
@@ -142,6 +146,17 @@ pub async fn run(config: Config, source: PathBuf) -> Result<(), Error> {
     let _ = tokio::task::spawn_blocking(move || auditor.close()).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Writes what rules with `durability = "none"` and sessions that are over have left to the log. What it does not take
+/// stays.
+async fn keep_flushing(auditor: Auditor) {
+    let mut ticks = interval(FLUSH_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let _ = auditor.flush();
+    }
 }
 
 /// What operators act on. They may while the process drains, too.

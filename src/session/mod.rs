@@ -34,7 +34,7 @@ use crate::relay::tag::{self, Tag, Template};
 use crate::relay::{Bounds, Cause, Relay};
 use crate::telemetry::{Hop, Metrics};
 use crate::time::Clock;
-use records::{caller, claim, micros};
+use records::{caller, claim, exchanged, micros};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -235,7 +235,8 @@ impl Connection<'_> {
         let tag = self.tag(facts, &grant);
         let grant = Arc::new(grant);
         self.make_known(facts, issuer, &grant, login);
-        match self.unless_over(client, self.reach(&identity, &grant)).await {
+        let reached = self.unless_over(client, self.reach(&identity, &grant, &recorder)).await;
+        match reached {
             Ok(backend) => Ok(Opened { backend, recorder, tag, grant, seats }),
             Err(error) => {
                 let reason = match &error {
@@ -292,12 +293,13 @@ impl Connection<'_> {
     }
 
     /// Exchange, dial, log in.
-    async fn reach(&self, identity: &VerifiedIdentity, grant: &Grant) -> Result<Backend, Error> {
+    async fn reach(&self, identity: &VerifiedIdentity, grant: &Grant, recorder: &Recorder) -> Result<Backend, Error> {
         let Services { exchanger, connector, deadlines, .. } = self.services;
         let started = Instant::now();
         let token = exchanger.exchange(grant, identity).await;
         self.hop(Hop::Exchange, started);
         let token = token?;
+        recorder.record(&Event::Exchanged(exchanged(grant, &token, started.elapsed())))?;
         let started = Instant::now();
         let id = CallerId::of(identity.facts());
         let caller = cloudsql::Caller { id, role: grant.role(), own: identity.token(), login: &token };

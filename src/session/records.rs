@@ -2,8 +2,9 @@
 
 use super::rejection::{self, Rejection};
 use super::{Connection, Error, chain};
-use crate::audit::event::{Caller, Event, SessionEnd, SessionStart};
+use crate::audit::event::{Caller, Event, Exchanged, SessionEnd, SessionStart};
 use crate::audit::{Closed, Recorder};
+use crate::federation::AccessToken;
 use crate::identity::VerifiedIdentity;
 use crate::policy::{Grant, How};
 use crate::relay::{Ending, Summary};
@@ -77,6 +78,7 @@ impl Connection<'_> {
             via: self.peer.via,
             tag: target.tag,
             replication: purpose == Purpose::Replication,
+            durability: grant.durability(),
             token_expires: grant.expires_at(),
         };
         Ok(Recorder::open(self.services.auditor.clone(), self.id, start)?)
@@ -155,6 +157,16 @@ pub(super) fn caller(identity: &VerifiedIdentity) -> Caller {
         app: facts.app.clone(),
         token_id: facts.token_id.clone(),
     }
+}
+
+/// What the caller's token has bought.
+pub(super) fn exchanged<'a>(grant: &'a Grant, bought: &AccessToken, took: Duration) -> Exchanged<'a> {
+    let service_account = match grant.how() {
+        How::Workforce { .. } => None,
+        How::ServiceAccount { account, .. } => Some(account.as_str()),
+    };
+    let provider = grant.how().provider().as_str();
+    Exchanged { provider, service_account, expires: bought.expires_at, duration_us: micros(took) }
 }
 
 pub(super) fn micros(time: Duration) -> u64 {

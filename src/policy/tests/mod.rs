@@ -88,6 +88,7 @@ fn rule(name: &str, databases: &[&str], who: Who, how: How) -> Rule {
         startup: Powers::default(),
         limits: Limits::default(),
         lifetime: Lifetime::default(),
+        durability: Durability::default(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Whole relays over in-memory streams: who gets which bytes, what is in the log by then, and how it ends.
 
 mod bounds;
+mod durable;
 mod ends;
 
 use super::buffer::read;
@@ -43,8 +44,13 @@ fn start_within(tag: Tag, bounds: Option<Bounds>) -> Setup {
 
 fn start_among(tag: Tag, host: FakeHost, bounds: Option<Bounds>) -> Setup {
     let log = MemoryLog::default();
+    let recorder = recorder(&log);
+    start_over(log, |gate| Relay::new(tag, recorder, gate).within(bounds), host)
+}
+
+fn start_over(log: MemoryLog, relay: impl FnOnce(Arc<CancelGate>) -> Relay, host: FakeHost) -> Setup {
     let gate = Arc::new(CancelGate::default());
-    let relay = Relay::new(tag, recorder(&log), Arc::clone(&gate)).within(bounds);
+    let relay = relay(Arc::clone(&gate));
     let (client, client_side) = duplex(4096);
     let (server, server_side) = duplex(4096);
     let (wish, wished) = watch::channel(Wish::Run);

@@ -163,7 +163,8 @@ impl Book {
 
 impl Open {
     fn end(&self, event: u64, progress: &Progress, now: Instant) -> End {
-        let elapsed = now.saturating_duration_since(self.started).as_micros();
+        let since =
+            |now: Instant| u64::try_from(now.saturating_duration_since(self.started).as_micros()).unwrap_or(u64::MAX);
         End {
             event,
             part: progress.part,
@@ -178,7 +179,8 @@ impl Open {
             rows: progress.rows,
             bytes_in: self.bytes_in,
             bytes_out: progress.bytes_out,
-            duration_us: u64::try_from(elapsed).unwrap_or(u64::MAX),
+            first_row_us: progress.first_row.map(since),
+            duration_us: since(now),
         }
     }
 }

@@ -258,6 +258,7 @@ type Said = Option<u64>;
 #[derive(Debug, Default)]
 struct Progress {
     rows: u64,
+    first_row: Option<Instant>,
     bytes_out: u64,
     part: u32,
     copying: bool,

@@ -26,6 +26,9 @@ impl Tracker {
             b'N' | b'S' | b'A' => Ok(()),
             b'D' | b'd' | b'c' | b'H' | b'V' => self.progress(kind, |progress| {
                 progress.rows = progress.rows.saturating_add(u64::from(kind == b'D'));
+                if matches!(kind, b'D' | b'd') {
+                    progress.first_row.get_or_insert(now);
+                }
                 progress.bytes_out = progress.bytes_out.saturating_add(bytes);
             }),
             b'T' => self.row_description(bytes),

@@ -77,6 +77,7 @@ fn judge(issuer: IssuerConfig, who: &[&str]) -> Arc<Judge> {
         startup: crate::policy::Powers::default(),
         limits: crate::policy::Limits::default(),
         lifetime,
+        durability: crate::audit::Durability::default(),
     };
     let http = crate::http::Client::new(None).unwrap();
     let verifier = Verifier::new(vec![issuer], http, Settings { keys: MINUTE, bad_tokens_per_address: 1 });

@@ -1,0 +1,33 @@
+//! What a session's records outlive before its bytes leave: a choice of its rule.
+
+use serde::Serialize;
+
+/// When a begin record counts as taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// When it is on the disk (`fdatasync(2)`, one for all who wait): it outlives a loss of power.
+    Strict,
+    /// When it is written (`write(2)`): it outlives the proxy's process. Synced within a second.
+    #[default]
+    Batch,
+    /// When it waits in memory: it is written within a second, and lost with the process until then. Said in every
+    /// record of the session.
+    None,
+}
+
+impl Durability {
+    /// As the config says it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Strict => "strict",
+            Self::Batch => "batch",
+            Self::None => "none",
+        }
+    }
+
+    /// What every record says of it: the ordinary is not said.
+    pub(super) fn told(self) -> Option<Self> {
+        (self != Self::Batch).then_some(self)
+    }
+}
