@@ -93,14 +93,23 @@ async fn who_leaves_the_line_is_noticed_at_once_and_its_place_is_free() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_speaks_before_it_is_answered_is_refused() {
+async fn who_speaks_before_it_is_answered_is_heard_when_it_is() {
     let chain = Setup::default().limits("orders-people", LINE).start().await;
-    let _first = chain.connect(&chain.person()).await;
-    let login = colleague(&chain, 1);
-    let mut waiting = in_line(&chain, &login).await;
-    waiting.write_all(&query("select 'too early'")).await.expect("sent");
-    let answer = wire::read(&mut waiting).await.expect("an answer");
-    check(&answer, &login, Expected { sqlstate: "08P01", says: "before the login was answered" });
+    let first = chain.connect(&chain.person()).await;
+    let mut waiting = in_line(&chain, &colleague(&chain, 1)).await;
+    // More than is read ahead of time.
+    let early = format!("select length('{}')", "x".repeat(40_000));
+    waiting.write_all(&[query("select 'early'"), query(&early)].concat()).await.expect("sent");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    drop(first);
+    wire::read_until(&mut waiting, b'Z').await;
+    for expected in ["early", "40000"] {
+        let answers = wire::read_until(&mut waiting, b'Z').await;
+        let row = answers.iter().find(|answer| answer.tag == b'D').expect("a row");
+        assert!(String::from_utf8_lossy(&row.body).contains(expected), "{row:?}");
+    }
+    let records = chain.records();
+    assert_eq!((records.began("select 'early'").len(), records.began(&early).len()), (1, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,7 +6,7 @@ use crate::secret::Secret;
 use crate::wire::{ErrorFields, Parameters, Purpose, append, cancel_secret_bytes};
 use std::io;
 use std::net::SocketAddr;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 
 /// TLS is up; a claimed user and database, an unverified token. Can only be accepted or rejected; both consume it.
 #[derive(Debug)]
@@ -27,7 +27,12 @@ pub struct Asked {
     pub(super) token: Secret<String>,
 }
 
-/// A client that has said all it may say until it is answered.
+/// How much a client may say before it is answered, in bytes; the rest waits in its socket.
+const MAX_EARLY_BYTES: usize = 16 * 1024;
+/// `Terminate`.
+const TERMINATE: &[u8] = b"X\0\0\0\x04";
+
+/// A client that should say nothing until it is answered.
 #[derive(Debug)]
 pub struct Silent<'a>(&'a mut ClientStream);
 
@@ -113,16 +118,19 @@ impl Asked {
 }
 
 impl Silent<'_> {
-    /// Waits until the client leaves, or says something though nobody has asked ("the frontend must wait", PostgreSQL
-    /// documentation, 55.2.1 Start-up). Cancel-safe.
+    /// Waits until the client leaves. What it says meanwhile, though nobody has asked ("the frontend must wait",
+    /// PostgreSQL documentation, 55.2.1 Start-up), is kept as PostgreSQL keeps it: some clients send their first query
+    /// right behind the password. Past [`MAX_EARLY_BYTES`] no more is read, and its end is not seen. Cancel-safe.
     pub async fn ends(&mut self) -> Error {
-        let mut first = [0];
-        match self.0.read(&mut first).await {
-            Ok(0) => Error::Gone(io::ErrorKind::UnexpectedEof.into()),
-            // Terminate: a client that says goodbye.
-            Ok(_) if first == *b"X" => Error::Gone(io::ErrorKind::UnexpectedEof.into()),
-            Ok(_) => Error::Malformed("a message came before the login was answered"),
-            Err(error) => Error::Gone(error),
+        loop {
+            match self.0.read_ahead().await {
+                // A client that says goodbye, or nothing.
+                Ok((early, _)) if early == TERMINATE => return Error::Gone(io::ErrorKind::UnexpectedEof.into()),
+                Ok(([], _)) => return Error::Gone(io::ErrorKind::UnexpectedEof.into()),
+                Ok((early, new)) if new == 0 || early.len() >= MAX_EARLY_BYTES => return std::future::pending().await,
+                Ok(_) => {}
+                Err(error) => return Error::Gone(error),
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! From the first byte to the token: encryption requests, TLS, the start-up packet, the password message.
 
 use super::login::Asked;
+use super::stream::Encrypted;
 use super::tls::ALPN;
 use super::{ClientStream, Error, Full, Incoming, Login, MAX_TOKEN, Place};
 use crate::names::{DatabaseAlias, MAX_IDENTIFIER_BYTES, NameError, RoleName};
@@ -140,7 +141,7 @@ async fn steps(
     if direct && stream.get_ref().1.alpn_protocol() != Some(ALPN) {
         return Err(Error::Handshake(io::Error::other("direct TLS without ALPN postgresql")));
     }
-    let stream = refused.insert(ClientStream::Tls(Box::new(stream)));
+    let stream = refused.insert(ClientStream::Tls(Box::new(Encrypted::new(stream))));
     let startup = match packet(stream).await? {
         Initial::Startup(startup) => startup,
         Initial::Cancel { pid, secret } => {

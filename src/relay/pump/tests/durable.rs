@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::audit::Durability;
+use crate::audit::event::Event;
 use crate::relay::testing::recorder_with;
 use tokio::time::timeout;
 
