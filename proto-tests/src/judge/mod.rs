@@ -140,6 +140,7 @@ impl Trial<'_> {
             self.verdict.faults.push(format!("not the user {}: {}", self.process.user, shown(line)));
         }
         for step in std::mem::take(&mut self.process.steps) {
+            while self.error_beside() {}
             let step = self.completed(step);
             self.step(&step);
             match (step.stage.as_str(), step.text) {
@@ -169,6 +170,12 @@ impl Trial<'_> {
     fn completed(&mut self, step: Step) -> Step {
         let Some(line) = self.lines.front() else { return step };
         let fits = |step: &Step| step.wrote(self.mode, line) != Match::No || step.has_failed_with(line);
+        // A cursor that SQL has opened is the portal of no statement (`PerformCursorOpen`, `portalcmds.c`), and its text
+        // is the DECLARE's, whichever statement that was prepared as.
+        let cursor = Step { name: named_in_log("", &step.portal), ..step.clone() };
+        if step.declares_a_cursor() && !fits(&step) && fits(&cursor) {
+            return cursor;
+        }
         let ran = matches!(step.fate, Fate::Passed | Fate::Failed(_)) && !self.failed.contains(&step.event);
         let uncertain = step.uncertain && ran;
         let unknown = step.text.is_none() && step.name != UNNAMED;
@@ -186,7 +193,6 @@ impl Trial<'_> {
     }
 
     fn step(&mut self, step: &Step) {
-        while self.error_beside() {}
         match &step.fate {
             Fate::Skipped => {}
             Fate::Empty => self.verdict.agreed.empty += 1,
@@ -329,6 +335,14 @@ impl Step {
             ("parse" | "bind", Mode::Durations) => Some(format!("{} {}: ", self.stage, self.name)),
             _ => None,
         }
+    }
+
+    /// Whether it executes a named portal whose text opens a cursor.
+    fn declares_a_cursor(&self) -> bool {
+        let word = self.text.as_ref().and_then(|text| text.head.split_whitespace().next());
+        self.stage == "execute"
+            && !self.portal.is_empty()
+            && word.is_some_and(|word| word.eq_ignore_ascii_case("declare"))
     }
 
     fn wrote(&self, mode: Mode, line: &Line) -> Match {
