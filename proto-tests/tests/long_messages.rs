@@ -107,17 +107,17 @@ async fn a_message_that_is_recorded_goes_on_while_the_log_fills_and_the_next_one
 #[tokio::test(flavor = "multi_thread")]
 async fn the_rest_of_a_long_message_that_was_refused_is_dropped_when_there_is_room_again() {
     for At { name, chain, .. } in each(limited, "").await {
-        let long = "y".repeat(LONG);
+        let data = "y".repeat(LONG);
         let bound = {
             let mut body = b"\0b\0\0\0\0\x01".to_vec();
             body.extend(u32::try_from(LONG).expect("it fits").to_be_bytes());
-            body.extend([long.as_bytes(), &[0, 0]].concat());
+            body.extend([data.as_bytes(), &[0, 0]].concat());
             message(b'B', &body)
         };
         let prepared = [parse("b", "insert into orders values (9002, $1, 1, '2026-11-22')")];
         let call = message(
             b'F',
-            &[957_u32.to_be_bytes().as_slice(), &[0, 0, 0, 1], &(1_u32 << 22).to_be_bytes(), long.as_bytes(), &[0, 0]]
+            &[957_u32.to_be_bytes().as_slice(), &[0, 0, 0, 1], &(1_u32 << 22).to_be_bytes(), data.as_bytes(), &[0, 0]]
                 .concat(),
         );
         for (kind, bytes) in [
@@ -177,5 +177,44 @@ async fn a_session_that_owes_the_log_too_much_breaks_off_in_mid_message_and_noth
         assert_eq!(chain.query(&chain.app(), idle).await, "0", "{name}: nothing of it is left at the server");
         let records = chain.records_when("its end", |records| records.of("session_end").len() >= 3).await;
         assert_eq!(records.of("session_end").with("reason", "unrecorded").len(), 1, "{name}");
+    }
+}
+
+/// `PQ_LARGE_MESSAGE_LIMIT` (`libpq.h`): the longest length word of a Query.
+const LONGEST: u32 = 0x3fff_ffff - 1;
+
+/// A Query of this length word: so many blanks, and its NUL. Sent in pieces; nothing holds it whole.
+async fn send_blanks(session: &mut Raw, length: u32) -> std::io::Result<()> {
+    let piece = vec![b' '; 1 << 20];
+    let mut rest = usize::try_from(length).expect("it fits") - 5;
+    session.write_all(&[b"Q".as_slice(), &length.to_be_bytes()].concat()).await?;
+    while rest > 0 {
+        let now = rest.min(piece.len());
+        session.write_all(&piece[..now]).await?;
+        rest -= now;
+    }
+    session.write_all(&[0]).await?;
+    session.flush().await
+}
+
+/// The longest message that PostgreSQL takes has no room for the tag; one byte more is no message.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_longest_query_is_refused_as_it_streams_and_a_longer_one_ends_the_session() {
+    for At { name, chain, .. } in each(Setup::default, "").await {
+        let mut session = chain.session(&chain.app()).await;
+        send_blanks(&mut session, LONGEST).await.expect("all of it is read");
+        let mut answers = Vec::new();
+        while answers.last().is_none_or(|last: &String| !last.starts_with('Z')) {
+            answers.extend(told(&wire::read(&mut session).await.expect("an answer")));
+        }
+        assert_eq!(answers, ["E 54000", "Z I"], "{name}");
+        assert_eq!(ask(&mut session, &query("select 1")).await, ["C SELECT 1", "Z I"], "{name}: the session lives");
+        let _ = send_blanks(&mut session, LONGEST + 1).await;
+        let answers = to_end(&mut session).await;
+        let last = answers.last().expect("a last word");
+        assert_eq!((last.sqlstate().as_str(), last.field(b'S').as_deref()), ("08P01", Some("FATAL")), "{name}");
+        let held = chain.proxy.peak_memory();
+        assert!(held < 256 << 20, "{name}: {held} bytes were held");
+        println!("{name}: {} MiB at most", held >> 20);
     }
 }
