@@ -73,6 +73,7 @@ Examples:
   pgpassport audit key --of /etc/pgpassport/audit.key > audit.pub
   pgpassport audit verify /var/lib/pgpassport/audit --public audit.pub --anchor /mnt/witness/checkpoints
   pgpassport audit prove /var/lib/pgpassport/audit --public audit.pub --event ID --out proof.tlog-proof
+  pgpassport audit search /var/lib/pgpassport/audit --who analyst@contoso.example --since 2h
 ";
 
 /// A PostgreSQL proxy for Google Cloud SQL: Entra ID in, Cloud SQL IAM out, and every query carries who asked.
@@ -92,7 +93,7 @@ enum Command {
     Sessions(sessions::Arguments),
     /// Say everything that is wrong with a config file, and what it means
     CheckConfig(check_config::Arguments),
-    /// Make the audit log's key, check the log, prove a record
+    /// Make the audit log's key, check the log, prove a record, read the log
     #[command(after_help = AUDIT_HELP)]
     Audit(audit::Arguments),
     /// Print an Entra access token for the proxy, for PGPASSWORD="$(…)"

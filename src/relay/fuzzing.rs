@@ -327,7 +327,7 @@ fn assert_positions_moved(mut from_server: &[u8], mut to_client: &[u8], ended: b
 /// A line without what differs from run to run.
 fn timeless(mut line: Value) -> Value {
     if let Some(members) = line.as_object_mut() {
-        members.retain(|name, _| !matches!(name.as_str(), "time" | "session" | "duration_us"));
+        members.retain(|name, _| !matches!(name.as_str(), "time" | "session" | "duration_us" | "first_row_us"));
         if members.contains_key("text_of") {
             // Which line of a batch repeats a text depends on the reads.
             members.retain(|name, _| !matches!(name.as_str(), "text" | "text_base64" | "text_bytes"));

@@ -1,12 +1,23 @@
-//! `pgpassport audit`: the log's key, whether the log is what was signed, and a record's proof. Offline.
+//! `pgpassport audit`: the log's key, whether the log is what was signed, a record's proof, and reading it. Offline.
 
+mod bounded;
+mod fields;
+mod filter;
+mod join;
 mod key;
 mod prove;
+mod reading;
+mod search;
+mod session;
+mod shown;
+mod tail;
 mod verify;
 
 use super::Outcome;
 use crate::audit::ledger::checkpoint::{KeyError, PublicKey};
+use crate::config;
 use crate::http::chain;
+use join::Lost;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -28,6 +39,68 @@ enum Command {
     Verify(verify::Arguments),
     /// Write a proof that the log has a record, which others can check (C2SP tlog-proof)
     Prove(prove::Arguments),
+    /// Find executions and other records by who, where, what and when
+    #[command(after_help = SEARCH_HELP)]
+    Search(search::Arguments),
+    /// Tell one session: who, from where, by which rule, what it ran, and how it ended
+    #[command(after_help = SESSION_HELP)]
+    Session(session::Arguments),
+    /// Show the last executions, and with --follow those that come
+    #[command(after_help = TAIL_HELP)]
+    Tail(tail::Arguments),
+}
+
+const SEARCH_HELP: &str = "\
+An execution is one line, joined of its begin and end records, in the order of the ends; what has none (up to --until) is
+`open` and comes last. Nothing here says that the log is what was signed: that is `audit verify`.
+
+Examples:
+  pgpassport audit search /var/lib/pgpassport/audit --who analyst@contoso.example --since 2h
+  pgpassport audit search --config /etc/pgpassport/pgpassport.toml --text 'delete from' --rows-over 1000
+  pgpassport audit search /var/lib/pgpassport/audit --outcome 42501 --since 2026-11-01 --csv > denied.csv
+  pgpassport audit search /var/lib/pgpassport/audit --event refused --since 7d --json
+";
+
+const SESSION_HELP: &str = "\
+Examples:
+  pgpassport audit session /var/lib/pgpassport/audit 01938b2c-5f6e-7a10-8b9c-0d1e2f3a4b5c
+  pgpassport audit session --config /etc/pgpassport/pgpassport.toml 01938b2c-5f6e-7a10-8b9c-0d1e2f3a4b5c --json
+";
+
+const TAIL_HELP: &str = "\
+An execution is shown when it has ended; without --follow those that are open come last. One whose begin record is further
+back than what was read is shown without its text.
+
+Examples:
+  pgpassport audit tail /var/lib/pgpassport/audit -n 50
+  pgpassport audit tail /var/lib/pgpassport/audit --follow --database orders --json
+  pgpassport audit tail --config /etc/pgpassport/pgpassport.toml -f --event refused
+";
+
+/// A log's folder, or the config that names it.
+#[derive(Debug, clap::Args)]
+struct Place {
+    /// The log's folder, or a copy of it; without it, audit.folder of --config
+    #[arg(required_unless_present = "config")]
+    folder: Option<PathBuf>,
+    /// The proxy's config file, whose audit.folder is read where no folder is given
+    #[arg(long, value_name = "FILE", env = "PGPASSPORT_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+impl Place {
+    fn folder(&self) -> Result<PathBuf, Error> {
+        if let Some(folder) = &self.folder {
+            return Ok(folder.clone());
+        }
+        let loaded = config::load(self.config.as_deref().unwrap_or(Path::new("")));
+        match loaded {
+            Ok(loaded) => Ok(loaded.config.audit.log.folder),
+            Err(problems) => {
+                Err(Error::Config(problems.len(), problems.first().map(ToString::to_string).unwrap_or_default()))
+            }
+        }
+    }
 }
 
 /// A log, and what its checkpoints are checked with.
@@ -70,6 +143,12 @@ enum Error {
     /// What `verify` says of its own.
     #[error(transparent)]
     Verify(#[from] crate::audit::ledger::verify::Error),
+    /// The config that is to name the folder.
+    #[error("{0} problem(s) in the config, the first: {1}")]
+    Config(usize, String),
+    /// No segment.
+    #[error("{} holds no log", .0.display())]
+    Empty(PathBuf),
     /// No record fits.
     #[error("the log has no record of {0}")]
     NoRecord(String),
@@ -87,11 +166,32 @@ pub(super) fn run(arguments: &Arguments, out: &mut impl Write, err: &mut impl Wr
         Command::Key(arguments) => key::run(arguments, out),
         Command::Verify(arguments) => verify::run(arguments, out),
         Command::Prove(arguments) => prove::run(arguments, out),
+        Command::Search(arguments) => search::run(arguments, out, err),
+        Command::Session(arguments) => session::run(arguments, out, err),
+        Command::Tail(arguments) => tail::run(arguments, out, err),
     };
     done.unwrap_or_else(|error| {
+        // Whoever read the answer has had enough (`| head`).
+        if matches!(&error, Error::Output(gone) if gone.kind() == io::ErrorKind::BrokenPipe) {
+            return Outcome::Done;
+        }
         let _ = writeln!(err, "pgpassport audit: {}", chain(&error));
-        Outcome::Failed
+        if matches!(error, Error::Config(..)) { Outcome::BadConfig } else { Outcome::Failed }
     })
+}
+
+/// Says what an answer lacks.
+fn say_lost(lost: Lost, err: &mut impl Write) {
+    let Lost { evicted, textless, strange } = lost;
+    for (count, what) in [
+        (evicted, "execution(s) of too many at once are told twice: begun, without an end, and ended, without a text"),
+        (textless, "execution(s) are of a text whose record was not found: --text does not find them"),
+        (strange, "record(s) are no JSON objects, and were passed over"),
+    ] {
+        if count > 0 {
+            let _ = writeln!(err, "pgpassport audit: {count} {what}");
+        }
+    }
 }
 
 impl Log {
@@ -114,5 +214,7 @@ fn read(path: &Path) -> Result<String, Error> {
     Ok(text)
 }
 
+#[cfg(test)]
+mod reading_tests;
 #[cfg(test)]
 mod tests;

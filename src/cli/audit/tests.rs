@@ -10,12 +10,12 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 #[derive(Debug, Parser)]
-struct Line {
+pub(super) struct Line {
     #[command(flatten)]
-    arguments: Arguments,
+    pub(super) arguments: Arguments,
 }
 
-fn said(arguments: &[&str]) -> (Outcome, String, String) {
+pub(super) fn said(arguments: &[&str]) -> (Outcome, String, String) {
     let line = Line::try_parse_from([&["audit"], arguments].concat()).unwrap();
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let outcome = run(&line.arguments, &mut out, &mut err);

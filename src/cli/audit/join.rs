@@ -1,0 +1,264 @@
+//! Begin and end records into executions, with what the session's own records say, in bounded memory.
+//!
+//! Kept are executions that are open, sessions that are open, and the starts of texts that other executions may be of.
+//! Past a bound the oldest goes: an open execution is then told without its end, and its end on a line of its own.
+//! Records before those that are read are looked at only for a session that began there, each segment once.
+
+use super::Error;
+use super::bounded::{Bounded, Bounds};
+use super::fields::{Fields, began, fold, names, needed_later, orphan, readable, text};
+use super::reading::{Flow, Folder};
+use serde_json::Value;
+
+/// Executions that are open.
+pub(super) const MAX_OPEN: Bounds = Bounds { entries: 20_000, bytes: 64 << 20 };
+/// Sessions that are open.
+const MAX_SESSIONS: Bounds = Bounds { entries: 20_000, bytes: 64 << 20 };
+/// Texts of open sessions that were prepared or declared.
+const MAX_TEXTS: Bounds = Bounds { entries: 50_000, bytes: 64 << 20 };
+/// What is kept of such a text, in characters: as much as a begin record repeats of it.
+const KEPT_TEXT: usize = 4096;
+/// What a session's records say that its other records do not.
+const OF_SESSION: [&str; 12] = [
+    "caller",
+    "rule",
+    "grant",
+    "database",
+    "database_name",
+    "database_user",
+    "instance",
+    "client",
+    "via",
+    "backend_pid",
+    "instance_address",
+    "claimed",
+];
+
+/// One execution, or one record that is none's.
+#[derive(Debug, Clone)]
+pub(super) struct Item {
+    pub fields: Fields,
+    /// The text has what was asked for, also behind what is shown of it.
+    pub text_found: bool,
+}
+
+/// What was lost on the way.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Lost {
+    /// Executions that were told without their end for want of room.
+    pub evicted: u64,
+    /// Executions of a text that is recorded elsewhere, where it was not found.
+    pub textless: u64,
+    /// Records that are no JSON object.
+    pub strange: u64,
+}
+
+/// Reads records in order, and tells what they come to.
+#[derive(Debug)]
+pub(super) struct Join<'a> {
+    folder: &'a Folder,
+    /// Segments from this one on are read; those before are looked back at.
+    start: usize,
+    looked_at: Vec<bool>,
+    open: Bounded<Fields>,
+    sessions: Bounded<Fields>,
+    texts: Bounded<Known>,
+    needle: Option<String>,
+    raw: bool,
+    pub lost: Lost,
+}
+
+/// A text that executions may be of.
+#[derive(Debug)]
+struct Known {
+    start: String,
+    found: bool,
+}
+
+/// How records become items.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Wanted {
+    /// What texts are searched for, in lower case.
+    pub needle: Option<String>,
+    /// Begin and end records stay what they are.
+    pub raw: bool,
+    /// How many executions may be open, if not [`MAX_OPEN`].
+    pub max_open: Option<Bounds>,
+}
+
+impl<'a> Join<'a> {
+    pub(super) fn new(folder: &'a Folder, start: usize, wanted: Wanted) -> Self {
+        let Wanted { needle, raw, max_open } = wanted;
+        Self {
+            folder,
+            start,
+            looked_at: vec![false; start],
+            open: Bounded::new(max_open.unwrap_or(MAX_OPEN)),
+            sessions: Bounded::new(MAX_SESSIONS),
+            texts: Bounded::new(MAX_TEXTS),
+            needle,
+            raw,
+            lost: Lost::default(),
+        }
+    }
+
+    /// Takes the next record, and gives what is complete with it.
+    pub(super) fn take(&mut self, record: &[u8]) -> Result<Vec<Item>, Error> {
+        let Ok(fields) = serde_json::from_slice::<Fields>(record) else {
+            self.lost.strange = self.lost.strange.saturating_add(1);
+            return Ok(Vec::new());
+        };
+        self.learn(&fields, record.len());
+        match text(&fields, "event") {
+            "begin" if !self.raw => self.begin(fields, record.len()),
+            "end" if !self.raw => self.end(fields),
+            "recovery" => {
+                // Whoever was to write their ends is gone.
+                let mut items = self.rest()?;
+                items.push(self.complete(fields)?);
+                Ok(items)
+            }
+            "session_end" => {
+                let session = text(&fields, "session").to_owned();
+                let item = self.complete(fields)?;
+                self.forget(&session);
+                Ok(vec![item])
+            }
+            _ => Ok(vec![self.complete(fields)?]),
+        }
+    }
+
+    /// What is open still, in the order of its begin.
+    pub(super) fn rest(&mut self) -> Result<Vec<Item>, Error> {
+        self.open.drain().into_iter().map(|fields| self.complete(fields)).collect()
+    }
+
+    fn begin(&mut self, mut fields: Fields, bytes: usize) -> Result<Vec<Item>, Error> {
+        let id = text(&fields, "id").to_owned();
+        let stage = fields.remove("stage").unwrap_or_default();
+        if let Some(open) = self.open.get_mut(&id) {
+            if let Some(Value::Array(stages)) = open.get_mut("stages") {
+                stages.push(stage);
+            }
+            for (name, value) in fields {
+                open.entry(name).or_insert(value);
+            }
+            return Ok(Vec::new());
+        }
+        fields.insert("event".to_owned(), "execution".into());
+        fields.insert("outcome".to_owned(), "open".into());
+        fields.insert("stages".to_owned(), Value::Array(vec![stage]));
+        self.keep(id, bytes, fields)
+    }
+
+    fn end(&mut self, end: Fields) -> Result<Vec<Item>, Error> {
+        let id = text(&end, "id").to_owned();
+        let mut fields = self.open.remove(&id).unwrap_or_else(|| orphan(&end));
+        fold(&mut fields, &end);
+        if end.get("final") == Some(&Value::Bool(false)) {
+            let bytes = text(&fields, "text").len().saturating_add(1024);
+            return self.keep(id, bytes, fields);
+        }
+        Ok(vec![self.complete(fields)?])
+    }
+
+    fn keep(&mut self, id: String, bytes: usize, fields: Fields) -> Result<Vec<Item>, Error> {
+        let evicted = self.open.insert(id, bytes, fields);
+        self.lost.evicted = self.lost.evicted.saturating_add(evicted.len() as u64);
+        evicted.into_iter().map(|fields| self.complete(fields)).collect()
+    }
+
+    /// Adds what the session's records say, and the text that another record has.
+    fn complete(&mut self, mut fields: Fields) -> Result<Item, Error> {
+        fields.remove("version");
+        let session = text(&fields, "session").to_owned();
+        if self.sessions.get(&session).is_none() {
+            self.look_back(&session, |join| join.sessions.get(&session).is_some())?;
+        }
+        if let Some(own) = self.sessions.get(&session) {
+            for (name, value) in own {
+                if !fields.contains_key(name) {
+                    fields.insert(name.clone(), value.clone());
+                }
+            }
+        }
+        let mut text_found = self.found(&readable(&fields));
+        if let Some(of) = fields.get("text_of").and_then(Value::as_str).map(str::to_owned) {
+            if self.texts.get(&of).is_none() {
+                self.look_back(&session, |join| join.texts.get(&of).is_some())?;
+            }
+            if let Some(known) = self.texts.get(&of) {
+                // A doubtful begin record may have told another text.
+                fields.remove("text_base64");
+                fields.insert("text".to_owned(), known.start.clone().into());
+                text_found = known.found;
+            } else if readable(&fields).is_empty() {
+                self.lost.textless = self.lost.textless.saturating_add(1);
+            }
+        }
+        Ok(Item { fields, text_found })
+    }
+
+    /// Keeps of a record what later ones need.
+    fn learn(&mut self, fields: &Fields, bytes: usize) {
+        let session = text(fields, "session");
+        match text(fields, "event") {
+            "session_start" => {
+                let own = fields.iter().filter(|(name, _)| OF_SESSION.contains(&name.as_str()));
+                let own = own.map(|(name, value)| (name.clone(), value.clone())).collect();
+                self.sessions.insert(session.to_owned(), bytes, own);
+            }
+            "session_open" => {
+                if let Some(own) = self.sessions.get_mut(session) {
+                    let new = fields.iter().filter(|(name, _)| OF_SESSION.contains(&name.as_str()));
+                    own.extend(new.map(|(name, value)| (name.clone(), value.clone())));
+                }
+            }
+            "begin" if fields.contains_key("text") || fields.contains_key("text_base64") => {
+                let id = text(fields, "id");
+                let whole = readable(fields);
+                if fields.contains_key("text_of") || !(text(fields, "stage") == "parse" || names(&whole)) {
+                    return;
+                }
+                let start: String = whole.chars().take(KEPT_TEXT).collect();
+                let known = Known { found: self.found(&whole), start };
+                self.texts.insert(id.to_owned(), known.start.len().saturating_add(256), known);
+            }
+            _ => {}
+        }
+    }
+
+    fn forget(&mut self, session: &str) {
+        self.sessions.remove(session);
+        self.texts.remove_all(&format!("{session}."));
+    }
+
+    fn found(&self, text: &str) -> bool {
+        self.needle.as_ref().is_none_or(|needle| text.to_lowercase().contains(needle.as_str()))
+    }
+
+    /// Reads segments before the first that is read, from where a session began, until something is known.
+    fn look_back(&mut self, session: &str, known: impl Fn(&Self) -> bool) -> Result<(), Error> {
+        let Some(began) = began(session).filter(|_| self.start > 0) else { return Ok(()) };
+        let folder = self.folder;
+        for at in folder.span(Some(began), None).start..self.start {
+            if known(self) {
+                break;
+            }
+            let Some(looked_at) = self.looked_at.get_mut(at).filter(|looked_at| !**looked_at) else { continue };
+            *looked_at = true;
+            // What is wrong with a segment that nobody asked for is not said here.
+            folder.read(at..at.saturating_add(1), &mut std::io::sink(), |_, record| {
+                if needed_later(record) {
+                    let fields = serde_json::from_slice::<Fields>(record).unwrap_or_default();
+                    self.learn(&fields, record.len());
+                    if text(&fields, "event") == "session_end" {
+                        self.forget(text(&fields, "session"));
+                    }
+                }
+                Ok(Flow::On)
+            })?;
+        }
+        Ok(())
+    }
+}
