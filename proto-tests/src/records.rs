@@ -28,7 +28,26 @@ impl Records {
     #[track_caller]
     pub fn lines(file: &Path) -> Self {
         let text = std::fs::read(file).unwrap_or_default();
-        Self(text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(parsed).collect())
+        Self(whole(&text).map(parsed).collect())
+    }
+
+    /// The same of a proxy that was killed: a line that breaks off must come again whole, and how many did.
+    #[track_caller]
+    pub fn lines_of_the_killed(file: &Path) -> (Self, usize) {
+        let text = std::fs::read(file).unwrap_or_default();
+        let (mut records, mut torn) = (Vec::new(), Vec::new());
+        for line in whole(&text) {
+            torn.retain(|start: &&[u8]| !line.starts_with(start));
+            if serde_json::from_slice::<Value>(line).is_ok() {
+                records.push(parsed(line));
+            } else {
+                torn.push(line);
+            }
+        }
+        let shown: Vec<_> = torn.iter().map(|line| String::from_utf8_lossy(line)).collect();
+        assert!(torn.is_empty(), "these broke off and never came again: {shown:#?}");
+        let broken = whole(&text).count() - records.len();
+        (Self(records), broken)
     }
 
     /// Records of one kind of event.
@@ -91,6 +110,10 @@ impl Records {
     fn keep(&self, wanted: impl Fn(&Value) -> bool) -> Self {
         Self(self.0.iter().filter(|record| wanted(record)).cloned().collect())
     }
+}
+
+fn whole(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty())
 }
 
 #[track_caller]
