@@ -108,6 +108,8 @@ check_Dockerfile() {
     -keyout "$root/etc/pgpassport/tls.key" -out "$root/etc/pgpassport/tls.crt" 2>/dev/null
   chmod 0640 "$root/etc/pgpassport/tls.key"
   chgrp 10001 "$root/etc/pgpassport/tls.key"
+  inside "${entrypoint[*]} audit key --new /tmp/audit.key --name audit.contoso.example"
+  mv "$root/tmp/audit.key" "$root/etc/pgpassport/audit.key"
   # No network is there: the issuer is nobody.
   sed -E 's|^# authority = .*|authority = "https://127.0.0.1:1"|' config/example.toml >"$root/etc/pgpassport/pgpassport.toml"
   printf '%s\n' "$healthcheck" >"$root/healthcheck"
