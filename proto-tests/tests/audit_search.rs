@@ -6,6 +6,10 @@ use proto_tests::proxy::binary;
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long what is followed may take to come.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// `pgpassport audit COMMAND FOLDER …`.
 fn audit(chain: &Chain, command: &str, more: &[&str]) -> Output {
@@ -74,8 +78,19 @@ async fn followed(chain: &Chain) {
     tail.args(["audit", "tail", "-n", "0", "--follow", "--json", "--text", "while somebody looks"]);
     let mut tail = tail.arg(chain.audit_folder()).stdout(Stdio::piped()).spawn().expect("the binary runs");
     let mut lines = BufReader::new(tail.stdout.take().expect("a pipe")).lines();
-    chain.query(&chain.person(), "select 'while somebody looks'").await;
-    let line = tokio::task::spawn_blocking(move || lines.next()).await.expect("no panic");
+    // The same again and again: what ran before it had looked is none of what comes.
+    let mut line = tokio::task::spawn_blocking(move || lines.next());
+    let deadline = Instant::now() + PATIENCE;
+    let line = loop {
+        chain.query(&chain.person(), "select 'while somebody looks'").await;
+        if let Ok(line) = tokio::time::timeout(Duration::from_millis(300), &mut line).await {
+            break line.expect("no panic");
+        }
+        if Instant::now() > deadline {
+            tail.kill().expect("it runs");
+            panic!("nothing was followed in {PATIENCE:?}");
+        }
+    };
     let item: Value = serde_json::from_str(&line.expect("a line").expect("UTF-8")).expect("JSON");
     assert_eq!((item["outcome"].as_str(), item["rows"].as_u64()), (Some("ok"), Some(1)));
     tail.kill().expect("it runs");
