@@ -1,18 +1,32 @@
 //! The audit log as a reader outside the project would read it: each record a JSON object.
 
+use jsonschema::Validator;
 use pgpassport::audit::ledger::read::{self, Segment};
 use pgpassport::audit::ledger::segment;
+use pgpassport::audit::schema;
 use serde_json::Value;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+/// What a record of each event can say.
+static REFERENCE: LazyLock<HashMap<String, Validator>> = LazyLock::new(|| {
+    let schema = schema::schema();
+    let events = schema["oneOf"].as_array().expect("the events");
+    let named = events.iter().map(|event| {
+        let name = event["properties"]["event"]["const"].as_str().expect("its name").to_owned();
+        (name, jsonschema::draft202012::new(event).expect("a schema"))
+    });
+    named.collect()
+});
 
 /// All records, in the order of the log.
 #[derive(Debug, Clone, Default)]
 pub struct Records(Vec<Value>);
 
 impl Records {
-    /// Reads a log's folder; a record that is no JSON object with an `event` is a failure.
+    /// Reads a log's folder; a record that the reference of fields does not have is a failure.
     #[track_caller]
     pub fn read(folder: &Path) -> Self {
         let mut records = Vec::new();
@@ -120,8 +134,17 @@ fn whole(text: &[u8]) -> impl Iterator<Item = &[u8]> {
 fn parsed(record: &[u8]) -> Value {
     let shown = String::from_utf8_lossy(record);
     let value: Value = serde_json::from_slice(record).unwrap_or_else(|error| panic!("{error} in record {shown}"));
-    assert!(value.get("event").is_some_and(Value::is_string), "no event in {shown}");
+    if let Err(reason) = as_the_reference_has_it(&value) {
+        panic!("{reason} in {shown}");
+    }
     value
+}
+
+/// Whether a record is one that the reference of fields (`pgpassport audit fields --json`) knows, or why not.
+pub fn as_the_reference_has_it(record: &Value) -> Result<(), String> {
+    let event = record["event"].as_str().ok_or("no event")?;
+    let validator = REFERENCE.get(event).ok_or_else(|| format!("no such event as {event}"))?;
+    validator.validate(record).map_err(|error| error.to_string())
 }
 
 /// A log that grows, from where it was last read.

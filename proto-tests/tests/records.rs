@@ -3,7 +3,7 @@
 use pgpassport::sim::world::{ANALYST, CONTOSO, INSTANCE, SIGN_IN_CLIENT};
 use proto_tests::chain::{Chain, Setup};
 use proto_tests::psql::Login;
-use proto_tests::records::Records;
+use proto_tests::records::{Records, as_the_reference_has_it};
 use proto_tests::script::{bind, execute, execute_up_to, parse, sync};
 use proto_tests::wire::{self, message, read_until, text};
 use serde_json::Value;
@@ -291,4 +291,30 @@ async fn what_a_function_prepared_is_never_recorded_as_tagged_and_certain() {
     assert_eq!((&held.only()["text_doubtful"], &held.only()["tagged"]), (&true.into(), &false.into()));
     assert_eq!(records.end_of(held.only())["command"], "SELECT");
     assert!(chain.database_log().contains("execute hidden: "), "PostgreSQL ran it, and its text has no tag");
+}
+
+/// Every test that reads records has them judged so; here what the judge refuses.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_is_what_the_reference_of_fields_says_and_nothing_else_is() {
+    let chain = Chain::start().await;
+    chain.query(&chain.person(), "set role none").await;
+    let records = chain.records_when("the session's end", |records| !records.of("session_end").is_empty()).await;
+    for event in ["session_start", "exchanged", "session_open", "begin", "end", "session_end"] {
+        assert!(!records.of(event).is_empty(), "no {event}");
+    }
+    let begin = records.began("set role none").only().clone();
+    let refused = |what: &str, change: &dyn Fn(&mut serde_json::Map<String, Value>)| {
+        let mut changed = begin.clone();
+        change(changed.as_object_mut().expect("an object"));
+        assert!(as_the_reference_has_it(&changed).is_err(), "{what}: {changed}");
+    };
+    assert_eq!(as_the_reference_has_it(&begin), Ok(()));
+    refused("a member that nobody explains", &|begin| drop(begin.insert("extra".into(), 1.into())));
+    refused("one that must be there", &|begin| drop(begin.remove("caller")));
+    refused("null", &|begin| drop(begin.insert("portal".into(), Value::Null)));
+    refused("another type", &|begin| drop(begin.insert("tagged".into(), "yes".into())));
+    refused("another word", &|begin| drop(begin.insert("stage".into(), "flush".into())));
+    refused("inside a list", &|begin| begin["role_changes"][0]["by"] = "who".into());
+    refused("inside the caller", &|begin| begin["caller"]["mail"] = "analyst@contoso.example".into());
+    refused("an event that nobody explains", &|begin| drop(begin.insert("event".into(), "other".into())));
 }

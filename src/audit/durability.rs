@@ -1,9 +1,10 @@
 //! What a session's records outlive before its bytes leave: a choice of its rule.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// When a begin record counts as taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Durability {
     /// When it is on the disk (`fdatasync(2)`, one for all who wait): it outlives a loss of power.

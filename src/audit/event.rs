@@ -7,6 +7,7 @@
 use super::Durability;
 use crate::names::{DatabaseAlias, DatabaseName, InstanceName, IssuerName, RoleName, RuleName, SessionId, Tenant};
 use crate::time::Timestamp;
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use std::net::SocketAddr;
@@ -17,18 +18,22 @@ pub const VERSION: u32 = 1;
 /// The most of a statement's text that its begin line holds, in bytes; `text_bytes` has the whole length.
 pub const MAX_TEXT_BYTES: usize = 64 * 1024;
 
-/// A line as it is written.
-#[derive(Debug, Serialize)]
+/// One JSON object.
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Line<'a> {
+    /// Of the lines' shape: 1.
     pub version: u32,
+    /// When it was recorded (RFC 3339, UTC).
     pub time: Timestamp,
+    /// The session's id (UUID version 7); what belongs to no session has one of its own.
+    #[schemars(with = "String")]
     pub session: SessionId,
     #[serde(flatten)]
     pub event: &'a Event<'a>,
 }
 
 /// What happened.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event<'a> {
     /// A caller was verified and granted; nothing has been exchanged or dialled yet.
@@ -108,13 +113,15 @@ pub enum Event<'a> {
 }
 
 /// Who acts, from the verified token alone.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Caller {
     /// For people to read; never an identity.
     pub label: String,
     /// Issuer, as the config calls it.
+    #[schemars(with = "String")]
     pub issuer: IssuerName,
     /// Entra tenant, or what the config calls another issuer's directory.
+    #[schemars(with = "String")]
     pub tenant: Tenant,
     /// With issuer and tenant, the identity.
     pub object_id: String,
@@ -128,7 +135,7 @@ pub struct Caller {
 }
 
 /// What the client says of itself; never believed.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
 pub struct Claimed {
     /// `user` of the start-up packet.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -142,23 +149,28 @@ pub struct Claimed {
 }
 
 /// [`Event::SessionStart`].
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct SessionStart<'a> {
     /// Who.
     pub caller: &'a Caller,
     /// What the client says of itself.
     pub claimed: &'a Claimed,
     /// The rule that decided.
+    #[schemars(with = "String")]
     pub rule: &'a RuleName,
     /// `workforce` or `service_account`.
     pub grant: &'static str,
     /// The database as the config calls it.
+    #[schemars(with = "String")]
     pub database: &'a DatabaseAlias,
     /// The database as the instance calls it.
+    #[schemars(with = "String")]
     pub database_name: &'a DatabaseName,
     /// The instance.
+    #[schemars(with = "String")]
     pub instance: &'a InstanceName,
     /// What the instance sees as the user.
+    #[schemars(with = "String")]
     pub database_user: &'a RoleName,
     /// What `role` starts with, where the client's start-up or the rule says one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -183,7 +195,7 @@ pub struct SessionStart<'a> {
 }
 
 /// [`Event::Exchanged`].
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Exchanged<'a> {
     /// The pool's provider that took the caller's token.
     pub provider: &'a str,
@@ -197,7 +209,7 @@ pub struct Exchanged<'a> {
 }
 
 /// [`Event::SessionOpen`].
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct SessionOpen {
     /// The server's process.
     pub backend_pid: u32,
@@ -208,7 +220,7 @@ pub struct SessionOpen {
 }
 
 /// [`Event::SessionEnd`].
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct SessionEnd<'a> {
     /// Why: `client`, `server`, `drain` (the proxy is leaving), `idle_in_transaction`, `grant_expired`, `session_length`, `policy`, `operator`,
     /// `refused`, `server_misbehaved`, `unrecorded`, `cancel_unanswered`.
@@ -227,7 +239,7 @@ pub struct SessionEnd<'a> {
 }
 
 /// [`Event::OperatorAction`].
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct OperatorAction<'a> {
     /// `sessions_list` or `sessions_end`.
     pub action: &'a str,
@@ -250,7 +262,7 @@ pub struct OperatorAction<'a> {
 }
 
 /// [`Event::Refused`].
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
 pub struct Refused<'a> {
     /// The id the client was told; equal to `session`.
     pub correlation: String,
@@ -277,7 +289,7 @@ pub struct Refused<'a> {
 }
 
 /// Which message opened or continued an event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
     /// `Query`.
@@ -293,15 +305,16 @@ pub enum Stage {
 }
 
 /// [`Event::Begin`].
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Begin<'a> {
     /// Joins begin and end lines: the session's id and the event's number in it.
     pub id: String,
     /// Which message.
     pub stage: Stage,
     /// Who; the same as in the session's start line.
+    #[schemars(with = "Caller")]
     pub caller: &'a RawValue,
-    /// The statement's text as the client sent it, at most [`MAX_TEXT_BYTES`]; only where a text enters or an event
+    /// The statement's text as the client sent it, at most 64 KiB; only where a text enters or an event
     /// opens on a remembered one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
@@ -312,7 +325,7 @@ pub struct Begin<'a> {
     /// types. The end line has the text's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text_bytes: Option<u64>,
-    /// The event whose own begin line has the text to [`MAX_TEXT_BYTES`]: this one only repeats its start, to 4 KiB of the
+    /// The event whose own begin line has the text to 64 KiB: this one only repeats its start, to 4 KiB of the
     /// line, and that only if it is the first of those written at once and the server does not skip it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text_of: Option<String>,
@@ -349,7 +362,7 @@ pub struct Begin<'a> {
 }
 
 /// A text that makes the session act as another database user.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct RoleChange {
     /// Which of the two settings.
     pub setting: Acting,
@@ -365,7 +378,7 @@ pub struct RoleChange {
 }
 
 /// The settings that say who a session acts as.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Acting {
     /// `role`.
@@ -375,7 +388,7 @@ pub enum Acting {
 }
 
 /// How an event ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// It completed.
@@ -399,7 +412,7 @@ pub enum Outcome {
 }
 
 /// [`Event::End`].
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct End<'a> {
     /// Joins begin and end lines.
     pub id: String,
@@ -417,7 +430,7 @@ pub struct End<'a> {
     /// sent ahead have told since.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text_of: Option<String>,
-    /// SHA-256 of the whole text, as the client sent it, in hexadecimal: where a text is over [`MAX_TEXT_BYTES`], or was
+    /// SHA-256 of the whole text, as the client sent it, in hexadecimal: where a text is over 64 KiB, or was
     /// not remembered for its later executions. Left out where the text did not arrive whole, or its own text is not
     /// certain.
     #[serde(skip_serializing_if = "Option::is_none")]

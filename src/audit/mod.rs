@@ -15,6 +15,7 @@ pub mod event;
 pub mod ledger;
 mod log;
 mod recorder;
+pub mod schema;
 
 pub use digest::{Digesting, TextDigest};
 pub use durability::Durability;

@@ -7,6 +7,7 @@ mod join;
 mod key;
 mod prove;
 mod reading;
+mod reference;
 mod search;
 mod session;
 mod shown;
@@ -48,6 +49,8 @@ enum Command {
     /// Show the last executions, and with --follow those that come
     #[command(after_help = TAIL_HELP)]
     Tail(tail::Arguments),
+    /// Explain every member of a record, as Markdown or as JSON Schema
+    Fields(reference::Arguments),
 }
 
 const SEARCH_HELP: &str = "\
@@ -169,6 +172,7 @@ pub(super) fn run(arguments: &Arguments, out: &mut impl Write, err: &mut impl Wr
         Command::Search(arguments) => search::run(arguments, out, err),
         Command::Session(arguments) => session::run(arguments, out, err),
         Command::Tail(arguments) => tail::run(arguments, out, err),
+        Command::Fields(arguments) => reference::run(arguments, out),
     };
     done.unwrap_or_else(|error| {
         // Whoever read the answer has had enough (`| head`).
