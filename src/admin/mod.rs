@@ -7,7 +7,7 @@
 mod operator;
 mod socket;
 
-pub use operator::{Answer, Chosen, Listed, Operations, Question};
+pub use operator::{Answer, Chosen, Erasure, Listed, Operations, Question};
 pub use socket::{AdminSocket, MAX_PATH_BYTES, folder_of};
 
 use crate::telemetry::Metrics;

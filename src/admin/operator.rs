@@ -4,7 +4,9 @@
 //! cannot take is not done. Not for clients of databases.
 
 use crate::audit::Auditor;
-use crate::audit::event::Event;
+use crate::audit::event::{Event, OperatorAction};
+use crate::audit::sealing::VaultError;
+use crate::http::chain;
 use crate::names::SessionId;
 use crate::relay::Cause;
 use crate::session::{Ask, Live, Sessions};
@@ -23,6 +25,25 @@ pub enum Question {
     SessionsList,
     /// To end those that all of this holds for.
     SessionsEnd(Chosen),
+    /// To delete the keys with which a person's texts were sealed.
+    TextsErase(Erasure),
+}
+
+/// Whose keys, and of which days.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Erasure {
+    /// The person's object id.
+    pub object_id: String,
+    /// Where two issuers have that id: as the config calls one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
+    /// Where two tenants have that id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
+    /// Only of days before this one (`YYYY-MM-DD`, UTC).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
 }
 
 /// Which sessions; what is not given holds for all. At least one must be.
@@ -56,6 +77,11 @@ pub enum Answer {
     Ended {
         /// How many.
         sessions: usize,
+    },
+    /// So many keys were deleted.
+    Erased {
+        /// How many.
+        keys: usize,
     },
     /// Nothing was done.
     Refused {
@@ -127,12 +153,14 @@ impl Operations {
                 return Answer::Refused { reason: "say which sessions: who, session or database".to_owned() };
             }
             Question::SessionsEnd(chosen) => Some(chosen),
+            Question::TextsErase(erasure) => {
+                return self.erase(erasure, uid).unwrap_or_else(|reason| Answer::Refused { reason });
+            }
         };
         let live = self.sessions.live();
         let matching = live.iter().filter(|live| chosen.is_none_or(|chosen| chosen.names(live))).count();
-        if self.record(chosen, uid, matching).is_err() {
-            tracing::error!(uid, "an operator's action was refused: the audit log cannot take it");
-            return Answer::Refused { reason: "the audit log cannot take the record, so nothing was done".to_owned() };
+        if let Err(reason) = self.record(asked(chosen, uid, matching)) {
+            return Answer::Refused { reason };
         }
         let Some(chosen) = chosen else {
             return Answer::Sessions { sessions: live.iter().map(|live| Listed::of(live)).collect() };
@@ -143,18 +171,57 @@ impl Operations {
         Answer::Ended { sessions }
     }
 
-    fn record(&self, chosen: Option<&Chosen>, uid: u32, sessions: usize) -> Result<(), crate::audit::Unrecorded> {
-        let event = Event::OperatorAction(crate::audit::event::OperatorAction {
-            action: if chosen.is_some() { "sessions_end" } else { "sessions_list" },
-            uid,
-            who: chosen.and_then(|chosen| chosen.who.as_deref()),
-            ended_session: chosen.and_then(|chosen| chosen.session.as_deref()),
-            database: chosen.and_then(|chosen| chosen.database.as_deref()),
-            now: chosen.map(|chosen| chosen.now),
-            sessions,
-        });
-        self.auditor.record(SessionId::generate(), &event)
+    /// Blocks for a moment: files are unlinked.
+    fn erase(&self, erasure: &Erasure, uid: u32) -> Result<Answer, String> {
+        let Erasure { object_id, issuer, tenant, before } = erasure;
+        let vault = self.auditor.vault().ok_or("this proxy seals no texts: its config has no audit.sealing")?;
+        if before.as_deref().is_some_and(|before| !is_day(before)) {
+            return Err("`before` is no day: use YYYY-MM-DD".to_owned());
+        }
+        let failed = |error: VaultError| chain(&error);
+        let person = match vault.persons(object_id, issuer.as_deref(), tenant.as_deref()).map_err(failed)?.as_slice() {
+            [] => return Err(format!("nobody with the object id {object_id} has keys here")),
+            [person] => person.clone(),
+            [one, other, ..] => {
+                return Err(format!(
+                    "more than one has that object id: say issuer and tenant ({} and {}, {} and {}, ...)",
+                    one.issuer, one.tenant, other.issuer, other.tenant
+                ));
+            }
+        };
+        let (person, before) = (&person, before.as_deref());
+        self.record(OperatorAction { person: Some(person), before, ..action("texts_erase", uid) })?;
+        let keys = vault.erase(person, before).map_err(failed)?;
+        tracing::warn!(uid, object_id, keys, "an operator has erased the keys of a person's texts");
+        Ok(Answer::Erased { keys })
     }
+
+    fn record(&self, action: OperatorAction<'_>) -> Result<(), String> {
+        let uid = action.uid;
+        self.auditor.record(SessionId::generate(), &Event::OperatorAction(action)).map_err(|_| {
+            tracing::error!(uid, "an operator's action was refused: the audit log cannot take it");
+            "the audit log cannot take the record, so nothing was done".to_owned()
+        })
+    }
+}
+
+fn asked(chosen: Option<&Chosen>, uid: u32, sessions: usize) -> OperatorAction<'_> {
+    OperatorAction {
+        who: chosen.and_then(|chosen| chosen.who.as_deref()),
+        ended_session: chosen.and_then(|chosen| chosen.session.as_deref()),
+        database: chosen.and_then(|chosen| chosen.database.as_deref()),
+        now: chosen.map(|chosen| chosen.now),
+        sessions: Some(sessions),
+        ..action(if chosen.is_some() { "sessions_end" } else { "sessions_list" }, uid)
+    }
+}
+
+fn action(action: &str, uid: u32) -> OperatorAction<'_> {
+    OperatorAction { action, uid, ..OperatorAction::default() }
+}
+
+fn is_day(text: &str) -> bool {
+    text.len() == 10 && format!("{text}T00:00:00Z").parse::<Timestamp>().is_ok()
 }
 
 impl Chosen {

@@ -1,7 +1,7 @@
 //! What a text that the record does not hold whole is known by.
 
 use aws_lc_rs::digest::{Context, SHA256, SHA256_OUTPUT_LEN};
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 /// A whole text's SHA-256 and length: what the client sent, without the tag and the NUL behind it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +29,11 @@ impl TextDigest {
         self.bytes
     }
 
+    /// SHA-256.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.sha256
+    }
+
     /// SHA-256 in lower-case hexadecimal.
     pub fn sha256(&self) -> String {
         self.to_string()
@@ -37,7 +42,7 @@ impl TextDigest {
 
 impl fmt::Display for TextDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.sha256.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(&hex(&self.sha256))
     }
 }
 
@@ -66,6 +71,15 @@ impl fmt::Debug for Digesting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Digesting").field("bytes", &self.bytes).finish_non_exhaustive()
     }
+}
+
+/// Lower-case hexadecimal.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len().saturating_mul(2)), |mut text, byte| {
+        // A String takes everything.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 #[cfg(test)]

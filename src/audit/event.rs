@@ -5,6 +5,7 @@
 //! begin line for each. Members that do not apply are left out.
 
 use super::Durability;
+use super::sealing::{Mac, Person, Sealed, Texts};
 use crate::names::{DatabaseAlias, DatabaseName, InstanceName, IssuerName, RoleName, RuleName, SessionId, Tenant};
 use crate::time::Timestamp;
 use schemars::JsonSchema;
@@ -190,6 +191,9 @@ pub struct SessionStart<'a> {
     pub replication: bool,
     /// What the session's records outlive before its bytes leave.
     pub durability: Durability,
+    /// `sealed`, where the rule says so: texts and parameters can be read with the caller's key of the day only.
+    #[serde(skip_serializing_if = "is_clear")]
+    pub texts: Texts,
     /// When the token ends.
     pub token_expires: Timestamp,
 }
@@ -239,9 +243,10 @@ pub struct SessionEnd<'a> {
 }
 
 /// [`Event::OperatorAction`].
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
 pub struct OperatorAction<'a> {
-    /// `sessions_list` or `sessions_end`.
+    /// `sessions_list`, `sessions_end`, or `texts_erase`: a person's keys are deleted, and what they sealed cannot be read
+    /// any more.
     pub action: &'a str,
     /// The user who asked, as the kernel says.
     pub uid: u32,
@@ -258,7 +263,14 @@ pub struct OperatorAction<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub now: Option<bool>,
     /// How many sessions that is.
-    pub sessions: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<usize>,
+    /// `texts_erase`: whose keys.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub person: Option<&'a Person>,
+    /// `texts_erase`: only of days before this one (`YYYY-MM-DD`, UTC).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before: Option<&'a str>,
 }
 
 /// [`Event::Refused`].
@@ -321,6 +333,10 @@ pub struct Begin<'a> {
     /// The text in base64, when it is not UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text_base64: Option<String>,
+    /// Where texts are sealed: what else would be `text` or `text_base64`, as `text@0`. `text` has its shape then: `?` for
+    /// each literal, no comments; or is left out where that is not certain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text_sealed: Option<Sealed>,
     /// The whole text's length in bytes; of a Parse that is longer than what is looked at, together with its parameter
     /// types. The end line has the text's own.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -435,7 +451,10 @@ pub struct End<'a> {
     /// certain.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text_sha256: Option<String>,
-    /// With `text_sha256`: the whole text's length in bytes.
+    /// In place of `text_sha256` where texts are sealed: nobody without the key can try texts against it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text_mac: Option<Mac>,
+    /// With `text_sha256` or `text_mac`: the whole text's length in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text_bytes: Option<u64>,
     /// The command tag cannot be that of the text which the begin line told: something else ran, to which SQL within a
@@ -463,4 +482,10 @@ pub struct End<'a> {
     /// As in the begin record.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub durability: Option<Durability>,
+}
+
+/// The ordinary is not said. Serde passes a reference.
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_clear(texts: &Texts) -> bool {
+    *texts == Texts::Clear
 }

@@ -16,6 +16,7 @@ pub mod ledger;
 mod log;
 mod recorder;
 pub mod schema;
+pub mod sealing;
 
 pub use digest::{Digesting, TextDigest};
 pub use durability::Durability;
@@ -27,6 +28,7 @@ use async_trait::async_trait;
 use budget::{Budget, Verdict};
 use event::{Event, Line};
 use ledger::{Ledger, NotDurable, frame};
+use sealing::{Person, Sealer, Vault, VaultError};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -45,6 +47,12 @@ const MAX_DEFERRED_BYTES: usize = 256 * 1024;
 #[derive(Debug, thiserror::Error)]
 #[error("the audit log cannot take the record")]
 pub struct Unrecorded(#[from] io::Error);
+
+impl From<VaultError> for Unrecorded {
+    fn from(error: VaultError) -> Self {
+        Self(io::Error::other(error))
+    }
+}
 
 /// Where records go.
 #[async_trait]
@@ -78,6 +86,7 @@ pub struct Auditor {
     log: Arc<dyn RecordLog>,
     waiting: Arc<Mutex<Waiting>>,
     clock: Clock,
+    vault: Option<Arc<Vault>>,
 }
 
 /// What is not in the log yet.
@@ -94,7 +103,29 @@ impl Auditor {
     /// Writes to any log: the seam for tests and fault injection.
     pub fn new(log: Arc<dyn RecordLog>, refusals_per_minute: u32, clock: Clock) -> Self {
         let waiting = Waiting { budget: Budget::new(refusals_per_minute), left: VecDeque::new(), deferred: Vec::new() };
-        Self { log, waiting: Arc::new(Mutex::new(waiting)), clock }
+        Self { log, waiting: Arc::new(Mutex::new(waiting)), clock, vault: None }
+    }
+
+    /// The same, with the keys of texts that are sealed.
+    #[must_use]
+    pub fn with_vault(self, vault: Option<Arc<Vault>>) -> Self {
+        Self { vault, ..self }
+    }
+
+    /// The keys of texts that are sealed.
+    pub fn vault(&self) -> Option<&Vault> {
+        self.vault.as_deref()
+    }
+
+    /// What seals the texts of a caller's session.
+    fn sealer(&self, caller: &event::Caller) -> Result<Sealer, Unrecorded> {
+        let vault = self.vault.clone().ok_or_else(|| io::Error::other("nothing can seal the texts"))?;
+        let person = Person {
+            issuer: caller.issuer.to_string(),
+            tenant: caller.tenant.to_string(),
+            object_id: caller.object_id.clone(),
+        };
+        Ok(Sealer::new(vault, person, self.clock.clone())?)
     }
 
     /// Writes one event of a session, at once.

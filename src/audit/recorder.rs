@@ -2,6 +2,7 @@
 
 use super::event::{self, Caller, Event, MAX_TEXT_BYTES, RoleChange, Stage};
 use super::ledger::{NotDurable, frame};
+use super::sealing::{Sealed, Sealer, Texts, shape};
 use super::{Auditor, Durability, TextDigest, Unrecorded, Urgency};
 use crate::names::SessionId;
 use crate::time::Timestamp;
@@ -107,6 +108,8 @@ pub struct Recorder {
     session: SessionId,
     caller: Box<RawValue>,
     durability: Durability,
+    /// None where texts stand in the clear.
+    sealer: Option<Sealer>,
     /// What is owed, then what is prepared.
     frames: Vec<u8>,
     owed: usize,
@@ -135,11 +138,28 @@ impl Recorder {
     pub fn open(auditor: Auditor, session: SessionId, start: event::SessionStart<'_>) -> Result<Self, Unrecorded> {
         let durability = start.durability;
         let caller: &Caller = start.caller;
+        let sealer = match start.texts {
+            Texts::Clear => None,
+            Texts::Sealed => Some(auditor.sealer(caller)?),
+        };
         let caller = serde_json::value::to_raw_value(caller).map_err(std::io::Error::from)?;
         auditor.record(session, &Event::SessionStart(Box::new(start)))?;
         let (frames, owed, prepared, statements) = (Vec::new(), 0, 0, 0);
         let (last, gap, unwritable) = (0, None, None);
-        Ok(Self { auditor, session, caller, durability, frames, owed, prepared, statements, last, gap, unwritable })
+        Ok(Self {
+            auditor,
+            session,
+            caller,
+            durability,
+            sealer,
+            frames,
+            owed,
+            prepared,
+            statements,
+            last,
+            gap,
+            unwritable,
+        })
     }
 
     /// The session that is recorded.
@@ -165,16 +185,22 @@ impl Recorder {
     /// Prepares a begin record; [`Recorder::commit`] writes it.
     pub fn begin(&mut self, begin: &Begin<'_>) {
         self.prepared = self.prepared.saturating_add(1);
-        let (text, text_base64) = match begin.text {
-            Some((text, whole)) => encode_text(text, whole),
-            None => (None, None),
+        let id = self.id(begin.event);
+        let told = begin.text.map(|(text, whole)| self.tell_text(&id, text, whole)).transpose();
+        let Told { text, text_base64, text_sealed } = match told {
+            Ok(told) => told.unwrap_or_default(),
+            Err(error) => {
+                self.unwritable = Some(error);
+                return;
+            }
         };
         let event = Event::Begin(event::Begin {
-            id: self.id(begin.event),
+            id,
             stage: begin.stage,
             caller: &self.caller,
             text,
             text_base64,
+            text_sealed,
             text_bytes: begin.text.map(|(_, whole)| whole),
             text_of: begin.text_of.map(|event| self.id(event)),
             text_doubtful: begin.text_doubtful,
@@ -192,6 +218,13 @@ impl Recorder {
 
     /// Prepares an end record; [`Recorder::commit`] writes it.
     pub fn end(&mut self, end: &End) {
+        let text = end.text.as_ref();
+        let text_mac = match (&mut self.sealer, text) {
+            (Some(sealer), Some(text)) => sealer.mac(text).map(Some),
+            _ => Ok(None),
+        };
+        // What has happened is told all the same.
+        let text_mac = text_mac.unwrap_or_default();
         let event = Event::End(event::End {
             id: self.id(end.event),
             part: end.part,
@@ -199,8 +232,9 @@ impl Recorder {
             outcome: end.outcome,
             sqlstate: end.sqlstate.as_deref(),
             text_of: end.text_of.map(|event| self.id(event)),
-            text_sha256: end.text.as_ref().map(|text| text.sha256()),
-            text_bytes: end.text.as_ref().map(|text| text.bytes()),
+            text_sha256: text.filter(|_| self.sealer.is_none()).map(|text| text.sha256()),
+            text_mac,
+            text_bytes: text.map(|text| text.bytes()),
             text_doubtful: end.text_doubtful,
             executes: end.executes.map(|event| self.id(event)),
             command: end.command.as_deref(),
@@ -328,9 +362,28 @@ impl Recorder {
         written.is_ok()
     }
 
+    /// What a record says of a text: the one place that decides it.
+    fn tell_text(&mut self, id: &str, text: &[u8], whole: u64) -> Result<Told, Unrecorded> {
+        let (clear, text_base64) = encode_text(text, whole);
+        let Some(sealer) = &mut self.sealer else {
+            return Ok(Told { text: clear, text_base64, text_sealed: None });
+        };
+        let plain = text.get(..MAX_TEXT_BYTES).unwrap_or(text);
+        let text_sealed = Some(sealer.seal(id, "text@0", plain)?);
+        Ok(Told { text: clear.and_then(|text| shape(&text)), text_base64: None, text_sealed })
+    }
+
     fn id(&self, event: u64) -> String {
         format!("{}.{event}", self.session)
     }
+}
+
+/// A text as a record has it.
+#[derive(Debug, Default)]
+struct Told {
+    text: Option<String>,
+    text_base64: Option<String>,
+    text_sealed: Option<Sealed>,
 }
 
 /// The text as UTF-8, or as base64 when it is not; at most [`MAX_TEXT_BYTES`], cut at a character's edge.

@@ -9,6 +9,7 @@ mod client;
 #[cfg(feature = "demo")]
 mod demo;
 mod matrix;
+mod operator;
 mod psql;
 mod serve;
 mod sessions;

@@ -2,6 +2,7 @@
 
 use super::reader::{Field, Section};
 use super::{AuditConfig, files, values};
+use crate::audit::sealing::SealingConfig;
 use crate::audit::{LogConfig, Output};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -38,10 +39,12 @@ pub(super) fn audit(section: Section<'_>, config: &Path) -> Option<AuditConfig> 
     let anchors = anchors.iter().filter_map(|field| output(field, config, inside)).collect();
     let segment_bytes = section.optional("segment_bytes", values::integer(SEGMENT_BYTES));
     let budget = section.optional("unverified_refusals_per_minute", values::integer(1..=1_000_000));
+    let sealing = section.section("sealing").map(|section| sealing(section, config, inside));
     section.finish();
     let segment_bytes = segment_bytes.map_or(crate::audit::ledger::DEFAULT_SEGMENT_BYTES, u64::from);
     let log = LogConfig { folder: folder?, key: key?, segment_bytes, jsonl, anchors };
-    Some(AuditConfig { log, unverified_refusals_per_minute: budget.unwrap_or(60) })
+    let sealing = sealing.map_or(Some(None), |sealing| sealing.map(Some))?;
+    Some(AuditConfig { log, sealing, unverified_refusals_per_minute: budget.unwrap_or(60) })
 }
 
 /// Whoever can write the log must not find there what signs it.
@@ -68,6 +71,28 @@ fn key(section: &Section<'_>, config: &Path, inside: impl Fn(&Path) -> bool) -> 
         field.warning("can be read by every user of this machine; mode 0600 or 0640 is enough");
     }
     Some(path)
+}
+
+/// `[audit.sealing]`: apart from the log and from each other, or who takes one folder has all.
+fn sealing(section: Section<'_>, config: &Path, inside: impl Fn(&Path) -> bool) -> Option<SealingConfig> {
+    let reason = "is inside audit.folder: who takes the log would have its texts too";
+    let apart = |path: PathBuf| if inside(&path) { Err(reason.to_owned()) } else { Ok(path) };
+    let folder = section.required("folder", |value| apart(files::log_folder(value, config)?));
+    let within = |path: &Path| folder.as_ref().is_some_and(|folder| path.starts_with(folder));
+    let key = section.required("key", |value| {
+        let path = apart(files::resolve(value, config)?)?;
+        if within(&path) {
+            return Err("is inside audit.sealing.folder: what wraps the keys is not kept with them".to_owned());
+        }
+        files::wrapping_key(&path).map(|()| path)
+    });
+    if let (Some(field), Some(path)) = (section.field("key"), &key)
+        && files::everyone_reads(path)
+    {
+        field.warning("can be read by every user of this machine; mode 0600 or 0640 is enough");
+    }
+    section.finish();
+    Some(SealingConfig { folder: folder?, key: key? })
 }
 
 /// `-`, or a file outside the log's folder.

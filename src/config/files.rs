@@ -2,6 +2,7 @@
 
 use super::values;
 use crate::audit::ledger::checkpoint::{KeyError, Signer};
+use crate::audit::sealing::{VaultError, WrappingKey};
 use crate::federation::{self, MAX_KEY_FILE_BYTES};
 use crate::names::ServiceAccount;
 use rustls::crypto::aws_lc_rs::default_provider;
@@ -125,6 +126,18 @@ pub(super) fn signing_key(path: &Path) -> Result<(), String> {
             format!("{shown} is not there; make it with: pgpassport audit key --new {shown} --name NAME")
         }
         KeyError::Io { source, .. } => format!("{shown} cannot be read: {source}"),
+        other => format!("{shown} {other}"),
+    })
+}
+
+/// A file with the key that wraps the keys of sealed texts.
+pub(super) fn wrapping_key(path: &Path) -> Result<(), String> {
+    let shown = path.display();
+    WrappingKey::read(path).map(drop).map_err(|error| match error {
+        VaultError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+            format!("{shown} is not there; make it with: pgpassport audit key --new-secret {shown}")
+        }
+        VaultError::Io { source, .. } => format!("{shown} cannot be read: {source}"),
         other => format!("{shown} {other}"),
     })
 }

@@ -2,6 +2,7 @@
 
 use super::reader::{Declared, Placed, Report, Section};
 use super::{ListenConfig, ProxyProtocol};
+use crate::audit::sealing::Texts;
 use crate::cloudsql::InstanceConfig;
 use crate::identity::IssuerConfig;
 use crate::policy::{How, MAX_COMPARISONS, Population, Reach, Rule, Target, reach};
@@ -43,6 +44,14 @@ pub(super) fn unused(
         if !rules.iter().any(|rule| rule.value.databases.contains(&database.value.alias)) {
             report.warning(database.at, &database.key, "is in no rule: nobody can reach it");
         }
+    }
+}
+
+/// Rules whose texts nothing can seal.
+pub(super) fn unsealable(report: &Report<'_>, rules: &[Placed<Rule>]) {
+    for rule in rules.iter().filter(|rule| rule.value.texts == Texts::Sealed) {
+        let reason = "needs [audit.sealing] with folder and key, which has the keys that seal texts";
+        report.problem(rule.at, &format!("{}.texts", rule.key), reason);
     }
 }
 

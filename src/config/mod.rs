@@ -34,6 +34,7 @@ mod values;
 mod who;
 
 use crate::audit::LogConfig;
+use crate::audit::sealing::SealingConfig;
 use crate::cloudsql::InstanceConfig;
 use crate::federation::{GoogleEndpoints, OnBehalfOfConfig, OwnIdentityConfig};
 pub use crate::frontend::ProxyProtocol;
@@ -103,6 +104,8 @@ pub struct ListenConfig {
 pub struct AuditConfig {
     /// The log.
     pub log: LogConfig,
+    /// `[audit.sealing]`: the keys of texts that are sealed.
+    pub sealing: Option<SealingConfig>,
     /// Refusals before a token verifies that are recorded each minute; the rest are counted.
     pub unverified_refusals_per_minute: u32,
 }

@@ -4,6 +4,7 @@ use super::reader::{Declared, Placed, Section};
 use super::who::who;
 use super::{lifetimes, limits, startup, trust, values};
 use crate::audit::Durability;
+use crate::audit::sealing::Texts;
 use crate::identity::{CallerKind, IssuerConfig};
 use crate::names::{DatabaseAlias, IssuerName, RuleName, ServiceAccount};
 use crate::policy::{How, Rule, Target, refused_subject_claim};
@@ -27,6 +28,8 @@ const GRANTS: &[(&str, Grant)] = &[("workforce", Grant::Workforce), ("service_ac
 
 const DURABILITY: &[(&str, Durability)] =
     &[("strict", Durability::Strict), ("batch", Durability::Batch), ("none", Durability::None)];
+
+const TEXTS: &[(&str, Texts)] = &[("clear", Texts::Clear), ("sealed", Texts::Sealed)];
 
 /// Every rule, in the order of the file.
 pub(super) fn rules(
@@ -69,6 +72,7 @@ fn rule(
     let limits = section.section("limits").map(limits::limits).unwrap_or_default();
     let lifetime = lifetimes::lifetime(&section);
     let durability = durability(&section);
+    let texts = section.optional("texts", values::one_of(TEXTS)).unwrap_or_default();
     let startup = startup::powers(section.section("startup"));
     let (key, at) = (section.key.clone(), section.at);
     section.finish();
@@ -76,7 +80,7 @@ fn rule(
     Some(Placed {
         key,
         at,
-        value: Rule { name, issuer, databases, who, how, replication, startup, limits, lifetime, durability },
+        value: Rule { name, issuer, databases, who, how, replication, startup, limits, lifetime, durability, texts },
     })
 }
 

@@ -38,6 +38,9 @@ pub(super) fn settings(root: Section<'_>, file: &Path) -> Option<Config> {
     lints::unreachable(root.report, &rules, &issuers);
     lints::impossible(root.report, &rules, &issuers, listen.as_ref());
     lints::unknown_addresses(&root, listen.as_ref(), &rules);
+    if audit.as_ref().is_some_and(|audit| audit.sealing.is_none()) {
+        lints::unsealable(root.report, &rules);
+    }
     network::universe(&root, &universe, &rules, own_identity.as_ref());
     pools::feeds(root.report, &rules, own_identity.as_ref());
     pools::subjects(root.report, &rules, &issuers, &databases);

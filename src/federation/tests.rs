@@ -92,6 +92,7 @@ fn grant(how: How) -> Grant {
         startup: crate::policy::Startup::default(),
         lifetime: crate::policy::Lifetime::default(),
         durability: crate::audit::Durability::default(),
+        texts: crate::audit::sealing::Texts::default(),
         role: RoleName::parse("analyst").unwrap(),
         expires_at: Timestamp::now(),
         limits: Limits::default(),

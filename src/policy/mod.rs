@@ -18,6 +18,7 @@ mod tests;
 mod words;
 
 use crate::audit::Durability;
+use crate::audit::sealing::Texts;
 use crate::identity::{CallerKind, IdentityFacts, VerifiedIdentity};
 use crate::names::{
     DatabaseAlias, DatabaseName, InstanceName, IssuerName, Provider, RoleName, RuleName, ServiceAccount,
@@ -71,6 +72,8 @@ pub struct Rule {
     pub lifetime: Lifetime,
     /// What their records outlive before their bytes leave.
     pub durability: Durability,
+    /// How their records have their texts.
+    pub texts: Texts,
 }
 
 /// Conditions on the caller. An empty list asks nothing; within a list any entry suffices.
@@ -149,6 +152,7 @@ pub struct Grant {
     pub(crate) startup: Startup,
     pub(crate) lifetime: Lifetime,
     pub(crate) durability: Durability,
+    pub(crate) texts: Texts,
     pub(crate) expires_at: Timestamp,
     pub(crate) limits: Limits,
 }
@@ -185,6 +189,10 @@ impl Grant {
     /// What the session's records outlive before its bytes leave.
     pub fn durability(&self) -> Durability {
         self.durability
+    }
+    /// How the session's records have its texts.
+    pub fn texts(&self) -> Texts {
+        self.texts
     }
     /// When the token that it rests on ends.
     pub fn expires_at(&self) -> Timestamp {
@@ -319,9 +327,9 @@ impl Policy {
         let startup = rule.startup.apply(request.parameters);
         let startup = startup.map_err(|overreach| Denied::Startup { rule: rule.name.clone(), overreach })?;
         let (limits, lifetime, expires_at) = (rule.limits.clone(), rule.lifetime, caller.expires_at);
-        let durability = rule.durability;
+        let (durability, texts) = (rule.durability, rule.texts);
         let (rule, target, how) = (rule.name.clone(), target.clone(), rule.how.clone());
-        Ok(Grant { rule, target, how, role: user, startup, lifetime, durability, expires_at, limits })
+        Ok(Grant { rule, target, how, role: user, startup, lifetime, durability, texts, expires_at, limits })
     }
 
     /// Decides again about a session under a grant of an earlier policy: how long it lives now, if its caller would

@@ -26,6 +26,7 @@ pub fn grant() -> Grant {
         startup: super::Startup::default(),
         lifetime: super::Lifetime::default(),
         durability: crate::audit::Durability::default(),
+        texts: crate::audit::sealing::Texts::default(),
         expires_at: Timestamp::MAX,
         limits: Limits::default(),
     }

@@ -2,6 +2,7 @@
 
 use super::{AtExpiry, How, Lifetime, Limits, Over, Power, Powers, Rate, Rule, Who};
 use crate::audit::Durability;
+use crate::audit::sealing::Texts;
 use crate::identity::CallerKind;
 
 impl Rule {
@@ -33,6 +34,9 @@ impl Rule {
             Durability::Strict => bounds.push("each record on the disk first".to_owned()),
             Durability::Batch => {}
             Durability::None => bounds.push("records of the last second lost if the proxy is killed".to_owned()),
+        }
+        if self.texts == Texts::Sealed {
+            bounds.push("texts sealed in the record".to_owned());
         }
         bounds
     }

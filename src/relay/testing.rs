@@ -42,6 +42,7 @@ pub(crate) fn recorder_with(log: &MemoryLog, durability: Durability) -> Recorder
         tag: true,
         replication: false,
         durability,
+        texts: crate::audit::sealing::Texts::Clear,
         token_expires: Timestamp::MAX,
     };
     Recorder::open(log.auditor(10), SessionId::generate(), start).unwrap()

@@ -3,6 +3,7 @@
 use super::Error;
 use crate::audit::event::Event;
 use crate::audit::ledger::Opening;
+use crate::audit::sealing::SealingConfig;
 use crate::audit::{self, Auditor, LogConfig};
 use crate::cloudsql::{self, Connector, InstanceConfig};
 use crate::config::{Config, Deadlines, Limits};
@@ -43,6 +44,7 @@ pub(super) struct Fixed {
     admin: Option<SocketAddr>,
     admin_socket: Option<PathBuf>,
     audit: LogConfig,
+    sealing: Option<SealingConfig>,
 }
 
 /// One generation, and what the next one is compared with.
@@ -71,7 +73,8 @@ impl Lasting {
     pub fn open(config: &Config, metrics: Arc<Metrics>, clock: Clock) -> Result<Self, Error> {
         let (log, opening) = audit::open(&config.audit.log, clock.clone())?;
         let refusals = config.audit.unverified_refusals_per_minute;
-        let auditor = Auditor::new(Arc::new(log), refusals, clock.clone());
+        let vault = config.audit.sealing.as_ref().map(SealingConfig::open).transpose()?.map(Arc::new);
+        let auditor = Auditor::new(Arc::new(log), refusals, clock.clone()).with_vault(vault);
         tell_opening(&auditor, &opening)?;
         let callers = Callers::new(config.limits.sessions, config.limits.sessions_per_caller);
         let (sessions, cancel_keys) = (Sessions::default(), CancelKeys::default());
@@ -95,12 +98,13 @@ fn tell_opening(auditor: &Auditor, opening: &Opening) -> Result<(), Error> {
 impl Fixed {
     pub fn of(config: &Config) -> Self {
         let Config { listen, admin, admin_socket, audit, .. } = config;
-        Self { listen: listen.address, admin: *admin, admin_socket: admin_socket.clone(), audit: audit.log.clone() }
+        let (log, sealing) = (audit.log.clone(), audit.sealing.clone());
+        Self { listen: listen.address, admin: *admin, admin_socket: admin_socket.clone(), audit: log, sealing }
     }
 
     /// The keys that say something else there.
     pub fn differing(&self, other: &Self) -> Vec<&'static str> {
-        let Self { listen, admin, admin_socket, audit } = self;
+        let Self { listen, admin, admin_socket, audit, sealing } = self;
         let keys = [
             ("listen.address", *listen == other.listen),
             ("admin.address", *admin == other.admin),
@@ -110,6 +114,7 @@ impl Fixed {
             ("audit.segment_bytes", audit.segment_bytes == other.audit.segment_bytes),
             ("audit.jsonl", audit.jsonl == other.audit.jsonl),
             ("audit.anchors", audit.anchors == other.audit.anchors),
+            ("audit.sealing", *sealing == other.sealing),
         ];
         keys.into_iter().filter(|(_, same)| !same).map(|(key, _)| key).collect()
     }

@@ -74,6 +74,9 @@ pub enum Error {
     /// The log.
     #[error("cannot open the audit log")]
     Audit(#[from] crate::audit::OpenError),
+    /// The keys of sealed texts.
+    #[error("cannot open audit.sealing")]
+    Sealing(#[from] crate::audit::sealing::VaultError),
     /// The first record.
     #[error(transparent)]
     Unrecorded(#[from] crate::audit::Unrecorded),

@@ -7,6 +7,7 @@
 use super::generation::{Fixed, Generation, Lasting};
 use super::{descriptors, warm_up};
 use crate::audit::event::Event;
+use crate::audit::sealing::Texts;
 use crate::config::{self, Config, Loaded, Problem};
 use crate::names::SessionId;
 use crate::telemetry::{self, ReloadOutcome};
@@ -45,6 +46,7 @@ impl Reloader {
     /// Everything that can fail comes before anything that counts.
     async fn reload(&self) -> Result<(), Vec<String>> {
         let config = self.load().await?;
+        self.can_seal(&config)?;
         let unchanged = self.fixed.differing(&Fixed::of(&config));
         let refusals = config.audit.unverified_refusals_per_minute;
         let limits = config.limits;
@@ -78,6 +80,18 @@ impl Reloader {
             tracing::warn!(file = %file.display(), line, key, "{key}: {reason}");
         }
         Ok(config)
+    }
+
+    /// The keys are opened by a start only.
+    fn can_seal(&self, config: &Config) -> Result<(), Vec<String>> {
+        let sealed = config.policy.rules().iter().find(|rule| rule.texts == Texts::Sealed);
+        match sealed.filter(|_| self.lasting.auditor.vault().is_none()) {
+            Some(rule) => Err(vec![format!(
+                "rule.{}.texts: seals texts, and the proxy started without audit.sealing; start it anew",
+                rule.name
+            )]),
+            None => Ok(()),
+        }
     }
 
     async fn make(&self, config: Config) -> Result<Generation, Vec<String>> {

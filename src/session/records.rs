@@ -79,6 +79,7 @@ impl Connection<'_> {
             tag: target.tag,
             replication: purpose == Purpose::Replication,
             durability: grant.durability(),
+            texts: grant.texts(),
             token_expires: grant.expires_at(),
         };
         Ok(Recorder::open(self.services.auditor.clone(), self.id, start)?)

@@ -2,6 +2,7 @@
 
 use super::fields::{Fields, began, text, when};
 use super::join::{Item, Wanted};
+use super::unseal::Opener;
 use crate::time::{Clock, Timestamp};
 use jiff::SignedDuration;
 use memchr::memmem;
@@ -68,10 +69,11 @@ impl Filter {
     }
 
     /// How records become items.
-    pub(super) fn wanted(&self) -> Wanted {
+    pub(super) fn wanted(&self, opener: Opener) -> Wanted {
         Wanted {
             needle: self.text.as_ref().map(|text| text.to_lowercase()),
             raw: matches!(self.event.as_deref(), Some("begin" | "end")),
+            opener,
             max_open: None,
         }
     }

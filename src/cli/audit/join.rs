@@ -8,6 +8,7 @@ use super::Error;
 use super::bounded::{Bounded, Bounds};
 use super::fields::{Fields, began, fold, names, needed_later, orphan, readable, text};
 use super::reading::{Flow, Folder};
+use super::unseal::{Opened, Opener};
 use serde_json::Value;
 
 /// Executions that are open.
@@ -51,6 +52,12 @@ pub(super) struct Lost {
     pub textless: u64,
     /// Records that are no JSON object.
     pub strange: u64,
+    /// Texts that are sealed, and nobody asked to open.
+    pub sealed: u64,
+    /// Texts whose keys are not there.
+    pub erased: u64,
+    /// Texts that their keys do not open.
+    pub damaged: u64,
 }
 
 /// Reads records in order, and tells what they come to.
@@ -65,6 +72,7 @@ pub(super) struct Join<'a> {
     texts: Bounded<Known>,
     needle: Option<String>,
     raw: bool,
+    opener: Opener,
     pub lost: Lost,
 }
 
@@ -76,19 +84,21 @@ struct Known {
 }
 
 /// How records become items.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default)]
 pub(super) struct Wanted {
     /// What texts are searched for, in lower case.
     pub needle: Option<String>,
     /// Begin and end records stay what they are.
     pub raw: bool,
+    /// What opens sealed texts.
+    pub opener: Opener,
     /// How many executions may be open, if not [`MAX_OPEN`].
     pub max_open: Option<Bounds>,
 }
 
 impl<'a> Join<'a> {
     pub(super) fn new(folder: &'a Folder, start: usize, wanted: Wanted) -> Self {
-        let Wanted { needle, raw, max_open } = wanted;
+        let Wanted { needle, raw, opener, max_open } = wanted;
         Self {
             folder,
             start,
@@ -98,16 +108,26 @@ impl<'a> Join<'a> {
             texts: Bounded::new(MAX_TEXTS),
             needle,
             raw,
+            opener,
             lost: Lost::default(),
         }
     }
 
     /// Takes the next record, and gives what is complete with it.
     pub(super) fn take(&mut self, record: &[u8]) -> Result<Vec<Item>, Error> {
-        let Ok(fields) = serde_json::from_slice::<Fields>(record) else {
+        let Ok(mut fields) = serde_json::from_slice::<Fields>(record) else {
             self.lost.strange = self.lost.strange.saturating_add(1);
             return Ok(Vec::new());
         };
+        let one_more = match self.opener.open(&mut fields) {
+            Opened::Yes => None,
+            Opened::Unasked => Some(&mut self.lost.sealed),
+            Opened::Erased => Some(&mut self.lost.erased),
+            Opened::Damaged => Some(&mut self.lost.damaged),
+        };
+        if let Some(count) = one_more {
+            *count = count.saturating_add(1);
+        }
         self.learn(&fields, record.len());
         match text(&fields, "event") {
             "begin" if !self.raw => self.begin(fields, record.len()),
@@ -214,7 +234,11 @@ impl<'a> Join<'a> {
                     own.extend(new.map(|(name, value)| (name.clone(), value.clone())));
                 }
             }
-            "begin" if fields.contains_key("text") || fields.contains_key("text_base64") => {
+            "begin"
+                if ["text", "text_base64", "text_sealed", "text_erased"]
+                    .iter()
+                    .any(|name| fields.contains_key(*name)) =>
+            {
                 let id = text(fields, "id");
                 let whole = readable(fields);
                 if fields.contains_key("text_of") || !(text(fields, "stage") == "parse" || names(&whole)) {
@@ -250,7 +274,8 @@ impl<'a> Join<'a> {
             // What is wrong with a segment that nobody asked for is not said here.
             folder.read(at..at.saturating_add(1), &mut std::io::sink(), |_, record| {
                 if needed_later(record) {
-                    let fields = serde_json::from_slice::<Fields>(record).unwrap_or_default();
+                    let mut fields = serde_json::from_slice::<Fields>(record).unwrap_or_default();
+                    self.opener.open(&mut fields);
                     self.learn(&fields, record.len());
                     if text(&fields, "event") == "session_end" {
                         self.forget(text(&fields, "session"));

@@ -1,6 +1,7 @@
 //! `pgpassport audit`: the log's key, whether the log is what was signed, a record's proof, and reading it. Offline.
 
 mod bounded;
+mod erase;
 mod fields;
 mod filter;
 mod join;
@@ -12,11 +13,13 @@ mod search;
 mod session;
 mod shown;
 mod tail;
+mod unseal;
 mod verify;
 
 use super::Outcome;
 use crate::audit::ledger::checkpoint::{KeyError, PublicKey};
-use crate::config;
+use crate::audit::sealing::{SealingConfig, VaultError};
+use crate::config::{self, AuditConfig};
 use crate::http::chain;
 use join::Lost;
 use std::io::{self, Write};
@@ -51,7 +54,18 @@ enum Command {
     Tail(tail::Arguments),
     /// Explain every member of a record, as Markdown or as JSON Schema
     Fields(reference::Arguments),
+    /// Delete the keys of a person's sealed texts, so that nobody can read them any more; the running proxy does it
+    #[command(after_help = ERASE_HELP)]
+    Erase(erase::Arguments),
 }
+
+const ERASE_HELP: &str = "\
+The log stays as it is, and proved: what is deleted is not in it. What has been copied of the keys' folder stays readable
+there, as is what a database's own log says.
+
+Example:
+  pgpassport audit erase --config /etc/pgpassport/pgpassport.toml --object-id OID --before 2026-11-01
+";
 
 const SEARCH_HELP: &str = "\
 An execution is one line, joined of its begin and end records, in the order of the ends; what has none (up to --until) is
@@ -93,12 +107,22 @@ struct Place {
 
 impl Place {
     fn folder(&self) -> Result<PathBuf, Error> {
-        if let Some(folder) = &self.folder {
-            return Ok(folder.clone());
+        match &self.folder {
+            Some(folder) => Ok(folder.clone()),
+            None => Ok(self.audit()?.log.folder),
         }
+    }
+
+    /// Where the keys of sealed texts are.
+    fn sealing(&self) -> Result<SealingConfig, Error> {
+        self.config.as_ref().ok_or(Error::NoSealing)?;
+        self.audit()?.sealing.ok_or(Error::NoSealing)
+    }
+
+    fn audit(&self) -> Result<AuditConfig, Error> {
         let loaded = config::load(self.config.as_deref().unwrap_or(Path::new("")));
         match loaded {
-            Ok(loaded) => Ok(loaded.config.audit.log.folder),
+            Ok(loaded) => Ok(loaded.config.audit),
             Err(problems) => {
                 Err(Error::Config(problems.len(), problems.first().map(ToString::to_string).unwrap_or_default()))
             }
@@ -149,6 +173,12 @@ enum Error {
     /// The config that is to name the folder.
     #[error("{0} problem(s) in the config, the first: {1}")]
     Config(usize, String),
+    /// Nothing says where the keys are.
+    #[error("--unseal needs --config with audit.sealing; or give --sealing-folder and --sealing-key")]
+    NoSealing,
+    /// The keys of sealed texts.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
     /// No segment.
     #[error("{} holds no log", .0.display())]
     Empty(PathBuf),
@@ -173,6 +203,7 @@ pub(super) fn run(arguments: &Arguments, out: &mut impl Write, err: &mut impl Wr
         Command::Session(arguments) => session::run(arguments, out, err),
         Command::Tail(arguments) => tail::run(arguments, out, err),
         Command::Fields(arguments) => reference::run(arguments, out),
+        Command::Erase(arguments) => erase::run(arguments, out, err),
     };
     done.unwrap_or_else(|error| {
         // Whoever read the answer has had enough (`| head`).
@@ -186,10 +217,13 @@ pub(super) fn run(arguments: &Arguments, out: &mut impl Write, err: &mut impl Wr
 
 /// Says what an answer lacks.
 fn say_lost(lost: Lost, err: &mut impl Write) {
-    let Lost { evicted, textless, strange } = lost;
+    let Lost { evicted, textless, strange, sealed, erased, damaged } = lost;
     for (count, what) in [
         (evicted, "execution(s) of too many at once are told twice: begun, without an end, and ended, without a text"),
         (textless, "execution(s) are of a text whose record was not found: --text does not find them"),
+        (sealed, "text(s) are sealed: their shapes are shown and searched; --unseal opens them for who has the keys"),
+        (erased, "sealed text(s) have no key any more: they were erased, and their shapes are shown"),
+        (damaged, "sealed text(s) cannot be opened: they or their keys are damaged, or --sealing-key is another one"),
         (strange, "record(s) are no JSON objects, and were passed over"),
     ] {
         if count > 0 {

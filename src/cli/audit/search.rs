@@ -4,6 +4,7 @@ use super::filter::Filter;
 use super::join::Join;
 use super::reading::{Flow, Folder};
 use super::shown::Wish;
+use super::unseal::Keys;
 use super::{Error, Place, say_lost};
 use crate::cli::Outcome;
 use std::io::{BufWriter, Write};
@@ -19,6 +20,8 @@ pub(super) struct Arguments {
     #[command(flatten)]
     filter: Filter,
     #[command(flatten)]
+    keys: Keys,
+    #[command(flatten)]
     wish: Wish,
     /// Stop after so many, and say so; 0 for never
     #[arg(long, value_name = "N", default_value_t = DEFAULT_LIMIT)]
@@ -26,10 +29,10 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, out: &mut impl Write, err: &mut impl Write) -> Result<Outcome, Error> {
-    let Arguments { place, filter, wish, limit } = arguments;
+    let Arguments { place, filter, keys, wish, limit } = arguments;
     let (folder, form) = (Folder::open(&place.folder()?, err)?, wish.form());
     let which = folder.span(filter.since(), filter.until);
-    let mut join = Join::new(&folder, which.start, filter.wanted());
+    let mut join = Join::new(&folder, which.start, filter.wanted(keys.opener(place)?));
     let mut out = BufWriter::new(out);
     form.head(&mut out)?;
     let mut left = if *limit == 0 { u64::MAX } else { *limit };

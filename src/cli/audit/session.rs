@@ -5,6 +5,7 @@ use super::filter::Filter;
 use super::join::{Item, Join};
 use super::reading::{Flow, Folder, SLACK};
 use super::shown::{Form, cut, millisecond, milliseconds, outcome, plain, terminal, told, visible};
+use super::unseal::Keys;
 use super::{Error, Place, say_lost};
 use crate::cli::Outcome;
 use crate::time::Timestamp;
@@ -20,6 +21,8 @@ pub(super) struct Arguments {
     /// The session's id, which errors call correlation id
     #[arg(required = true)]
     id: String,
+    #[command(flatten)]
+    keys: Keys,
     /// One JSON object a line, in order: the session's records, each execution joined
     #[arg(long)]
     json: bool,
@@ -29,11 +32,11 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, out: &mut impl Write, err: &mut impl Write) -> Result<Outcome, Error> {
-    let Arguments { place, id, json, width } = arguments;
+    let Arguments { place, id, keys, json, width } = arguments;
     let filter = Filter::of_session(id);
     let folder = Folder::open(&place.folder()?, err)?;
     let which = folder.span(began(id), None);
-    let mut join = Join::new(&folder, which.start, filter.wanted());
+    let mut join = Join::new(&folder, which.start, filter.wanted(keys.opener(place)?));
     let mut story = Story { out: BufWriter::new(out), json: *json, width: *width, told: 0, ended: None };
     folder.read(which, err, |placed, record| {
         // Nothing of it comes long after its end.

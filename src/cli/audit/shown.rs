@@ -6,7 +6,7 @@
 
 use super::fields::{Fields, readable, text};
 use super::join::Item;
-use crate::cli::sessions::invisible;
+use crate::cli::operator::invisible;
 use serde_json::Value;
 use std::io::{self, Write};
 
@@ -15,7 +15,7 @@ const MIN_TEXT: usize = 20;
 /// The longest name in a line's column, in characters; `--json` has it whole.
 const MAX_NAME: usize = 32;
 /// What a line's columns or CSV's have already, or only JSON has.
-const NOT_DETAILS: [&str; 24] = [
+const NOT_DETAILS: [&str; 25] = [
     "time",
     "event",
     "session",
@@ -35,6 +35,7 @@ const NOT_DETAILS: [&str; 24] = [
     "sqlstate",
     "text",
     "text_base64",
+    "text_sealed",
     "rows",
     "duration_us",
     "id",

@@ -4,6 +4,7 @@ use super::filter::Filter;
 use super::join::{Item, Join};
 use super::reading::{Flow, Folder, Growing};
 use super::shown::{Form, Wish};
+use super::unseal::{Keys, Opener};
 use super::{Error, Place, say_lost};
 use crate::cli::Outcome;
 use std::collections::VecDeque;
@@ -28,6 +29,8 @@ pub(super) struct Arguments {
     #[command(flatten)]
     filter: Filter,
     #[command(flatten)]
+    keys: Keys,
+    #[command(flatten)]
     wish: Wish,
 }
 
@@ -46,11 +49,12 @@ pub(super) fn follow(
     err: &mut impl Write,
     mut again: impl FnMut() -> bool,
 ) -> Result<Outcome, Error> {
-    let Arguments { place, lines, follow, filter, wish } = arguments;
+    let Arguments { place, lines, follow, filter, keys, wish } = arguments;
     let path = place.folder()?;
     let (folder, form) = (Folder::open(&path, err)?, wish.form());
     let mut out = BufWriter::new(out);
-    let Last { mut join, mut items, read } = last(&folder, filter, usize::from(*lines), err)?;
+    let opener = keys.opener(place)?;
+    let Last { mut join, mut items, read } = last(&folder, filter, &opener, usize::from(*lines), err)?;
     if !*follow {
         items.extend(join.rest()?.into_iter().filter(|item| filter.holds(item)));
     }
@@ -103,13 +107,20 @@ struct Last<'a> {
 }
 
 /// Reads the last segment, and as long as it has too few, twice as many.
-fn last<'a>(folder: &'a Folder, filter: &Filter, lines: usize, err: &mut impl Write) -> Result<Last<'a>, Error> {
+fn last<'a>(
+    folder: &'a Folder,
+    filter: &Filter,
+    opener: &Opener,
+    lines: usize,
+    err: &mut impl Write,
+) -> Result<Last<'a>, Error> {
     let span = folder.span(filter.since(), filter.until);
     let mut segments = 1_usize;
     loop {
         let start = span.end.saturating_sub(segments).max(span.start);
         let whole = start == span.start;
-        let mut last = Last { join: Join::new(folder, start, filter.wanted()), items: VecDeque::new(), read: 0 };
+        let mut last =
+            Last { join: Join::new(folder, start, filter.wanted(opener.clone())), items: VecDeque::new(), read: 0 };
         let newest = folder.segments.last().map(|newest| newest.number);
         // A segment that is read again is spoken of once.
         let mut said = Vec::new();

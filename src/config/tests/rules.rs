@@ -1,6 +1,7 @@
 //! Who a rule is for, what it lets clients start with, and rules that no caller gets to.
 
-use super::{APP_RULE, MINIMAL, checked, edited, problems, shown};
+use super::{APP_RULE, MINIMAL, checked, edited, folder, problems, shown};
+use crate::config::load;
 use crate::policy::{Power, Powers};
 
 pub(super) const GROUP: &str = "groups = [\"0c7a5f0e-4b5d-4f5e-9a3b-6f1f2d3e4a5b\"]";
@@ -160,4 +161,32 @@ fn a_rule_that_nobody_can_meet_is_a_problem() {
     assert!(
         only(&shown(&loaded.unwrap().warnings)).contains("rule.apps.apps: names an app whose tokens issuer.contoso")
     );
+}
+
+#[test]
+fn sealed_texts_need_their_keys_apart() {
+    let sealed = edited("name = \"people\"\n", "name = \"people\"\ntexts = \"sealed\"\n");
+    assert!(only(&problems(&sealed)).contains("rule.people.texts: needs [audit.sealing]"));
+    let folder = folder();
+    let path = folder.path().join("p.toml");
+    let loaded = |sealing: &str| {
+        std::fs::write(&path, sealed.replace("[own_identity]", &format!("[audit.sealing]\n{sealing}\n[own_identity]")))
+            .unwrap();
+        load(&path).map(|loaded| shown(&loaded.warnings)).map_err(|problems| shown(&problems))
+    };
+    let key = crate::audit::sealing::new_wrapping_key().unwrap();
+    std::fs::write(folder.path().join("texts.key"), key.expose()).unwrap();
+    let warnings = loaded("folder = \"texts\"\nkey = \"texts.key\"").unwrap();
+    assert!(only(&warnings).contains("audit.sealing.key: can be read by every user"), "{warnings:?}");
+    for (sealing, says) in [
+        ("folder = \"audit/texts\"\nkey = \"texts.key\"", "audit.sealing.folder: "),
+        ("folder = \"texts\"\nkey = \"texts/key\"", "audit.sealing.key: is inside audit.sealing.folder"),
+        ("folder = \"texts\"\nkey = \"audit/key\"", "audit.sealing.key: is inside audit.folder"),
+        ("folder = \"texts\"\nkey = \"no.key\"", "make it with: pgpassport audit key --new-secret"),
+        ("folder = \"texts\"\nkey = \"tls.key\"", "is not base64 of 32 bytes"),
+        ("folder = \"texts\"", "audit.sealing.key: is required"),
+    ] {
+        let problems = loaded(sealing).unwrap_err();
+        assert!(only(&problems).contains(says), "{sealing}: {problems:?}");
+    }
 }

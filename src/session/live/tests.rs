@@ -78,6 +78,7 @@ fn judge(issuer: IssuerConfig, who: &[&str]) -> Arc<Judge> {
         limits: crate::policy::Limits::default(),
         lifetime,
         durability: crate::audit::Durability::default(),
+        texts: crate::audit::sealing::Texts::default(),
     };
     let http = crate::http::Client::new(None).unwrap();
     let verifier = Verifier::new(vec![issuer], http, Settings { keys: MINUTE, bad_tokens_per_address: 1 });
