@@ -51,7 +51,8 @@ fn serve(config: Config, source: PathBuf) -> Result<(), Box<dyn Error + Send + S
     // Libraries that build TLS clients of their own look for a process-wide provider; ours are told theirs.
     // An error means that one is set already, by a test.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    // Connections have threads of their own.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     Ok(runtime.block_on(server::run(config, source))?)
 }
 

@@ -97,6 +97,8 @@ pub struct ListenConfig {
     pub trusted_proxies: Vec<IpNet>,
     /// Whether they say who is behind them.
     pub proxy_protocol: ProxyProtocol,
+    /// Threads that serve connections; as many as there are processors where the file does not say.
+    pub workers: Option<usize>,
 }
 
 /// `[audit]`.

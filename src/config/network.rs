@@ -8,6 +8,8 @@ use crate::policy::Rule;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+/// Threads that serve connections: each has its own descriptors for waiting, and more than processors only wait.
+const WORKERS: std::ops::RangeInclusive<u32> = 1..=1024;
 const PROXY_PROTOCOL: &[(&str, ProxyProtocol)] =
     &[("off", ProxyProtocol::Off), ("optional", ProxyProtocol::Optional), ("required", ProxyProtocol::Required)];
 /// Google's public cloud (Google Cloud, "universe domain").
@@ -22,13 +24,14 @@ pub(super) fn listen(section: Section<'_>, folder: &Path) -> Option<ListenConfig
     let private = key.as_ref().and_then(|key| key.read(|value| files::private_key(value, folder)));
     let trusted_proxies = section.list("trusted_proxies", values::network("trusts every address there is"));
     let proxy_protocol = proxy_protocol(&section);
+    let workers = section.optional("workers", values::integer(WORKERS)).map(|workers| workers as usize);
     section.finish();
     let ((certificate, chain), key, (path, private)) = (chain?, key?, private?);
     files::pair(chain, private, "listen.certificate").map_err(|reason| key.problem(&reason)).ok()?;
     if files::everyone_reads(&path) {
         key.warning("can be read by every user of this machine; mode 0600 or 0640 is enough");
     }
-    Some(ListenConfig { address: address?, certificate, key: path, trusted_proxies, proxy_protocol })
+    Some(ListenConfig { address: address?, certificate, key: path, trusted_proxies, proxy_protocol, workers })
 }
 
 /// Who writes a header decides whose address is limited and recorded.

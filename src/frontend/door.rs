@@ -5,6 +5,7 @@ use super::gate::{Full, Gate, Place};
 use super::negotiate::RefusedClient;
 use super::{ClientStream, Error, Refused, proxy_header};
 use ipnet::IpNet;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -111,6 +112,11 @@ impl Arrival {
     /// When it was accepted.
     pub fn accepted(&self) -> std::time::Instant {
         self.accepted.into_std()
+    }
+
+    /// The same, served by the runtime that this is called in.
+    pub fn here(self) -> io::Result<Self> {
+        Ok(Self { socket: TcpStream::from_std(self.socket.into_std()?)?, ..self })
     }
 
     /// Finds out where the client is, within `startup` of having been accepted. Not a byte behind a header is read.

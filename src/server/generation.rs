@@ -41,6 +41,7 @@ pub(super) struct Lasting {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Fixed {
     listen: SocketAddr,
+    workers: Option<usize>,
     admin: Option<SocketAddr>,
     admin_socket: Option<PathBuf>,
     audit: LogConfig,
@@ -99,14 +100,16 @@ impl Fixed {
     pub fn of(config: &Config) -> Self {
         let Config { listen, admin, admin_socket, audit, .. } = config;
         let (log, sealing) = (audit.log.clone(), audit.sealing.clone());
-        Self { listen: listen.address, admin: *admin, admin_socket: admin_socket.clone(), audit: log, sealing }
+        let (workers, admin_socket) = (listen.workers, admin_socket.clone());
+        Self { listen: listen.address, workers, admin: *admin, admin_socket, audit: log, sealing }
     }
 
     /// The keys that say something else there.
     pub fn differing(&self, other: &Self) -> Vec<&'static str> {
-        let Self { listen, admin, admin_socket, audit, sealing } = self;
+        let Self { listen, workers, admin, admin_socket, audit, sealing } = self;
         let keys = [
             ("listen.address", *listen == other.listen),
+            ("listen.workers", *workers == other.workers),
             ("admin.address", *admin == other.admin),
             ("admin.socket", *admin_socket == other.admin_socket),
             ("audit.folder", audit.folder == other.audit.folder),

@@ -7,18 +7,19 @@
 mod descriptors;
 mod generation;
 mod reload;
+mod workers;
 
 use crate::admin::{self, AdminSocket, AdminState, Operations, Readiness};
 use crate::audit::Auditor;
 use crate::cloudsql;
 use crate::config::Config;
 use crate::federation;
-use crate::frontend;
+use crate::frontend::{self, Arrival};
 use crate::http::chain;
 use crate::identity;
 use crate::names::SessionId;
 use crate::relay::{self, Cause, Wish};
-use crate::session::{self, Sessions};
+use crate::session::{self, Services, Sessions};
 use crate::telemetry::Metrics;
 use crate::time::Clock;
 use generation::{Fixed, Generation, Lasting};
@@ -26,14 +27,17 @@ use reload::Reloader;
 use socket2::{SockRef, TcpKeepalive};
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread::available_parallelism;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use workers::Workers;
 
 /// When a client has been silent for this long, its machine is asked …
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
@@ -96,6 +100,9 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// Threads.
+    #[error("cannot start the threads that serve")]
+    Workers(#[source] io::Error),
     /// Signals.
     #[error("cannot wait for signals")]
     Signals(#[source] io::Error),
@@ -110,9 +117,11 @@ pub async fn run(config: Config, source: PathBuf) -> Result<(), Error> {
     let (readiness, watched) = watch::channel(Readiness::Starting);
     let fixed = Fixed::of(&config);
     let (address, admin_address, admin_socket) = (config.listen.address, config.admin, config.admin_socket.clone());
+    let workers = config.listen.workers;
     let lasting = Lasting::open(&config, Arc::clone(&metrics), Clock::system())?;
     let generation = Generation::make(config, &lasting, None)?;
     let listener = listen(address).await?;
+    let workers = Workers::start(workers.unwrap_or_else(processors)).map_err(Error::Workers)?;
     let (_admin_stop, admin_stopped) = watch::channel(());
     if let Some(address) = admin_address {
         let listener = listen(address).await?;
@@ -134,7 +143,7 @@ pub async fn run(config: Config, source: PathBuf) -> Result<(), Error> {
     let reloading = beside.spawn(Reloader { source, fixed, lasting: lasting.clone(), current }.run(hangup));
     tracing::info!(address = %listener.local_addr().unwrap_or(address), "ready");
     readiness.send_replace(Readiness::Ready);
-    let connections = accept(&listener, &serving, &mut stop).await;
+    let connections = accept(&listener, &serving, &workers, &mut stop).await;
     drop(listener);
     reloading.abort();
     readiness.send_replace(Readiness::Draining);
@@ -149,6 +158,11 @@ pub async fn run(config: Config, source: PathBuf) -> Result<(), Error> {
     let _ = tokio::task::spawn_blocking(move || auditor.close()).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// How many this process may use.
+fn processors() -> usize {
+    available_parallelism().map_or(1, NonZero::get)
 }
 
 /// Writes what rules with `durability = "none"` and sessions that are over have left to the log. What it does not take
@@ -182,7 +196,12 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
 
 /// Accepts until told to stop, each connection for the generation that is there then. Connections are served in the
 /// returned set; the door and `limits.sessions` bound how many.
-async fn accept(listener: &TcpListener, serving: &watch::Receiver<Generation>, stop: &mut Stop) -> JoinSet<()> {
+async fn accept(
+    listener: &TcpListener,
+    serving: &watch::Receiver<Generation>,
+    workers: &Workers,
+    stop: &mut Stop,
+) -> JoinSet<()> {
     let mut connections = JoinSet::new();
     let mut minute = interval(HOUSEKEEPING_EVERY);
     let mut dropped = 0_u64;
@@ -206,7 +225,7 @@ async fn accept(listener: &TcpListener, serving: &watch::Receiver<Generation>, s
                     settle(&socket);
                     let generation = serving.borrow().clone();
                     if let Some(arrival) = generation.door.admit(socket, address) {
-                        connections.spawn(session::serve(arrival, generation.services));
+                        workers.spawn(&mut connections, serve(arrival, generation.services));
                     } else {
                         // One line a minute: whoever can open connections is not to fill the log with them.
                         if dropped == 0 {
@@ -221,6 +240,14 @@ async fn accept(listener: &TcpListener, serving: &watch::Receiver<Generation>, s
                 }
             },
         }
+    }
+}
+
+/// One connection's life, on its own thread.
+async fn serve(arrival: Arrival, services: Arc<Services>) {
+    match arrival.here() {
+        Ok(arrival) => session::serve(arrival, services).await,
+        Err(error) => tracing::error!(%error, "a connection could not be handed to its thread"),
     }
 }
 

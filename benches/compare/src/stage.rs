@@ -149,6 +149,7 @@ impl Stage {
             ("identity_endpoint", facts.identity_endpoint.clone()),
             ("identity_header", facts.identity_header.clone()),
             ("proxy_config", facts.proxy_config.clone()),
+            ("proxy_config_one", facts.proxy_config.replacen("[listen]\n", "[listen]\nworkers = 1\n", 1)),
             ("binaries", binaries.display().to_string()),
             ("forwarder", forwarder),
             ("pgbouncer", environment("PGBOUNCER", "pgbouncer")),
