@@ -198,6 +198,11 @@ impl Prepared {
         self.folder.path()
     }
 
+    /// Where the proxy's audit log will be.
+    pub fn audit_folder(&self) -> PathBuf {
+        audit_folder(&self.folder)
+    }
+
     /// Where the proxy would listen.
     pub fn address(&self) -> std::net::SocketAddr {
         self.ports.0.address()

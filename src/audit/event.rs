@@ -88,6 +88,9 @@ pub enum Event<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         cut_bytes: Option<u64>,
     },
+    /// Segments whose records are all older than `audit.keep` are deleted as soon as every anchor has a checkpoint that
+    /// covers this record.
+    SegmentsDeleted(SegmentsDeleted),
     /// The config file was read again (SIGHUP). Written before anything of it counts.
     Reload {
         /// `applied`, or `refused`: then everything stays as it was.
@@ -240,6 +243,27 @@ pub struct SessionEnd<'a> {
     pub bytes_in: u64,
     /// To the client.
     pub bytes_out: u64,
+}
+
+/// [`Event::SegmentsDeleted`].
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct SegmentsDeleted {
+    /// Who deletes: `retention`, by the config's `audit.keep`.
+    pub by: &'static str,
+    /// `audit.keep`, in seconds.
+    pub keep_s: u64,
+    /// The first segment's number.
+    pub first_segment: u64,
+    /// The last segment's number.
+    pub last_segment: u64,
+    /// The first record's index.
+    pub first: u64,
+    /// All records with a smaller index are deleted, by this or earlier deletions.
+    pub before: u64,
+    /// The size of a tree that covers them all and that every anchor has a checkpoint of, or of a larger one.
+    pub tree_size: u64,
+    /// Its root (SHA-256, base64).
+    pub tree_root: String,
 }
 
 /// [`Event::OperatorAction`].

@@ -1,14 +1,20 @@
 //! The log as the config has it: its folder, its key, and where copies of records and checkpoints go.
 
+use super::event::{self, Event, Line, SegmentsDeleted};
 use super::ledger::anchor::{Anchor, FileAnchor, WriterAnchor};
 use super::ledger::checkpoint::{KeyError, Signer};
 use super::ledger::medium::Disk;
+use super::ledger::retention::{Deletion, Retention};
 use super::ledger::sink::{Lines, LinesFile, Sink, Target};
-use super::ledger::{self, Behind, Ledger, Opening, Settings, read};
+use super::ledger::{self, Behind, Ledger, Opening, Settings, frame, read};
+use crate::names::SessionId;
 use crate::time::Clock;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What the cursor of the JSON Lines is called.
 const JSON_LINES: &str = "jsonl";
@@ -26,6 +32,8 @@ pub struct LogConfig {
     pub jsonl: Option<Output>,
     /// Where checkpoints go.
     pub anchors: Vec<Output>,
+    /// How long records are kept; for ever where it is not said.
+    pub keep: Option<Duration>,
 }
 
 /// Where something goes.
@@ -71,13 +79,37 @@ pub enum OpenError {
 
 /// Opens the log, and begins one where there is none.
 pub fn open(config: &LogConfig, clock: Clock) -> Result<(Ledger, Opening), OpenError> {
-    let LogConfig { folder, key, segment_bytes, jsonl, anchors } = config;
+    let LogConfig { folder, key, segment_bytes, jsonl, anchors, keep } = config;
     make_folder(folder).map_err(|source| OpenError::Folder { path: folder.clone(), source })?;
     let signer = Signer::read(key).map_err(|source| OpenError::Key { path: key.clone(), source })?;
     let settings = Settings::new(folder.clone()).with_segments_of(*segment_bytes);
     let anchors = anchors.iter().map(anchor).collect::<Result<_, _>>()?;
     let sinks = jsonl.iter().map(|output| sink(folder, output)).collect::<Result<_, _>>()?;
-    Ok(Ledger::open(settings, Arc::new(Disk), clock, signer, Behind { anchors, sinks })?)
+    let retention = keep.map(|keep| retention(keep, clock.clone()));
+    Ok(Ledger::open(settings, Arc::new(Disk), clock, signer, Behind { anchors, sinks, retention })?)
+}
+
+fn retention(keep: Duration, clock: Clock) -> Retention {
+    Retention { keep, tell: Arc::new(move |deletion| deleted(deletion, keep, &clock)) }
+}
+
+/// The record of a deletion, in its frame.
+fn deleted(deletion: &Deletion, keep: Duration, clock: &Clock) -> io::Result<Vec<u8>> {
+    let Deletion { first_segment, last_segment, first, before, tree_size, ref tree_root, .. } = *deletion;
+    let event = Event::SegmentsDeleted(SegmentsDeleted {
+        by: "retention",
+        keep_s: keep.as_secs(),
+        first_segment,
+        last_segment,
+        first,
+        before,
+        tree_size,
+        tree_root: STANDARD.encode(tree_root.0),
+    });
+    let line = Line { version: event::VERSION, time: clock.now(), session: SessionId::generate(), event: &event };
+    let mut out = Vec::new();
+    let record = serde_json::to_vec(&line)?;
+    if frame::push(&mut out, &record) { Ok(out) } else { Err(io::Error::other("the record is too long")) }
 }
 
 /// For its owner alone.

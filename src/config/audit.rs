@@ -6,6 +6,7 @@ use crate::audit::sealing::SealingConfig;
 use crate::audit::{LogConfig, Output};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The signing key where the file does not say, from the config's folder.
 const DEFAULT_KEY: &str = "audit.key";
@@ -14,6 +15,9 @@ const STANDARD_OUTPUT: &str = "-";
 /// What a segment may have, in bytes: room for the longest write several times over, and not so much that little is ever
 /// old enough to be deleted.
 const SEGMENT_BYTES: RangeInclusive<u32> = 4 << 20..=1 << 30;
+
+/// How long records can be kept: at least a day.
+const KEEP: RangeInclusive<Duration> = Duration::from_secs(24 * 3600)..=Duration::from_secs(36_500 * 24 * 3600);
 
 pub(super) fn audit(section: Section<'_>, config: &Path) -> Option<AuditConfig> {
     let field = section.required_field("folder");
@@ -36,15 +40,27 @@ pub(super) fn audit(section: Section<'_>, config: &Path) -> Option<AuditConfig> 
         );
     }
     let anchors = section.field("anchors").and_then(|field| field.some_entries()).unwrap_or_default();
-    let anchors = anchors.iter().filter_map(|field| output(field, config, inside)).collect();
+    let anchors: Vec<Output> = anchors.iter().filter_map(|field| output(field, config, inside)).collect();
+    let keep = keep(&section);
     let segment_bytes = section.optional("segment_bytes", values::integer(SEGMENT_BYTES));
     let budget = section.optional("unverified_refusals_per_minute", values::integer(1..=1_000_000));
     let sealing = section.section("sealing").map(|section| sealing(section, config, inside));
     section.finish();
     let segment_bytes = segment_bytes.map_or(crate::audit::ledger::DEFAULT_SEGMENT_BYTES, u64::from);
-    let log = LogConfig { folder: folder?, key: key?, segment_bytes, jsonl, anchors };
+    let log = LogConfig { folder: folder?, key: key?, segment_bytes, jsonl, anchors, keep };
     let sealing = sealing.map_or(Some(None), |sealing| sealing.map(Some))?;
     Some(AuditConfig { log, sealing, unverified_refusals_per_minute: budget.unwrap_or(60) })
+}
+
+/// Nothing is ever deleted that no anchor covers: without one nothing would be, and the disk would be full one day.
+fn keep(section: &Section<'_>) -> Option<Duration> {
+    let field = section.field("keep")?;
+    if section.field("anchors").is_none() {
+        field.problem(
+            "needs audit.anchors: records are deleted only once anchors have what covers them; leave it out to keep them for ever",
+        );
+    }
+    field.read(values::duration(KEEP))
 }
 
 /// Whoever can write the log must not find there what signs it.

@@ -1,4 +1,4 @@
-//! Durations as people write them: `500ms`, `15s`, `2m`.
+//! Durations as people write them: `500ms`, `15s`, `2m`, `12h`, `90d`.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -17,6 +17,7 @@ pub(super) fn parse(text: &str, bounds: &RangeInclusive<Duration>) -> Result<Dur
         "s" => 1000,
         "m" => 60_000,
         "h" => 3_600_000,
+        "d" => 86_400_000,
         _ => return Err(SHAPE.to_owned()),
     };
     if number.is_empty() {
@@ -32,6 +33,7 @@ pub(super) fn parse(text: &str, bounds: &RangeInclusive<Duration>) -> Result<Dur
 pub(super) fn shown(duration: Duration) -> String {
     let milliseconds = duration.as_millis();
     let (number, unit) = match milliseconds {
+        whole if whole > 86_400_000 && whole % 86_400_000 == 0 => (whole / 86_400_000, "d"),
         whole if whole > 0 && whole % 60_000 == 0 => (whole / 60_000, "m"),
         whole if whole > 0 && whole % 1000 == 0 => (whole / 1000, "s"),
         fraction => (fraction, "ms"),

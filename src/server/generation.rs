@@ -118,6 +118,7 @@ impl Fixed {
             ("audit.jsonl", audit.jsonl == other.audit.jsonl),
             ("audit.anchors", audit.anchors == other.audit.anchors),
             ("audit.sealing", *sealing == other.sealing),
+            ("audit.keep", audit.keep == other.audit.keep),
         ];
         keys.into_iter().filter(|(_, same)| !same).map(|(key, _)| key).collect()
     }

@@ -141,6 +141,11 @@ impl PublicKey {
     }
 }
 
+/// Stands in a file of notes behind one that was not written to its end.
+pub const UNFINISHED: &str = "(the checkpoint above was not written to its end)";
+/// What a line of signatures starts with (C2SP signed notes).
+const SIGNATURE: &str = "— ";
+
 /// Where in the end of a file of notes the last whole entry ends, a note with its empty line; 0 where none does. What
 /// follows was not written to its end.
 pub fn whole_bytes(end: &[u8]) -> usize {
@@ -148,7 +153,8 @@ pub fn whole_bytes(end: &[u8]) -> usize {
     for at in memchr::memmem::find_iter(end, b"\n\n") {
         let next = at.saturating_add(2);
         // A block of signatures: the first, which may be cut, begins otherwise.
-        if end.get(start..at).is_some_and(|block| block.starts_with("— ".as_bytes())) {
+        let block = end.get(start..at).unwrap_or_default();
+        if block.starts_with(SIGNATURE.as_bytes()) || block == UNFINISHED.as_bytes() {
             whole = next;
         }
         start = next;
@@ -156,15 +162,29 @@ pub fn whole_bytes(end: &[u8]) -> usize {
     whole
 }
 
-/// The notes in a file of them; what is none is a note that does not open.
+/// The notes in a file of them; what is none is a note that does not open. What is marked as unfinished is left out.
 pub fn notes(file: &str) -> impl Iterator<Item = String> {
-    let mut parts = file.split("\n\n");
-    std::iter::from_fn(move || {
-        let text = parts.next().filter(|text| !text.is_empty())?;
-        let signatures = parts.next().unwrap_or_default();
+    let blocks = file.split("\n\n").map(|block| block.trim_start_matches('\n')).filter(|block| !block.is_empty());
+    let mut found: Vec<(&str, &str)> = Vec::new();
+    for block in blocks {
+        match found.last_mut() {
+            _ if block == UNFINISHED => drop(found.pop()),
+            // The first of its signature alone, where it breaks off.
+            Some((_, signatures)) if signatures.is_empty() && block.starts_with(SIGNATURE.trim_end()) => {
+                *signatures = block;
+            }
+            _ => found.push((block, "")),
+        }
+    }
+    found.into_iter().map(|(text, signatures)| {
         let end = if signatures.ends_with('\n') { "" } else { "\n" };
-        Some(format!("{text}\n\n{signatures}{end}"))
+        format!("{text}\n\n{signatures}{end}")
     })
+}
+
+/// How many records a checkpoint covers, by its second line.
+pub fn size_of(note: &[u8]) -> Option<u64> {
+    std::str::from_utf8(note).ok()?.lines().nth(1)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -208,5 +228,12 @@ mod tests {
         let torn: Vec<_> = notes(&file[..file.len() - 30]).collect();
         let key = PublicKey::parse(PUBLIC).unwrap();
         assert_eq!(torn.iter().filter(|note| key.open(note.as_bytes()).is_some()).count(), 2);
+        assert_eq!(size_of(notes_in[1].as_bytes()), Some(2));
+        for cut in (1..notes_in[0].len()).filter(|cut| notes_in[0].is_char_boundary(*cut)) {
+            let gone_on = [&notes_in[0][..cut], "\n\n", UNFINISHED, "\n\n", &notes_in[1], "\n", &notes_in[2], "\n"];
+            assert_eq!(notes(&gone_on.concat()).collect::<Vec<_>>(), notes_in[1..], "cut at {cut}");
+            let unmarked = [&notes_in[0][..cut], "\n\n", &notes_in[1], "\n"].concat();
+            assert_eq!(notes(&unmarked).last().as_ref(), Some(&notes_in[1]), "cut at {cut}");
+        }
     }
 }

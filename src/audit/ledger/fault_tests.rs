@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 /// What a call does in place of its work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fault {
+pub(super) enum Fault {
     /// Writes a part. Of what is no write: `NoRoom`.
     Short,
     /// No room.
@@ -38,7 +38,7 @@ enum End {
 
 /// The disk. Knows what of each file was synced.
 #[derive(Debug, Default, Clone)]
-struct Faulty(Arc<Mutex<Faults>>);
+pub(super) struct Faulty(Arc<Mutex<Faults>>);
 
 #[derive(Debug, Default)]
 struct Faults {
@@ -66,7 +66,7 @@ impl Faulty {
     }
 
     /// Files are what was synced of them.
-    fn lose_power(&self, folder: &Path) {
+    pub(super) fn lose_power(&self, folder: &Path) {
         let faults = self.0.lock().unwrap();
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
@@ -75,6 +75,24 @@ impl Faulty {
                 None => std::fs::remove_file(path).unwrap(),
             }
         }
+    }
+
+    /// How often it was called.
+    pub(super) fn calls(&self) -> usize {
+        self.faults().calls
+    }
+
+    /// From the `nth` call from now on each fails; the first of them does its work where the fault is `Late`.
+    pub(super) fn stop_after(&self, nth: usize, first: Fault) {
+        let mut faults = self.faults();
+        let from = faults.calls + nth;
+        faults.schedule =
+            (from..from + 1000).map(|call| (call, if call == from { first } else { Fault::Io })).collect();
+    }
+
+    /// No call fails any more.
+    pub(super) fn whole_again(&self) {
+        self.faults().schedule.clear();
     }
 
     fn faults(&self) -> MutexGuard<'_, Faults> {
@@ -128,6 +146,15 @@ impl Medium for Faulty {
         let file = Disk.open(path)?;
         self.faults().synced.entry(path.to_owned()).or_default();
         Ok(FaultyFile::boxed(file, self, path))
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let fault = self.next();
+        if fault.is_none_or(|fault| fault == Fault::Late) {
+            Disk.remove(path)?;
+            self.faults().synced.remove(path);
+        }
+        fault.map_or(Ok(()), |fault| Err(error(fault)))
     }
 }
 

@@ -15,6 +15,8 @@ pub trait Medium: Send + Sync + fmt::Debug {
     fn create(&self, path: &Path, start: &[u8], room: u64) -> io::Result<Box<dyn LogFile>>;
     /// Opens a file for writing, and makes it (empty) where it is missing.
     fn open(&self, path: &Path) -> io::Result<Box<dyn LogFile>>;
+    /// Removes a file, and makes that durable before anything else is removed. One that is not there is none.
+    fn remove(&self, path: &Path) -> io::Result<()>;
 }
 
 /// A file of the log that is being written.
@@ -52,6 +54,14 @@ impl Medium for Disk {
         let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
         sync_folder(path)?;
         Ok(Box::new(file))
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            removed => removed?,
+        }
+        sync_folder(path)
     }
 }
 

@@ -15,6 +15,8 @@ pub mod open;
 pub mod prove;
 pub mod read;
 pub mod retention;
+#[cfg(test)]
+mod retention_tests;
 pub mod sealer;
 pub mod segment;
 pub mod sink;
@@ -31,14 +33,15 @@ use crate::time::Clock;
 use checkpoint::Signer;
 use hashes::Hashes;
 use medium::Medium;
+use retention::Retainer;
 use sealer::Sealer;
 use std::fs::File;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use tokio::sync::watch;
-pub use worker::Behind;
-use worker::Bell;
+pub use worker::{Anchored, Behind};
+use worker::{Bell, Running, Slot};
 use writer::Writer;
 pub use writer::{DEFAULT_SEGMENT_BYTES, Settings, Urgency};
 
@@ -66,6 +69,7 @@ pub struct Opening {
 pub struct Ledger {
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    slots: Vec<Arc<Slot>>,
     _lock: File,
 }
 
@@ -79,6 +83,7 @@ struct Shared {
     seal_bell: Bell,
     /// Records that the last checkpoint covers.
     sealed: watch::Sender<u64>,
+    clock: Clock,
 }
 
 /// What the disk has confirmed.
@@ -99,10 +104,14 @@ impl Ledger {
         signer: Signer,
         behind: Behind,
     ) -> Result<(Self, Opening), open::Error> {
-        let prepared = Prepared::new(settings, medium, clock, signer)?;
-        let Prepared { shared, sealer, opening, lock } = prepared;
-        let threads = worker::start(&shared, sealer, behind)?;
-        Ok((Self { shared, threads: Mutex::new(threads), _lock: lock }, opening))
+        let folder = settings.folder.clone();
+        let retainer = behind
+            .retention
+            .clone()
+            .map(|retention| Retainer::new(retention, &folder, Arc::clone(&medium), clock.clone()));
+        let Prepared { shared, sealer, opening, lock } = Prepared::new(settings, medium, clock, signer)?;
+        let Running { threads, slots } = worker::start(&shared, sealer, retainer, behind)?;
+        Ok((Self { shared, threads: Mutex::new(threads), slots, _lock: lock }, opening))
     }
 
     /// Appends whole frames as one write, and gives the index behind the last. After an error nothing of them is in the
@@ -133,6 +142,11 @@ impl Ledger {
         *self.shared.sealed.borrow()
     }
 
+    /// How far each anchor is.
+    pub fn anchored(&self) -> Vec<Anchored> {
+        self.slots.iter().map(|slot| slot.anchored()).collect()
+    }
+
     /// Syncs, signs and anchors what is there, and ends. Blocks. What is appended after it is not signed any more.
     pub fn close(&self) {
         self.shared.sync_bell.end();
@@ -161,13 +175,14 @@ impl Prepared {
             Opening { records: found.next, unsealed: found.next.saturating_sub(found.tree.size()), cut: found.cut };
         let hashes = Hashes::resume(&folder, &*medium, found.tree)?;
         let sealer = Sealer::new(&folder, &*medium, signer, hashes)?;
-        let writer = Writer::begin(settings, medium, clock, found.log, (found.number, found.next))?;
+        let writer = Writer::begin(settings, medium, clock.clone(), found.log, (found.number, found.next))?;
         let shared = Arc::new(Shared {
             writer: Mutex::new(writer),
             durable: watch::Sender::new(Durable { next: found.next, doubtful: 0 }),
             sync_bell: Bell::default(),
             seal_bell: Bell::default(),
             sealed: watch::Sender::new(sealer.sealed()),
+            clock,
         });
         Ok(Self { shared, sealer, opening, lock: found.lock })
     }

@@ -137,11 +137,9 @@ fn last_checkpoint(folder: &Path, key: &PublicKey) -> io::Result<Option<Checkpoi
     let mut bytes = vec![0; usize::try_from(length - start).unwrap_or_default()];
     file.read_exact_at(&mut bytes, start)?;
     let text = String::from_utf8_lossy(&bytes);
-    // The first one may be cut: then its text is another's signatures, and each way of taking them in pairs is tried.
-    let other = text.split_once("\n\n").map_or("", |(_, rest)| rest);
-    let opened = |text: &str| checkpoint::notes(text).filter_map(|note| key.open(note.as_bytes())).last();
-    let both = [opened(&text), opened(other)];
-    Ok(both.into_iter().flatten().max_by_key(Checkpoint::size))
+    // The first one may be cut, and does not open then.
+    let opened = checkpoint::notes(&text).filter_map(|note| key.open(note.as_bytes()));
+    Ok(opened.max_by_key(Checkpoint::size))
 }
 
 /// The tree up to the last checkpoint: from the stored hashes where they fit it, else from the records.
@@ -155,8 +153,14 @@ fn tree(folder: &Path, medium: &dyn Medium, last: Option<&Checkpoint>) -> Result
     rebuild(folder, medium, last.size(), *last.hash())
 }
 
+/// The tree of the records that were deleted, of which only hashes are left.
+fn deleted(folder: &Path) -> Result<Tree, Error> {
+    let first = read::first(folder)?;
+    Ok(Stored::open(folder).ok().and_then(|stored| stored.tree(first)).unwrap_or_default())
+}
+
 fn rebuild(folder: &Path, medium: &dyn Medium, size: u64, root: Hash) -> Result<Tree, Error> {
-    let mut hashes = Hashes::resume(folder, medium, Tree::default())?;
+    let mut hashes = Hashes::resume(folder, medium, deleted(folder)?)?;
     for number in segment::numbers(folder)? {
         let mut segment = Segment::open(&segment::path(folder, number))?;
         if segment.next_index() != hashes.tree().size() {

@@ -1,70 +1,212 @@
-//! Old segments may go, once a record in the log itself says so and an anchor covers that record.
+//! Old segments go, once a record in the log itself says so and every anchor has a checkpoint that covers that record.
 //!
-//! First the record, then its anchor, then the files: so a log whose first records are missing is sound only where it
-//! says why. The tree's hashes stay, and proofs of later records with them.
+//! First the record, then its anchors, then the files, oldest first: so a log whose first records are missing is sound
+//! only where it says why, and a crash in between leaves a log that is sound. The tree's hashes stay, and proofs of later
+//! records with them.
 
+use super::hashes::Stored;
+use super::medium::Medium;
 use super::read::{self, Segment};
-use crate::time::Timestamp;
+use super::writer::{Urgency, Writer};
+use crate::time::{Clock, Timestamp, later};
 use serde::Deserialize;
+use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tlog_tiles::Hash;
 
 /// `event` of the record.
 pub const EVENT: &str = "segments_deleted";
+/// How often it is looked whether a segment is old enough.
+const EVERY: Duration = Duration::from_secs(3600);
+/// When it is tried again after an error.
+const AGAIN: Duration = Duration::from_secs(60);
 
-/// The member of the record that says which: all records with a smaller index.
-#[derive(Debug, Deserialize)]
-struct Deleted<'a> {
-    event: &'a str,
-    before: u64,
+/// What a record of a deletion says.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Told {
+    event: String,
+    /// All records with a smaller index.
+    pub before: u64,
+    /// When it was recorded.
+    #[serde(default)]
+    pub time: Option<Timestamp>,
 }
 
-/// The index before which records were deleted, if this record says so.
-pub fn deleted_before(record: &[u8]) -> Option<u64> {
+/// What this record says was deleted, if it is about that.
+pub fn told(record: &[u8]) -> Option<Told> {
     // Most records are no candidates, and are not parsed.
     memchr::memmem::find(record, EVENT.as_bytes())?;
-    let deleted: Deleted<'_> = serde_json::from_slice(record).ok()?;
-    (deleted.event == EVENT).then_some(deleted.before)
+    let told: Told = serde_json::from_slice(record).ok()?;
+    (told.event == EVENT).then_some(told)
 }
 
-/// Whole segments that could go: the last record of each was written before `until`, and an anchor covers it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Deletable {
-    /// Their files.
+/// Why nothing is deleted.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The segments.
+    #[error(transparent)]
+    Read(#[from] read::Error),
+    /// The record, or the files.
+    #[error("cannot record or delete old segments")]
+    Io(#[from] io::Error),
+    /// Later records could not be proved any more.
+    #[error("the log's hashes are not there; nothing is deleted")]
+    Hashes,
+}
+
+/// Whole segments that go: the last record of each was written before a time, and every anchor covers it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Deletion {
+    /// Their files, oldest first.
     pub segments: Vec<PathBuf>,
-    /// All records with a smaller index are in them.
+    /// The number of the first of them …
+    pub first_segment: u64,
+    /// … and of the last.
+    pub last_segment: u64,
+    /// The index of the first record in them.
+    pub first: u64,
+    /// All records with a smaller index are in them, or were deleted before.
     pub before: u64,
+    /// The size of a tree that every anchor has a checkpoint of, or of a larger one.
+    pub tree_size: u64,
+    /// Its root.
+    pub tree_root: Hash,
 }
 
 /// What could go; `None` where nothing could. The segment that is written never goes.
-pub fn deletable(folder: &Path, until: Timestamp, anchored: u64) -> Result<Option<Deletable>, read::Error> {
+pub fn deletable(folder: &Path, until: Timestamp, covered: u64) -> Result<Option<Deletion>, Error> {
     let mut segments = Vec::new();
-    let mut before = 0;
+    let mut behind = None;
     let paths = read::segments(folder)?;
     for (path, next) in paths.iter().zip(paths.iter().skip(1)) {
         // A segment's last record is older than its successor's beginning.
-        let next = Segment::open(next)?;
-        let header = next.header();
-        if header.created > until || header.first > anchored {
+        let next = Segment::open(next)?.header().clone();
+        if next.created > until || next.first > covered {
             break;
         }
         segments.push(path.clone());
-        before = header.first;
+        behind = Some(next);
     }
-    Ok((!segments.is_empty()).then_some(Deletable { segments, before }))
+    let (Some(first), Some(behind)) = (segments.first(), behind) else { return Ok(None) };
+    let first = Segment::open(first)?.header().clone();
+    let root = Stored::open(folder).ok().and_then(|stored| stored.root(covered));
+    Ok(Some(Deletion {
+        segments,
+        first_segment: first.number,
+        last_segment: behind.number.saturating_sub(1),
+        first: first.first,
+        before: behind.first,
+        tree_size: covered,
+        tree_root: root.ok_or(Error::Hashes)?,
+    }))
+}
+
+/// Writes the record: its bytes, as a whole frame.
+pub type Tell = Arc<dyn Fn(&Deletion) -> io::Result<Vec<u8>> + Send + Sync>;
+
+/// How long records are kept.
+#[derive(Clone)]
+pub struct Retention {
+    /// At least so long.
+    pub keep: Duration,
+    /// Says what is deleted.
+    pub tell: Tell,
+}
+
+impl fmt::Debug for Retention {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Retention").field("keep", &self.keep).finish_non_exhaustive()
+    }
+}
+
+/// How far others are with the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Every anchor has a checkpoint that covers the records before this index.
+    pub anchored: u64,
+    /// Every sink has delivered the records before this index.
+    pub delivered: u64,
+}
+
+/// Deletes what is old, a step at a time.
+#[derive(Debug)]
+pub struct Retainer {
+    retention: Retention,
+    folder: PathBuf,
+    medium: Arc<dyn Medium>,
+    clock: Clock,
+    /// When it is looked next.
+    due: Timestamp,
+    /// Nothing had come far enough then: it is looked again as soon as something has moved.
+    held_up: Option<Progress>,
+    /// What goes as soon as the record of it, whose index this is, is anchored.
+    recorded: Option<(Deletion, u64)>,
+}
+
+impl Retainer {
+    /// Looks at once, then every hour.
+    pub fn new(retention: Retention, folder: &Path, medium: Arc<dyn Medium>, clock: Clock) -> Self {
+        let (folder, due) = (folder.to_owned(), clock.now());
+        Self { retention, folder, medium, clock, due, held_up: None, recorded: None }
+    }
+
+    /// Does what can be done now: records what is to go, or deletes what was recorded. `append` gives the index of a
+    /// record's frame. Called again and again; after an error too.
+    pub fn step(&mut self, progress: Progress, append: impl FnOnce(&[u8]) -> io::Result<u64>) -> Result<(), Error> {
+        if let Some((deletion, record)) = &self.recorded {
+            if progress.anchored <= *record {
+                return Ok(());
+            }
+            for path in &deletion.segments {
+                self.medium.remove(path)?;
+            }
+            let (before, segments) = (deletion.before, deletion.segments.len());
+            tracing::info!(before, segments, record, "old segments of the audit log are deleted");
+            self.recorded = None;
+            return Ok(());
+        }
+        let now = self.clock.now();
+        if self.due > now && self.held_up.is_none_or(|then| then == progress) {
+            return Ok(());
+        }
+        self.due = later(now, AGAIN);
+        let until = now.checked_sub(self.retention.keep).unwrap_or(Timestamp::MIN);
+        let covered = progress.anchored.min(progress.delivered);
+        let found = if covered == 0 { None } else { deletable(&self.folder, until, covered)? };
+        self.held_up = found.is_none().then_some(progress);
+        if let Some(deletion) = found {
+            let index = append(&(self.retention.tell)(&deletion)?)?;
+            self.recorded = Some((deletion, index));
+        }
+        self.due = later(now, EVERY);
+        Ok(())
+    }
+}
+
+/// Appends one record, by the reserve if need be (what it announces makes room), and gives its index.
+pub fn append(writer: &mut Writer, frame: &[u8]) -> io::Result<u64> {
+    Ok(writer.append(frame, 1, Urgency::Reserve)?.saturating_sub(1))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::hashes::Hashes;
+    use super::super::medium::Disk;
     use super::super::segment::{self, Header};
+    use super::super::tree::Tree;
     use super::*;
     use uuid::Uuid;
 
     #[test]
     fn only_a_record_of_its_own_speaks_of_deletion() {
-        assert_eq!(deleted_before(br#"{"version":1,"event":"segments_deleted","before":7}"#), Some(7));
-        assert_eq!(deleted_before(br#"{"event":"begin","text":"\"event\":\"segments_deleted\",\"before\":7"}"#), None);
-        assert_eq!(deleted_before(br#"{"event":"begin","before":7,"text":"segments_deleted"}"#), None);
-        assert_eq!(deleted_before(b"segments_deleted"), None);
+        let before = |record: &[u8]| told(record).map(|told| told.before);
+        assert_eq!(before(br#"{"version":1,"event":"segments_deleted","before":7}"#), Some(7));
+        assert_eq!(before(br#"{"event":"begin","text":"\"event\":\"segments_deleted\",\"before\":7"}"#), None);
+        assert_eq!(before(br#"{"event":"begin","before":7,"text":"segments_deleted"}"#), None);
+        assert_eq!(before(b"segments_deleted"), None);
     }
 
     #[test]
@@ -75,12 +217,22 @@ mod tests {
             let header = Header { log: Uuid::nil(), number, first: 10 * (number - 1), created };
             std::fs::write(segment::path(folder.path(), number), header.encode()).unwrap();
         }
-        let files = |numbers: &[u64]| numbers.iter().map(|&n| segment::path(folder.path(), n)).collect::<Vec<_>>();
         let at = |second| Timestamp::from_second(second).unwrap();
-        let deletable = |second, anchored| deletable(folder.path(), at(second), anchored).unwrap();
-        assert_eq!(deletable(9999, 100), Some(Deletable { segments: files(&[1, 2, 3]), before: 30 }));
-        assert_eq!(deletable(300, 100), Some(Deletable { segments: files(&[1, 2]), before: 20 }));
-        assert_eq!(deletable(9999, 19), Some(Deletable { segments: files(&[1]), before: 10 }));
-        assert_eq!((deletable(199, 100), deletable(9999, 9)), (None, None));
+        let found = |second, covered| deletable(folder.path(), at(second), covered);
+        assert!(matches!(found(9999, 100), Err(Error::Hashes)), "what would prove the rest is not there");
+        let mut hashes = Hashes::resume(folder.path(), &Disk, Tree::default()).unwrap();
+        (0..100_u8).for_each(|n| hashes.push(&[n]));
+        hashes.write().unwrap();
+        let files = |numbers: &[u64]| numbers.iter().map(|&n| segment::path(folder.path(), n)).collect::<Vec<_>>();
+        let expect = |second, covered, numbers: &[u64], before| {
+            let deletion = found(second, covered).unwrap().unwrap();
+            assert_eq!((deletion.segments, deletion.before), (files(numbers), before));
+            assert_eq!((deletion.first_segment, deletion.last_segment), (1, numbers.len() as u64));
+            assert_eq!((deletion.first, deletion.tree_size), (0, covered));
+        };
+        expect(9999, 100, &[1, 2, 3], 30);
+        expect(300, 100, &[1, 2], 20);
+        expect(9999, 19, &[1], 10);
+        assert_eq!((found(199, 100).unwrap(), found(9999, 9).unwrap()), (None, None));
     }
 }

@@ -277,7 +277,21 @@ fn segments_that_were_deleted_by_record_are_no_loss() {
     for number in [1, 2] {
         std::fs::remove_file(segment::path(log.path(), number)).unwrap();
     }
-    assert_eq!(log.verify().to_string(), "proved: records 16 to 32");
+    let report = log.verify();
+    assert_eq!(report.to_string(), "proved: records 16 to 32");
+    assert_eq!(report.deleted.unwrap().to_string(), "records 0 to 15 were deleted by retention: record 32");
+    // What says so must be anchored: whoever owns host and key could write it later.
+    let anchor = std::fs::read_to_string(log.anchor()).unwrap();
+    let before: Vec<_> = checkpoint::notes(&anchor).filter(|note| !note.contains("\n33\n")).collect();
+    std::fs::write(log.anchor(), before.iter().flat_map(|note| [note.as_str(), "\n"]).collect::<String>()).unwrap();
+    let report = log.verify().to_string();
+    assert!(report.starts_with("NOT SOUND: records 0 to 15 are missing, and record 32, which says"), "{report}");
+    // Checkpoints of what was deleted must fit the hashes that were kept.
+    let other = Signer::parse(tests::PRIVATE).unwrap().sign(7, tlog_tiles::Hash([7; 32])).unwrap();
+    std::fs::write(log.anchor(), [&other[..], b"\n", anchor.as_bytes()].concat()).unwrap();
+    let report = log.verify().to_string();
+    assert!(report.starts_with("NOT SOUND: records 0 to 6 are not those of the checkpoint of 7"), "{report}");
+    std::fs::write(log.anchor(), anchor).unwrap();
     std::fs::remove_file(segment::path(log.path(), 3)).unwrap();
     let report = log.verify().to_string();
     assert_eq!(report, "NOT SOUND: records 16 to 23 are missing, and no record says that they were deleted");

@@ -55,6 +55,10 @@ impl Medium for Flaky {
     fn open(&self, path: &Path) -> io::Result<Box<dyn LogFile>> {
         Ok(Box::new(FlakyFile(Disk.open(path)?, self.clone(), Kind::Other)))
     }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        Disk.remove(path)
+    }
 }
 
 impl LogFile for FlakyFile {

@@ -8,6 +8,7 @@ use super::hashes::{self, Stored};
 use super::read::{self, Segment, Tail};
 use super::retention;
 use super::tree::Tree;
+use crate::time::Timestamp;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
@@ -86,12 +87,15 @@ pub enum Problem {
         /// The file.
         path: PathBuf,
     },
-    /// The first records are gone, and no record that an anchor or a checkpoint covers says that they were deleted.
+    /// The first records are gone, and no record that is anchored (where there are anchors; else signed) says that they
+    /// were deleted.
     Deleted {
         /// The first record that is there.
         first: u64,
         /// Deletion was recorded up to here.
         said: u64,
+        /// The record that says it, and that no anchor covers.
+        unanchored: Option<u64>,
     },
     /// Checkpoints that do not follow one another.
     Order {
@@ -129,7 +133,13 @@ impl fmt::Display for Problem {
             Self::Checkpoint { number, path } => {
                 write!(f, "checkpoint {number} in {} is not signed with this key, or damaged", path.display())
             }
-            Self::Deleted { first, said } => {
+            Self::Deleted { first, unanchored: Some(record), .. } => write!(
+                f,
+                "records 0 to {} are missing, and record {record}, which says that they were deleted, is not anchored: \
+                 before they were deleted it was, so the anchor's checkpoints are older or the record is not the proxy's",
+                first - 1
+            ),
+            Self::Deleted { first, said, unanchored: None } => {
                 write!(f, "records {said} to {} are missing, and no record says that they were deleted", first - 1)
             }
             Self::Order { number, path } => {
@@ -152,10 +162,32 @@ pub struct Report {
     pub signed: u64,
     /// Records before this index are covered by an anchor's checkpoint that fits.
     pub anchored: u64,
+    /// What the log says of the records before `first`.
+    pub deleted: Option<Deleted>,
     /// Bytes behind the last record that are none: a write that was not finished.
     pub torn: u64,
     /// What is wrong; the first is the cause of others more often than not.
     pub problems: Vec<Problem>,
+}
+
+/// Records that were deleted on purpose: retention, which records what it deletes and waits until that is anchored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deleted {
+    /// The record that says so.
+    pub record: u64,
+    /// All records with a smaller index.
+    pub before: u64,
+    /// When it was recorded.
+    pub time: Option<Timestamp>,
+}
+
+/// One line.
+impl fmt::Display for Deleted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { record, before, time } = self;
+        write!(f, "records 0 to {} were deleted by retention: record {record}", before.saturating_sub(1))?;
+        time.map_or(Ok(()), |time| write!(f, " of {time}"))
+    }
 }
 
 impl Report {
@@ -231,7 +263,9 @@ pub fn verify(folder: &Path, key: &PublicKey, anchors: &[PathBuf]) -> Result<Rep
 /// Reads a file of checkpoints. Sizes must not fall, and one size has one root.
 fn collect(path: &Path, anchor: bool, key: &PublicKey, heads: &mut Heads, report: &mut Report) -> Result<(), Error> {
     let text = std::fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
-    let text = String::from_utf8_lossy(&text);
+    // The end of an anchor's file can be a write that is not finished, or was not.
+    let whole = if anchor { checkpoint::whole_bytes(&text) } else { text.len() };
+    let text = String::from_utf8_lossy(text.get(..whole).unwrap_or_default());
     let mut last = 0;
     for (number, note) in (1..).zip(checkpoint::notes(&text)) {
         let path = path.to_owned();
@@ -261,8 +295,8 @@ struct Walk<'a> {
     tree: Tree,
     /// The last checkpoint that fits.
     fits: u64,
-    /// Records that tell of deletion: their index, and the index before which.
-    said: Vec<(u64, u64)>,
+    /// Records that tell of deletion, with their index.
+    said: Vec<(u64, retention::Told)>,
     report: &'a mut Report,
 }
 
@@ -312,6 +346,10 @@ impl Walk<'_> {
         let kept = stored.and_then(|stored| stored.tree(header.first));
         let found = kept.is_some();
         if let Some(tree) = kept {
+            let before: Vec<u64> = self.heads.range(..header.first).map(|(size, _)| *size).collect();
+            for size in before {
+                self.head_of_deleted(size, stored);
+            }
             self.tree = tree;
             self.fits = header.first;
             self.heads_at(header.first);
@@ -329,7 +367,7 @@ impl Walk<'_> {
                 Ok(Some(record)) => {
                     let index = self.tree.size();
                     let leaf = record_hash(record);
-                    self.said.extend(retention::deleted_before(record).map(|before| (index, before)));
+                    self.said.extend(retention::told(record).map(|told| (index, told)));
                     self.tree.push(record, &mut scratch);
                     scratch.clear();
                     self.compare(index, leaf, stored);
@@ -366,6 +404,15 @@ impl Walk<'_> {
         }
     }
 
+    /// Compares what is left of deleted records, their hashes, with the checkpoints of this size.
+    fn head_of_deleted(&mut self, size: u64, stored: Option<&Stored>) {
+        let root = stored.and_then(|stored| stored.root(size));
+        let other = self.heads.get(&size).and_then(|heads| heads.iter().find(|head| Some(head.root) != root));
+        if let Some(head) = other {
+            self.problem(Problem::Root { size, fits: 0, signed_in: head.path.clone() });
+        }
+    }
+
     /// Compares the root with the checkpoints of this size.
     fn heads_at(&mut self, size: u64) {
         let Some(heads) = self.heads.get(&size) else { return };
@@ -390,17 +437,36 @@ impl Walk<'_> {
     fn finish(&mut self) {
         let found = self.tree.size();
         self.report.records = found;
-        let signed = self.report.signed;
-        let said = self.said.iter().filter(|(index, _)| *index < signed).map(|(_, before)| *before).max();
-        let (first, said) = (self.report.first, said.unwrap_or_default());
-        if first > said && self.report.segments > 0 {
-            self.problem(Problem::Deleted { first, said });
+        if self.report.segments > 0 && self.report.first > 0 {
+            self.deleted();
         }
         let missing = self.heads.range(found.saturating_add(1)..).next_back();
         if let Some((&size, heads)) = missing
             && let Some(head) = heads.first()
         {
             self.problem(Problem::Missing { size, found, signed_in: head.path.clone() });
+        }
+    }
+
+    /// Records are deleted once every anchor covers the record that says so.
+    fn deleted(&mut self) {
+        let first = self.report.first;
+        let has_anchors = self.heads.values().flatten().any(|head| head.anchor);
+        let covered = if has_anchors { self.report.anchored } else { self.report.signed };
+        let latest = |before: u64| {
+            let said = self.said.iter().filter(|(index, _)| *index < before);
+            said.max_by_key(|(_, told)| told.before).map(|(record, told)| (*record, told.clone()))
+        };
+        match latest(covered) {
+            Some((record, told)) if told.before >= first => {
+                self.report.deleted = Some(Deleted { record, before: first, time: told.time });
+            }
+            told => {
+                let said = told.map_or(0, |(_, told)| told.before);
+                let unanchored = latest(self.report.signed).filter(|(_, told)| told.before >= first);
+                let unanchored = unanchored.map(|(record, _)| record);
+                self.problem(Problem::Deleted { first, said, unanchored });
+            }
         }
     }
 

@@ -1,16 +1,25 @@
 //! The threads behind the data path.
 
 use super::anchor::Anchor;
+use super::checkpoint;
+use super::retention::{self, Progress, Retainer};
 use super::sealer::Sealer;
 use super::sink::Sink;
 use super::{Durable, Shared};
+use crate::http::chain;
+use crate::time::{Clock, Timestamp};
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long records may wait to be synced, and synced ones to be signed.
 pub const EVERY: Duration = Duration::from_secs(1);
+/// How long an anchor that takes nothing is left alone, at most; the first time a second, then twice as long each time.
+const MAX_PAUSE: Duration = Duration::from_secs(60);
+/// How often it is told that an anchor still takes nothing.
+const REMIND_EVERY: Duration = Duration::from_secs(600);
 
 /// Wakes a thread: rung, or ended for good.
 #[derive(Debug, Default)]
@@ -28,7 +37,7 @@ struct State {
 impl Bell {
     /// Wakes the thread, now or when it next listens.
     pub fn ring(&self) {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         if !state.rung {
             state.rung = true;
             self.changed.notify_one();
@@ -37,29 +46,62 @@ impl Bell {
 
     /// Wakes the thread for the last time.
     pub fn end(&self) {
-        self.lock().ended = true;
+        lock(&self.state).ended = true;
         self.changed.notify_all();
     }
 
     /// Waits until it is rung, or for `most`; `false` once it has ended.
     fn listen(&self, most: Duration) -> bool {
         let waiting = |state: &mut State| !state.rung && !state.ended;
-        let waited = self.changed.wait_timeout_while(self.lock(), most, waiting);
+        let waited = self.changed.wait_timeout_while(lock(&self.state), most, waiting);
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         state.rung = false;
         !state.ended
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+/// No holder of these locks leaves a half-made state.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One anchor, as the other threads see it.
+#[derive(Debug)]
+pub struct Slot {
+    newest: Mutex<Option<Vec<u8>>>,
+    bell: Bell,
+    state: Mutex<Anchored>,
+}
+
+/// How far an anchor is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Anchored {
+    /// What people call it.
+    pub name: String,
+    /// It has a checkpoint that covers the records before this index.
+    pub before: u64,
+    /// Since when it has taken nothing.
+    pub failing_since: Option<Timestamp>,
+}
+
+impl Slot {
+    fn of(anchor: &dyn Anchor) -> Arc<Self> {
+        let state = Mutex::new(Anchored { name: anchor.name(), before: 0, failing_since: None });
+        Arc::new(Self { newest: Mutex::default(), bell: Bell::default(), state })
+    }
+
+    /// How far the anchor is.
+    pub fn anchored(&self) -> Anchored {
+        lock(&self.state).clone()
     }
 }
 
-/// The newest checkpoint for one anchor.
-#[derive(Debug, Default)]
-struct Slot {
-    newest: Mutex<Option<Vec<u8>>>,
+/// One sink, as the other threads see it.
+#[derive(Debug)]
+pub struct Feed {
     bell: Bell,
+    /// Records before this index were delivered.
+    delivered: AtomicU64,
 }
 
 /// What reads the log behind its writer.
@@ -69,44 +111,68 @@ pub struct Behind {
     pub anchors: Vec<Box<dyn Anchor>>,
     /// Records go there.
     pub sinks: Vec<Sink>,
+    /// Deletes old segments.
+    pub retention: Option<retention::Retention>,
 }
 
-/// Starts the thread that syncs, the one that hashes and signs, and one for each anchor and each sink.
-pub fn start(shared: &Arc<Shared>, sealer: Sealer, behind: Behind) -> io::Result<Vec<JoinHandle<()>>> {
-    let Behind { anchors, sinks } = behind;
-    let slots: Vec<Arc<Slot>> = anchors.iter().map(|_| Arc::default()).collect();
+/// Everything that runs behind the data path.
+#[derive(Debug)]
+pub struct Running {
+    /// Joined when the log is closed.
+    pub threads: Vec<JoinHandle<()>>,
+    /// The anchors.
+    pub slots: Vec<Arc<Slot>>,
+}
+
+/// Starts the thread that syncs, the one that hashes and signs, and one for each anchor and each sink, and for retention.
+pub fn start(shared: &Arc<Shared>, sealer: Sealer, retainer: Option<Retainer>, behind: Behind) -> io::Result<Running> {
+    let Behind { anchors, sinks, .. } = behind;
+    let slots: Vec<Arc<Slot>> = anchors.iter().map(|anchor| Slot::of(&**anchor)).collect();
     let mut threads = Vec::new();
     for (anchor, slot) in anchors.into_iter().zip(slots.clone()) {
-        threads.push(Builder::new().name("audit-anchor".to_owned()).spawn(move || publish(anchor, &slot))?);
+        let clock = shared.clock.clone();
+        threads.push(spawn("audit-anchor", move || publish(anchor, &slot, &clock))?);
     }
-    let mut bells = Vec::new();
+    let mut feeds = Vec::new();
     for sink in sinks {
-        let (own, bell) = (Arc::clone(shared), Arc::new(Bell::default()));
-        bells.push(Arc::clone(&bell));
-        threads.push(Builder::new().name("audit-sink".to_owned()).spawn(move || feed(&own, sink, &bell))?);
+        let delivered = AtomicU64::new(sink.delivered());
+        let feed = Arc::new(Feed { bell: Bell::default(), delivered });
+        let (own, shared) = (Arc::clone(&feed), Arc::clone(shared));
+        threads.push(spawn("audit-sink", move || deliver(&shared, sink, &own))?);
+        feeds.push(feed);
     }
+    let bell = Arc::new(Bell::default());
+    if let Some(retainer) = retainer {
+        let (own, slots, feeds, bell) = (Arc::clone(shared), slots.clone(), feeds.clone(), Arc::clone(&bell));
+        threads.push(spawn("audit-retain", move || retain(&own, retainer, (&slots, &feeds), &bell))?);
+    }
+    let (own, anchors) = (Arc::clone(shared), slots.clone());
+    threads.push(spawn("audit-seal", move || seal(&own, sealer, &anchors))?);
     let own = Arc::clone(shared);
-    threads.push(Builder::new().name("audit-seal".to_owned()).spawn(move || seal(&own, sealer, &slots))?);
-    let own = Arc::clone(shared);
-    threads.push(Builder::new().name("audit-sync".to_owned()).spawn(move || sync(&own, &bells))?);
-    Ok(threads)
+    threads.push(spawn("audit-sync", move || sync(&own, &feeds, &bell))?);
+    Ok(Running { threads, slots })
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    Builder::new().name(name.to_owned()).spawn(work)
 }
 
 /// Syncs until the end, once more at the end, then ends the next threads.
-fn sync(shared: &Shared, sinks: &[Arc<Bell>]) {
+fn sync(shared: &Shared, feeds: &[Arc<Feed>], retention: &Bell) {
     loop {
         let more = shared.sync_bell.listen(EVERY);
         let more_is_durable = sync_once(shared);
         if more_is_durable {
             shared.seal_bell.ring();
-            for bell in sinks {
-                bell.ring();
+            for feed in feeds {
+                feed.bell.ring();
             }
         }
         if !more {
+            retention.end();
             shared.seal_bell.end();
-            for bell in sinks {
-                bell.end();
+            for feed in feeds {
+                feed.bell.end();
             }
             return;
         }
@@ -114,18 +180,19 @@ fn sync(shared: &Shared, sinks: &[Arc<Bell>]) {
 }
 
 /// Delivers what is durable. A target that takes nothing is tried again every second, and told of once.
-fn feed(shared: &Shared, mut sink: Sink, bell: &Bell) {
+fn deliver(shared: &Shared, mut sink: Sink, feed: &Feed) {
     let mut late = false;
     loop {
-        let more = bell.listen(EVERY);
+        let more = feed.bell.listen(EVERY);
         let until = shared.durable.borrow().next;
         match sink.deliver(until) {
             Ok(()) if late => tracing::info!(sink = sink.name(), "takes the audit log's records again"),
             Err(error) if !late => {
-                tracing::error!(sink = sink.name(), error = %crate::http::chain(&error), "takes no records; the audit log keeps them");
+                tracing::error!(sink = sink.name(), error = %chain(&error), "takes no records; the audit log keeps them");
             }
             _ => {}
         }
+        feed.delivered.store(sink.delivered(), Ordering::Relaxed);
         late = sink.delivered() < until;
         if !more {
             return;
@@ -158,11 +225,13 @@ fn seal(shared: &Shared, mut sealer: Sealer, slots: &[Arc<Slot>]) {
             Ok(Some(note)) => {
                 shared.sealed.send_replace(sealer.sealed());
                 for slot in slots {
-                    *slot.newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(note.clone());
+                    *lock(&slot.newest) = Some(note.clone());
                     slot.bell.ring();
                 }
             }
-            Err(error) => tracing::error!(%error, "no checkpoint; records are kept, and are not proved yet"),
+            Err(error) => {
+                tracing::error!(error = %chain(&error), "no checkpoint; records are kept, and are not proved yet");
+            }
         }
         if !more {
             for slot in slots {
@@ -180,19 +249,69 @@ pub(super) fn signable(shared: &Shared) -> u64 {
     if durable.doubtful < durable.next { durable.next } else { 0 }
 }
 
-fn publish(mut anchor: Box<dyn Anchor>, slot: &Slot) {
+/// Hands over the newest checkpoint, at the anchor's own pace. One that was not taken is tried again, or its successor.
+fn publish(mut anchor: Box<dyn Anchor>, slot: &Slot, clock: &Clock) {
+    let mut next = Instant::now();
+    let mut failed = Failed::default();
     loop {
         let more = slot.bell.listen(EVERY);
-        let newest = slot.newest.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(note) = newest
-            && let Err(error) = anchor.publish(&note)
-        {
-            tracing::warn!(anchor = anchor.name(), %error, "the checkpoint was not anchored");
-            let mut newest = slot.newest.lock().unwrap_or_else(PoisonError::into_inner);
-            newest.get_or_insert(note);
+        let newest = if more && Instant::now() < next { None } else { lock(&slot.newest).take() };
+        if let Some(note) = newest {
+            let pause = match anchor.publish(&note) {
+                Ok(()) => {
+                    let mut state = lock(&slot.state);
+                    state.before = state.before.max(checkpoint::size_of(&note).unwrap_or_default());
+                    if let Some(since) = state.failing_since.take() {
+                        tracing::info!(anchor = state.name, %since, "takes the audit log's checkpoints again");
+                    }
+                    failed = Failed::default();
+                    anchor.pause()
+                }
+                Err(error) => {
+                    lock(&slot.newest).get_or_insert(note);
+                    let since = *lock(&slot.state).failing_since.get_or_insert_with(|| clock.now());
+                    failed.tell(&anchor.name(), since, &chain(&error))
+                }
+            };
+            next = Instant::now().checked_add(pause).unwrap_or(next);
         }
         if !more {
             return;
         }
+    }
+}
+
+/// An anchor that takes nothing.
+#[derive(Debug, Default)]
+struct Failed {
+    pause: Duration,
+    told: Option<(Instant, String)>,
+}
+
+impl Failed {
+    /// Says why, once and now and then; how long the anchor is left alone.
+    fn tell(&mut self, anchor: &str, since: Timestamp, why: &str) -> Duration {
+        let known = self.told.as_ref().is_some_and(|(at, told)| at.elapsed() < REMIND_EVERY && told == why);
+        if !known {
+            tracing::error!(anchor, %since, why, "takes no checkpoint: what is recorded since is not anchored there");
+            self.told = Some((Instant::now(), why.to_owned()));
+        }
+        self.pause = self.pause.saturating_mul(2).clamp(EVERY, MAX_PAUSE);
+        self.pause
+    }
+}
+
+/// Deletes old segments, a step a second. What goes wrong is told once.
+fn retain(shared: &Shared, mut retainer: Retainer, (slots, feeds): (&[Arc<Slot>], &[Arc<Feed>]), bell: &Bell) {
+    let mut failing = false;
+    while bell.listen(EVERY) {
+        let anchored = slots.iter().map(|slot| lock(&slot.state).before).min().unwrap_or_default();
+        let delivered = feeds.iter().map(|feed| feed.delivered.load(Ordering::Relaxed)).min();
+        let progress = Progress { anchored, delivered: delivered.unwrap_or(u64::MAX) };
+        let done = retainer.step(progress, |frame| retention::append(&mut shared.writer(), frame));
+        if let (Err(error), false) = (&done, failing) {
+            tracing::error!(error = %chain(error), "old segments of the audit log are not deleted yet");
+        }
+        failing = done.is_err();
     }
 }

@@ -29,6 +29,9 @@ pub(super) fn run(arguments: &Arguments, out: &mut impl Write) -> Result<Outcome
         for problem in report.problems.iter().skip(1) {
             writeln!(out, "  {problem}")?;
         }
+        if let Some(deleted) = &report.deleted {
+            writeln!(out, "  {deleted}")?;
+        }
         if report.torn > 0 && report.problems.is_empty() {
             writeln!(out, "  behind the last record are {} bytes of a write that is not finished", report.torn)?;
         }
@@ -51,6 +54,12 @@ fn as_json(report: &Report) -> serde_json::Value {
         "signed_before": report.signed,
         "anchored_before": report.anchored,
         "segments": report.segments,
+        "deleted": report.deleted.as_ref().map(|deleted| json!({
+            "first_record": 0,
+            "last_record": deleted.before.saturating_sub(1),
+            "said_by_record": deleted.record,
+            "time": deleted.time.map(|time| time.to_string()),
+        })),
         "torn_bytes": report.torn,
         "problems": problems,
     })

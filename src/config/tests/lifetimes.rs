@@ -36,7 +36,7 @@ fn mistakes_in_lifetimes_are_told_and_a_grace_that_is_not_used_is_a_warning() {
         [
             "rule.people.at_expiry: must be \"drain\" or \"keep\" or \"end\"",
             "rule.people.end_grace: is out of bounds: 1s to 1440m",
-            "rule.people.max_session: is out of bounds: 1s to 43200m",
+            "rule.people.max_session: is out of bounds: 1s to 30d",
         ]
     );
     for (lines, unused) in [

@@ -69,6 +69,16 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ),
     (
         "folder = \"audit\"",
+        "folder = \"audit\"\nkeep = \"90d\"",
+        "8: audit.keep: needs audit.anchors: records are deleted only once anchors have what covers them; leave it out to keep them for ever",
+    ),
+    (
+        "folder = \"audit\"",
+        "folder = \"audit\"\nanchors = [\"-\"]\nkeep = \"23h\"",
+        "9: audit.keep: is out of bounds: 1440m to 36500d",
+    ),
+    (
+        "folder = \"audit\"",
         "folder = \"audit\"\nsegment_bytes = 100",
         "8: audit.segment_bytes: is out of bounds: 4194304 to 1073741824",
     ),
