@@ -19,6 +19,9 @@ grep -aoE '(pg_regress|libpq_pipeline|pgbench|pg_dump|psql|the judge)[ ,].*: .*'
 pipelines='random pipelines, as directly and as recorded'
 tests "$pipelines" cargo test --locked --workspace --test pipelines -- --ignored --nocapture
 grep -aE 'pipelines from|seed |crashed' "$(steps_log "$pipelines")" | cut -c 1-300 | head -n 20 | sed 's/^/      | /'
+names='as many prepared statements as a session may have'
+tests "$names" cargo test --locked --workspace --test names_limit -- --ignored --nocapture
+grep -aE ' names in ' "$(steps_log "$names")" | sed 's/^/      | /'
 kills='a hundred kills under load'
 tests "$kills" cargo test --locked --workspace --test audit_crash -- --ignored --nocapture
 grep -aE 'PGPASSPORT_SEED=|kills:' "$(steps_log "$kills")" | sed 's/^/      | /'

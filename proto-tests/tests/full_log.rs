@@ -171,6 +171,30 @@ async fn rollback_passes_a_full_log_and_the_gap_is_recorded_when_there_is_room()
     assert!(records.open().is_empty(), "{:#?}", records.open());
 }
 
+/// Not even the reserve takes anything.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_passes_unrecorded_where_its_rule_says_so_and_is_counted() {
+    let (name, choice) = ("name = \"orders-app\"\n", "name = \"orders-app\"\ncommit_unrecorded = true\n");
+    let chain = Setup::default().replace(name, choice).limited(Limited::Later).start().await;
+    let mut session = in_transaction(&chain).await;
+    chain.proxy.fill_disk(&chain.segment_path());
+    assert_eq!(ask(&mut session, &[query("Commit;")]).await, ["C COMMIT", "Z I"]);
+    assert_eq!(ask(&mut session, &[query(INSERT)]).await, ["E 53100", "Z I"], "nothing else passes");
+    let mixed = [parse("", "end"), bind("", ""), execute(""), sync(), query("commit and chain")];
+    assert_eq!(ask(&mut session, &mixed).await, ["1", "2", "N", "C COMMIT", "Z I"]);
+    assert_eq!(until(&mut session, b'Z').await, ["E 53100", "Z I"], "only the whole word does");
+    chain.proxy.free_disk();
+    assert_eq!(chain.query(&chain.person(), COUNT).await, "1", "it has committed");
+    assert_eq!(ask(&mut session, &[query("select 1")]).await, ["T", "D", "C SELECT 1", "Z I"]);
+    let records = chain.records();
+    let gaps = records.of("gap");
+    let gap = gaps.only();
+    let counted = ["refused", "passed", "commits"].map(|member| gap[member].as_u64().unwrap());
+    assert_eq!(counted, [2, 4, 4]);
+    let told = |rule: &str| records.of("session_start").with("rule", rule).only()["commit_unrecorded"].clone();
+    assert_eq!((told("orders-app"), told("orders-people")), (true.into(), serde_json::Value::Null));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pipeline_with_a_refusal_skips_to_its_sync_and_commits_nothing() {
     let chain = start().await;

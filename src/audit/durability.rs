@@ -1,4 +1,4 @@
-//! What a session's records outlive before its bytes leave: a choice of its rule.
+//! What a session's records outlive before its bytes leave, and what may leave without: choices of its rule.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -15,6 +15,16 @@ pub enum Durability {
     /// When it waits in memory: it is written within a second, and lost with the process until then. Said in every
     /// record of the session.
     None,
+}
+
+/// What becomes of a whole `COMMIT` or `END` whose record not even the log's reserve takes: a choice of its rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum UnrecordedCommit {
+    /// It is refused, and its transaction is taken back.
+    #[default]
+    Refused,
+    /// It passes, and is counted.
+    Passes,
 }
 
 impl Durability {

@@ -4,13 +4,16 @@
 //! `begin` and `end` lines share `id`; an execution that goes through Parse, Bind and Execute is one event with a
 //! begin line for each. Members that do not apply are left out.
 
+mod session;
+
 use super::Durability;
-use super::sealing::{Mac, Person, Sealed, Texts};
-use crate::names::{DatabaseAlias, DatabaseName, InstanceName, IssuerName, RoleName, RuleName, SessionId, Tenant};
+use super::sealing::{Mac, Person, Sealed};
+use crate::names::{IssuerName, SessionId, Tenant};
 use crate::time::Timestamp;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::value::RawValue;
+pub use session::{Exchanged, SessionEnd, SessionOpen, SessionStart};
 use std::net::SocketAddr;
 
 /// Version of the lines' shape.
@@ -70,8 +73,11 @@ pub enum Event<'a> {
         since: Timestamp,
         /// Messages that were refused, each of which failed at the server.
         refused: u64,
-        /// Messages of a whole `ROLLBACK` or `ABORT` that passed unrecorded.
+        /// Messages of a whole `ROLLBACK` or `ABORT`, and of what `commits` counts, that passed unrecorded.
         passed: u64,
+        /// Of those, messages of a whole `COMMIT` or `END`: only where the session's rule lets them pass.
+        #[serde(skip_serializing_if = "is_zero")]
+        commits: u64,
         /// End lines that could not wait any longer.
         lost: u64,
     },
@@ -152,99 +158,6 @@ pub struct Claimed {
     pub application_name: Option<String>,
 }
 
-/// [`Event::SessionStart`].
-#[derive(Debug, Serialize, JsonSchema)]
-pub struct SessionStart<'a> {
-    /// Who.
-    pub caller: &'a Caller,
-    /// What the client says of itself.
-    pub claimed: &'a Claimed,
-    /// The rule that decided.
-    #[schemars(with = "String")]
-    pub rule: &'a RuleName,
-    /// `workforce` or `service_account`.
-    pub grant: &'static str,
-    /// The database as the config calls it.
-    #[schemars(with = "String")]
-    pub database: &'a DatabaseAlias,
-    /// The database as the instance calls it.
-    #[schemars(with = "String")]
-    pub database_name: &'a DatabaseName,
-    /// The instance.
-    #[schemars(with = "String")]
-    pub instance: &'a InstanceName,
-    /// What the instance sees as the user.
-    #[schemars(with = "String")]
-    pub database_user: &'a RoleName,
-    /// What `role` starts with, where the client's start-up or the rule says one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub role: Option<&'a str>,
-    /// What `session_authorization` starts with, where the client's start-up or the rule says one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub session_authorization: Option<&'a str>,
-    /// Client address.
-    pub client: SocketAddr,
-    /// The trusted balancer that told the client's address.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub via: Option<SocketAddr>,
-    /// Whether statements carry the caller's tag.
-    pub tag: bool,
-    /// Whether it is a replication session.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub replication: bool,
-    /// What the session's records outlive before its bytes leave.
-    pub durability: Durability,
-    /// `sealed`, where the rule says so: texts and parameters can be read with the caller's key of the day only.
-    #[serde(skip_serializing_if = "is_clear")]
-    pub texts: Texts,
-    /// When the token ends.
-    pub token_expires: Timestamp,
-}
-
-/// [`Event::Exchanged`].
-#[derive(Debug, Serialize, JsonSchema)]
-pub struct Exchanged<'a> {
-    /// The pool's provider that took the caller's token.
-    pub provider: &'a str,
-    /// The service account that was impersonated; none where the person arrives as themselves.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub service_account: Option<&'a str>,
-    /// When what was bought ends.
-    pub expires: Timestamp,
-    /// How long it took.
-    pub duration_us: u64,
-}
-
-/// [`Event::SessionOpen`].
-#[derive(Debug, Serialize, JsonSchema)]
-pub struct SessionOpen {
-    /// The server's process.
-    pub backend_pid: u32,
-    /// Where the instance was reached.
-    pub instance_address: SocketAddr,
-    /// From accept to here.
-    pub login_us: u64,
-}
-
-/// [`Event::SessionEnd`].
-#[derive(Debug, Serialize, JsonSchema)]
-pub struct SessionEnd<'a> {
-    /// Why: `client`, `server`, `drain` (the proxy is leaving), `idle_in_transaction`, `grant_expired`, `session_length`, `policy`, `operator`,
-    /// `refused`, `server_misbehaved`, `unrecorded`, `cancel_unanswered`.
-    pub reason: &'a str,
-    /// SQLSTATE of the last word to the client, if the server or the proxy had one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub sqlstate: Option<&'a str>,
-    /// From accept to here.
-    pub duration_us: u64,
-    /// Begin lines written.
-    pub statements: u64,
-    /// From the client.
-    pub bytes_in: u64,
-    /// To the client.
-    pub bytes_out: u64,
-}
-
 /// [`Event::SegmentsDeleted`].
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct SegmentsDeleted {
@@ -322,6 +235,11 @@ pub struct Refused<'a> {
     /// The trusted balancer that told the client's address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub via: Option<SocketAddr>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// Which message opened or continued an event.
@@ -506,10 +424,4 @@ pub struct End<'a> {
     /// As in the begin record.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub durability: Option<Durability>,
-}
-
-/// The ordinary is not said. Serde passes a reference.
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-fn is_clear(texts: &Texts) -> bool {
-    *texts == Texts::Clear
 }

@@ -17,12 +17,13 @@ mod log;
 mod recorder;
 pub mod schema;
 pub mod sealing;
+mod trace;
 
 pub use digest::{Digesting, TextDigest};
-pub use durability::Durability;
+pub use durability::{Durability, UnrecordedCommit};
 pub use ledger::Urgency;
 pub use log::{LogConfig, OpenError, Output, open};
-pub use recorder::{Begin, Closed, End, Overdue, Recorder};
+pub use recorder::{Begin, COMMIT_AT, Closed, End, Overdue, Recorder};
 
 use async_trait::async_trait;
 use budget::{Budget, Verdict};
@@ -276,6 +277,12 @@ pub(crate) mod testing {
         failing: bool,
         /// Only what may use the reserve does.
         full: bool,
+        /// So many more writes are taken, and then none.
+        #[cfg(test)]
+        left: Option<usize>,
+        /// Sizes of the writes that were taken, in bytes.
+        #[cfg(test)]
+        writes: Vec<usize>,
         /// What the disk says of syncs: nothing yet, or that they failed.
         #[cfg(test)]
         unconfirmed: Option<bool>,
@@ -291,6 +298,18 @@ pub(crate) mod testing {
         #[cfg(test)]
         pub fn fail(&self, failing: bool) {
             self.0.lock().unwrap().failing = failing;
+        }
+
+        /// After so many more writes every write fails.
+        #[cfg(test)]
+        pub fn fail_after(&self, writes: usize) {
+            self.0.lock().unwrap().left = Some(writes);
+        }
+
+        /// Sizes of the writes so far, in bytes.
+        #[cfg(test)]
+        pub fn writes(&self) -> Vec<usize> {
+            self.0.lock().unwrap().writes.clone()
         }
 
         /// From now on only what may use the reserve is taken, or everything again.
@@ -320,6 +339,14 @@ pub(crate) mod testing {
             if inner.failing || (inner.full && urgency == Urgency::Normal) {
                 return Err(io::Error::from(io::ErrorKind::StorageFull));
             }
+            #[cfg(test)]
+            match &mut inner.left {
+                Some(0) => return Err(io::Error::from(io::ErrorKind::StorageFull)),
+                Some(left) => *left -= 1,
+                None => {}
+            }
+            #[cfg(test)]
+            inner.writes.push(frames.len());
             inner.frames.extend_from_slice(frames);
             Ok(frame::count(&inner.frames))
         }

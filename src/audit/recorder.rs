@@ -3,12 +3,14 @@
 use super::event::{self, Caller, Event, MAX_TEXT_BYTES, RoleChange, Stage};
 use super::ledger::{NotDurable, frame};
 use super::sealing::{Sealed, Sealer, Texts, shape};
+use super::trace::traceparent;
 use super::{Auditor, Durability, TextDigest, Unrecorded, Urgency};
 use crate::names::SessionId;
 use crate::time::Timestamp;
 use base64::Engine;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -73,8 +75,11 @@ pub struct End {
     pub duration_us: u64,
 }
 
-/// Prepared records are committed when they pass this size, in bytes.
-const COMMIT_AT: usize = 1024 * 1024;
+/// Prepared records are committed when they pass this size, in bytes: what goes out in one `write(2)` is no longer than
+/// that and one record.
+pub const COMMIT_AT: usize = 1024 * 1024;
+/// Of what the log does not take, so much is owed at a time, in bytes.
+const OWE_AT: usize = 64 * 1024;
 /// How much of the prepared records' room is kept from commit to commit, in bytes.
 const KEPT_BYTES: usize = 64 * 1024;
 /// Records of one session that wait for the log to take them, in bytes at most.
@@ -113,6 +118,8 @@ pub struct Recorder {
     /// What is owed, then what is prepared.
     frames: Vec<u8>,
     owed: usize,
+    /// What was prepared for the last commit, which the log did not take.
+    dropped: Vec<u8>,
     /// Begin records among the prepared ones.
     prepared: u64,
     statements: u64,
@@ -130,6 +137,7 @@ struct Gap {
     began: Instant,
     refused: u64,
     passed: u64,
+    commits: u64,
     lost: u64,
 }
 
@@ -144,7 +152,7 @@ impl Recorder {
         };
         let caller = serde_json::value::to_raw_value(caller).map_err(std::io::Error::from)?;
         auditor.record(session, &Event::SessionStart(Box::new(start)))?;
-        let (frames, owed, prepared, statements) = (Vec::new(), 0, 0, 0);
+        let (frames, dropped, owed, prepared, statements) = (Vec::new(), Vec::new(), 0, 0, 0);
         let (last, gap, unwritable) = (0, None, None);
         Ok(Self {
             auditor,
@@ -154,6 +162,7 @@ impl Recorder {
             sealer,
             frames,
             owed,
+            dropped,
             prepared,
             statements,
             last,
@@ -174,7 +183,28 @@ impl Recorder {
 
     /// Whether the prepared records should be committed before more are prepared.
     pub fn is_full(&self) -> bool {
-        self.frames.len().saturating_sub(self.owed) >= COMMIT_AT
+        self.prepared_bytes() >= COMMIT_AT
+    }
+
+    fn prepared_bytes(&self) -> usize {
+        self.frames.len().saturating_sub(self.owed)
+    }
+
+    /// Whether what is prepared should be owed before more is.
+    pub fn is_much_to_owe(&self) -> bool {
+        self.prepared_bytes() >= OWE_AT
+    }
+
+    /// Whether records could not wait any longer since the log takes none.
+    pub fn has_lost(&self) -> bool {
+        self.gap.as_ref().is_some_and(|gap| gap.lost > 0)
+    }
+
+    /// Counts records that can be neither written nor owed.
+    pub fn lose(&mut self, records: u64) {
+        if let Some(gap) = &mut self.gap {
+            gap.lost = gap.lost.saturating_add(records);
+        }
     }
 
     /// Whether the log did not take this session's last records.
@@ -182,8 +212,9 @@ impl Recorder {
         self.gap.is_some()
     }
 
-    /// Prepares a begin record; [`Recorder::commit`] writes it.
-    pub fn begin(&mut self, begin: &Begin<'_>) {
+    /// Prepares a begin record; [`Recorder::commit`] writes it. Where it is among the prepared ones.
+    pub fn begin(&mut self, begin: &Begin<'_>) -> Range<usize> {
+        let start = self.prepared_bytes();
         self.prepared = self.prepared.saturating_add(1);
         let id = self.id(begin.event);
         let told = begin.text.map(|(text, whole)| self.tell_text(&id, text, whole)).transpose();
@@ -191,7 +222,7 @@ impl Recorder {
             Ok(told) => told.unwrap_or_default(),
             Err(error) => {
                 self.unwritable = Some(error);
-                return;
+                return start..start;
             }
         };
         let event = Event::Begin(event::Begin {
@@ -214,6 +245,21 @@ impl Recorder {
         });
         let encoded = self.auditor.encode(&mut self.frames, self.session, &event);
         self.unwritable = encoded.err().or(self.unwritable.take());
+        start..self.prepared_bytes()
+    }
+
+    /// Writes a begin record of those that the last commit has dropped, alone, from the log's reserve: whether that took
+    /// it. What is owed goes first; the gap goes on.
+    pub fn begin_from_reserve(&mut self, place: Range<usize>) -> bool {
+        let Some(record) = self.dropped.get(place).filter(|record| !record.is_empty()) else { return false };
+        self.frames.extend_from_slice(record);
+        let written = self.write_to_reserve();
+        if written {
+            self.statements = self.statements.saturating_add(1);
+            self.owed = 0;
+        }
+        self.frames.truncate(self.owed);
+        written
     }
 
     /// Prepares an end record; [`Recorder::commit`] writes it.
@@ -266,15 +312,19 @@ impl Recorder {
             self.gap = None;
         } else {
             let (since, began) = (self.auditor.clock.now(), Instant::now());
-            self.gap.get_or_insert(Gap { since, began, refused: 0, passed: 0, lost: 0 });
+            self.gap.get_or_insert(Gap { since, began, refused: 0, passed: 0, commits: 0, lost: 0 });
             if urgency == Urgency::Reserve && self.write_to_reserve() {
                 result = Ok(());
             }
         }
         let prepared = std::mem::take(&mut self.prepared);
+        self.dropped.clear();
+        self.dropped.shrink_to(0);
         if result.is_ok() {
             self.statements = self.statements.saturating_add(prepared);
             self.owed = 0;
+        } else {
+            self.dropped.extend_from_slice(self.frames.get(self.owed..).unwrap_or_default());
         }
         self.frames.truncate(self.owed);
         self.frames.shrink_to(KEPT_BYTES);
@@ -296,9 +346,7 @@ impl Recorder {
         }
         let lost = frame::count(self.frames.get(self.owed..).unwrap_or_default());
         self.frames.truncate(self.owed);
-        if let Some(gap) = &mut self.gap {
-            gap.lost = gap.lost.saturating_add(lost);
-        }
+        self.lose(lost);
         Err(Overdue)
     }
 
@@ -308,11 +356,13 @@ impl Recorder {
         (self.durability == Durability::Strict).then_some(async move { auditor.durable(last).await })
     }
 
-    /// Counts what was done without the log: messages refused, and messages that passed all the same.
-    pub fn missed(&mut self, refused: u64, passed: u64) {
+    /// Counts what was done without the log: messages refused, messages that passed all the same, and how many of those
+    /// were COMMITs.
+    pub fn missed(&mut self, refused: u64, passed: u64, commits: u64) {
         if let Some(gap) = &mut self.gap {
             gap.refused = gap.refused.saturating_add(refused);
             gap.passed = gap.passed.saturating_add(passed);
+            gap.commits = gap.commits.saturating_add(commits);
         }
     }
 
@@ -348,10 +398,12 @@ impl Recorder {
 
     /// In order: what is owed, how long the log took nothing, what is prepared.
     fn with_gap(&self) -> Result<Cow<'_, [u8]>, Unrecorded> {
-        let Some(Gap { since, refused, passed, lost, .. }) = self.gap else { return Ok(Cow::Borrowed(&self.frames)) };
+        let Some(Gap { since, refused, passed, commits, lost, .. }) = self.gap else {
+            return Ok(Cow::Borrowed(&self.frames));
+        };
         let (owed, prepared) = self.frames.split_at_checked(self.owed).unwrap_or((&self.frames, &[]));
         let mut frames = owed.to_vec();
-        self.auditor.encode(&mut frames, self.session, &Event::Gap { since, refused, passed, lost })?;
+        self.auditor.encode(&mut frames, self.session, &Event::Gap { since, refused, passed, commits, lost })?;
         frames.extend_from_slice(prepared);
         Ok(Cow::Owned(frames))
     }
@@ -400,20 +452,6 @@ fn encode_text(text: &[u8], whole: u64) -> (Option<String>, Option<String>) {
     }
 }
 
-/// What the client's own comment says of its trace (`traceparent='…'` as sqlcommenter writes it, the last one in the
-/// text), if it has the form of W3C Trace Context §3.2.
-fn traceparent(text: &[u8]) -> Option<&str> {
-    const KEY: &[u8] = b"traceparent='";
-    const LENGTH: usize = 55;
-    let at = memchr::memmem::rfind(text, KEY)?.checked_add(KEY.len())?;
-    let end = at.checked_add(LENGTH)?;
-    let value = std::str::from_utf8(text.get(at..end)?).ok().filter(|_| text.get(end) == Some(&b'\''))?;
-    let mut parts = value.split('-').map(str::len);
-    let formed = [2, 32, 16, 2].into_iter().all(|length| parts.next() == Some(length)) && parts.next().is_none();
-    let hex = value.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f' | b'-'));
-    (formed && hex).then_some(value)
-}
-
 fn name(bytes: &[u8]) -> Option<String> {
     (!bytes.is_empty()).then(|| String::from_utf8_lossy(bytes).into_owned())
 }
@@ -421,19 +459,6 @@ fn name(bytes: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_trace_is_taken_from_a_comment_that_has_its_form() {
-        const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        let of = |text: String| traceparent(text.as_bytes()).map(str::to_owned);
-        assert_eq!(of(format!("select 1 /*a='b',traceparent='{TRACE}'*/")), Some(TRACE.to_owned()));
-        assert_eq!(of(format!("select 1 /*traceparent='x',traceparent='{TRACE}',z='1'*/")), Some(TRACE.to_owned()));
-        for wrong in
-            [TRACE.to_uppercase(), format!("{TRACE}0"), TRACE.replace('-', "0"), "00".to_owned(), String::new()]
-        {
-            assert_eq!(of(format!("select 1 /*traceparent='{wrong}'*/")), None, "{wrong}");
-        }
-    }
 
     #[test]
     fn text_that_is_not_utf8_is_kept_whole_in_base64() {

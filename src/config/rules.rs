@@ -3,8 +3,8 @@
 use super::reader::{Declared, Placed, Section};
 use super::who::who;
 use super::{lifetimes, limits, startup, trust, values};
-use crate::audit::Durability;
 use crate::audit::sealing::Texts;
+use crate::audit::{Durability, UnrecordedCommit};
 use crate::identity::{CallerKind, IssuerConfig};
 use crate::names::{DatabaseAlias, IssuerName, RuleName, ServiceAccount};
 use crate::policy::{How, Rule, Target, refused_subject_claim};
@@ -71,7 +71,7 @@ fn rule(
     let replication = section.optional("replication", values::boolean).unwrap_or(false);
     let limits = section.section("limits").map(limits::limits).unwrap_or_default();
     let lifetime = lifetimes::lifetime(&section);
-    let durability = durability(&section);
+    let (durability, unrecorded_commit) = (durability(&section), unrecorded_commit(&section));
     let texts = section.optional("texts", values::one_of(TEXTS)).unwrap_or_default();
     let startup = startup::powers(section.section("startup"));
     let (key, at) = (section.key.clone(), section.at);
@@ -80,7 +80,20 @@ fn rule(
     Some(Placed {
         key,
         at,
-        value: Rule { name, issuer, databases, who, how, replication, startup, limits, lifetime, durability, texts },
+        value: Rule {
+            name,
+            issuer,
+            databases,
+            who,
+            how,
+            replication,
+            startup,
+            limits,
+            lifetime,
+            durability,
+            texts,
+            unrecorded_commit,
+        },
     })
 }
 
@@ -91,6 +104,17 @@ fn durability(section: &Section<'_>) -> Durability {
         field.warning("lets statements run whose records are lost when the proxy is killed within the next second");
     }
     durability
+}
+
+fn unrecorded_commit(section: &Section<'_>) -> UnrecordedCommit {
+    let Some(field) = section.field("commit_unrecorded") else { return UnrecordedCommit::default() };
+    if field.read(values::boolean) != Some(true) {
+        return UnrecordedCommit::Refused;
+    }
+    field.warning(
+        "lets transactions commit whose COMMIT is in no record, only in a count, while the audit log's disk is full",
+    );
+    UnrecordedCommit::Passes
 }
 
 /// An issuer that could not be read was reported; its rules may say anything.

@@ -93,6 +93,7 @@ fn grant(how: How) -> Grant {
         lifetime: crate::policy::Lifetime::default(),
         durability: crate::audit::Durability::default(),
         texts: crate::audit::sealing::Texts::default(),
+        unrecorded_commit: crate::audit::UnrecordedCommit::default(),
         role: RoleName::parse("analyst").unwrap(),
         expires_at: Timestamp::now(),
         limits: Limits::default(),

@@ -17,8 +17,8 @@ pub(crate) mod testing;
 mod tests;
 mod words;
 
-use crate::audit::Durability;
 use crate::audit::sealing::Texts;
+use crate::audit::{Durability, UnrecordedCommit};
 use crate::identity::{CallerKind, IdentityFacts, VerifiedIdentity};
 use crate::names::{
     DatabaseAlias, DatabaseName, InstanceName, IssuerName, Provider, RoleName, RuleName, ServiceAccount,
@@ -74,6 +74,8 @@ pub struct Rule {
     pub durability: Durability,
     /// How their records have their texts.
     pub texts: Texts,
+    /// What becomes of a COMMIT that cannot be recorded.
+    pub unrecorded_commit: UnrecordedCommit,
 }
 
 /// Conditions on the caller. An empty list asks nothing; within a list any entry suffices.
@@ -153,6 +155,7 @@ pub struct Grant {
     pub(crate) lifetime: Lifetime,
     pub(crate) durability: Durability,
     pub(crate) texts: Texts,
+    pub(crate) unrecorded_commit: UnrecordedCommit,
     pub(crate) expires_at: Timestamp,
     pub(crate) limits: Limits,
 }
@@ -193,6 +196,11 @@ impl Grant {
     /// How the session's records have its texts.
     pub fn texts(&self) -> Texts {
         self.texts
+    }
+
+    /// What becomes of a COMMIT that cannot be recorded.
+    pub fn unrecorded_commit(&self) -> UnrecordedCommit {
+        self.unrecorded_commit
     }
     /// When the token that it rests on ends.
     pub fn expires_at(&self) -> Timestamp {
@@ -327,9 +335,21 @@ impl Policy {
         let startup = rule.startup.apply(request.parameters);
         let startup = startup.map_err(|overreach| Denied::Startup { rule: rule.name.clone(), overreach })?;
         let (limits, lifetime, expires_at) = (rule.limits.clone(), rule.lifetime, caller.expires_at);
-        let (durability, texts) = (rule.durability, rule.texts);
+        let (durability, texts, unrecorded_commit) = (rule.durability, rule.texts, rule.unrecorded_commit);
         let (rule, target, how) = (rule.name.clone(), target.clone(), rule.how.clone());
-        Ok(Grant { rule, target, how, role: user, startup, lifetime, durability, texts, expires_at, limits })
+        Ok(Grant {
+            rule,
+            target,
+            how,
+            role: user,
+            startup,
+            lifetime,
+            durability,
+            texts,
+            unrecorded_commit,
+            expires_at,
+            limits,
+        })
     }
 
     /// Decides again about a session under a grant of an earlier policy: how long it lives now, if its caller would

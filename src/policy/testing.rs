@@ -27,6 +27,7 @@ pub fn grant() -> Grant {
         lifetime: super::Lifetime::default(),
         durability: crate::audit::Durability::default(),
         texts: crate::audit::sealing::Texts::default(),
+        unrecorded_commit: crate::audit::UnrecordedCommit::default(),
         expires_at: Timestamp::MAX,
         limits: Limits::default(),
     }

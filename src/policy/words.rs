@@ -1,8 +1,8 @@
 //! Rules in words: who, how, and what bounds them. For people; what scripts read is built elsewhere.
 
 use super::{AtExpiry, How, Lifetime, Limits, Over, Power, Powers, Rate, Rule, Who};
-use crate::audit::Durability;
 use crate::audit::sealing::Texts;
+use crate::audit::{Durability, UnrecordedCommit};
 use crate::identity::CallerKind;
 
 impl Rule {
@@ -37,6 +37,9 @@ impl Rule {
         }
         if self.texts == Texts::Sealed {
             bounds.push("texts sealed in the record".to_owned());
+        }
+        if self.unrecorded_commit == UnrecordedCommit::Passes {
+            bounds.push("COMMIT even where it cannot be recorded".to_owned());
         }
         bounds
     }

@@ -8,14 +8,15 @@ mod admission;
 mod frame;
 mod line;
 mod measure;
+mod refusing;
 
 use super::output::Output;
-use super::substitute::{self, Ends, MAX_ROLLBACK, Name, Refusal, Refused, ends};
+use super::substitute::{Ends, MAX_ROLLBACK, Refusal, ends};
 use super::tag::Tag;
 use super::tracker::{Mark, Tracker, effective_name, role_changes};
 use super::walsender;
 use crate::audit::event::{MAX_TEXT_BYTES, Stage};
-use crate::audit::{Begin, Recorder, Urgency};
+use crate::audit::{Begin, Recorder, UnrecordedCommit, Urgency};
 use crate::wire::{Header, Purpose, Reader};
 use admission::Admission;
 pub use admission::Turn;
@@ -23,6 +24,7 @@ use frame::{Frame, Text, tagged};
 use line::{begin, begin_again};
 use measure::Measuring;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::Instant;
 
 /// The most of a message that is looked at, in bytes: names and the start of a text. Longer messages stream.
@@ -56,12 +58,14 @@ pub enum Stop {
 }
 
 /// What did not go its ordinary way.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Missed {
     /// Messages that were refused.
     pub refused: BTreeMap<Refusal, u64>,
-    /// Messages that passed though the log could not take their record.
+    /// Messages that passed though the log could not take their record, or the disk not confirm it.
     pub passed: u64,
+    /// Of those, COMMITs.
+    pub commits: u64,
 }
 
 /// One direction's state.
@@ -77,6 +81,8 @@ pub struct ClientSide {
     batch: u64,
     /// The messages that took their place in the log in it.
     recorded: Vec<Recorded>,
+    /// The log has taken nothing of it but ends of transactions.
+    untaken: bool,
     missed: Missed,
     /// Something was refused in whose place nothing can stand: the session must end.
     must_end: bool,
@@ -84,6 +90,8 @@ pub struct ClientSide {
     purpose: Purpose,
     /// None where the session's rule has no limits.
     admission: Option<Box<Admission>>,
+    /// What becomes of a COMMIT that cannot be recorded.
+    unrecorded_commit: UnrecordedCommit,
 }
 
 /// Where in the stream of bytes.
@@ -98,8 +106,13 @@ struct Flow {
 }
 
 /// A message that took its place in the log.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Recorded {
+    event: u64,
+    /// Where its begin record is among the prepared ones.
+    begin: Range<usize>,
+    /// The log has that.
+    taken: bool,
     /// Its place among the answers; none where the server skips it.
     place: Option<u64>,
     /// It is a Parse of the unnamed statement.
@@ -120,17 +133,24 @@ impl ClientSide {
             before,
             batch: 0,
             recorded,
+            untaken: false,
             missed,
             must_end: false,
             terminated: false,
             purpose,
             admission: None,
+            unrecorded_commit: UnrecordedCommit::default(),
         }
     }
 
     /// The same in a session of this purpose.
     pub fn serving(self, purpose: Purpose) -> Self {
         Self { purpose, ..self }
+    }
+
+    /// The same under a rule that says this.
+    pub fn committing(self, unrecorded_commit: UnrecordedCommit) -> Self {
+        Self { unrecorded_commit, ..self }
     }
 
     /// Whether a message's start has been taken and its rest has not.
@@ -172,6 +192,7 @@ impl ClientSide {
         self.before = (self.flow, tracker.mark());
         self.batch = self.batch.wrapping_add(1);
         self.recorded.clear();
+        self.untaken = false;
         self.missed = Missed::default();
         let mut at = 0;
         while let Some(rest) = input.get(at..).filter(|rest| !rest.is_empty() && !self.terminated) {
@@ -208,9 +229,9 @@ impl ClientSide {
         recorder.is_owing() && !self.recorded.is_empty()
     }
 
-    /// Whether a message took its place in the log in the last [`ClientSide::process`].
+    /// Whether a message of the last [`ClientSide::process`] is in the log.
     pub fn has_recorded(&self) -> bool {
-        !self.recorded.is_empty()
+        self.recorded.iter().any(|recorded| recorded.taken)
     }
 
     /// What of the log the last [`ClientSide::process`] may use: where all of its messages do nothing but end
@@ -218,43 +239,6 @@ impl ClientSide {
     pub fn urgency(&self) -> Urgency {
         let ends = !self.recorded.is_empty() && self.recorded.iter().all(|recorded| recorded.ends.is_some());
         if ends { Urgency::Reserve } else { Urgency::Normal }
-    }
-
-    /// The log took nothing of what the last [`ClientSide::process`] prepared. The same bytes again, as far as they
-    /// were dealt with: what needs a record leaves as a substitute, what can only take back passes.
-    pub fn refuse(&mut self, input: &[u8], tracker: &mut Tracker, output: &mut Output) {
-        output.clear();
-        let since = self.before.1;
-        self.flow = self.before.0;
-        self.missed = Missed::default();
-        tracker.forget_events(since);
-        let recorded = std::mem::take(&mut self.recorded);
-        let mut next = recorded.iter();
-        let mut at = 0;
-        while let Some(rest) = input.get(at..).filter(|rest| !rest.is_empty()) {
-            if self.flow.passing > 0 {
-                at = self.flow.stream(at, rest.len(), output);
-                continue;
-            }
-            let Ok(Some(frame)) = Frame::next(rest, at, Instant::now()) else { break };
-            self.flow.discard = false;
-            // What was measured before this message is told; what began with it or behind it is forgotten.
-            self.measuring = None;
-            let dropped = self.flow.drops(frame.header.kind);
-            match frame.header.kind {
-                b'Q' | b'P' | b'B' | b'E' | b'F' => {
-                    if let Some(recorded) = next.next() {
-                        self.unrecorded(&frame, *recorded, tracker, output);
-                    }
-                }
-                _ if dropped => {}
-                b'd' => self.refuse_copy(since, tracker, output),
-                _ => output.pass(at..frame.seen()),
-            }
-            at = frame.seen();
-            self.flow.passing = frame.header.frame().saturating_sub(at.saturating_sub(frame.at));
-        }
-        self.recorded = recorded;
     }
 
     fn message(&mut self, frame: &Frame<'_>, tracker: &mut Tracker, recorder: &mut Recorder, output: &mut Output) {
@@ -285,30 +269,31 @@ impl ClientSide {
         let header = if command { Ok(frame.header) } else { tagged(frame.header, &self.tag) };
         let header = frame.refusal.map_or(header, Err);
         let is_one_text = frame.is_whole() && text.bytes.saturating_add(1) == frame.header.body as u64;
-        let ends = if is_one_text && text.bytes <= MAX_ROLLBACK { ends(text.head) } else { None };
-        let own = Recorded { place: tracker.place(), unnamed: false, ends };
+        let short = is_one_text && text.bytes <= MAX_ROLLBACK && frame.refusal.is_none();
+        let (ends, place) = (if short { ends(text.head) } else { None }, tracker.place());
         let event = tracker.query(text.head, text.bytes, frame.bytes, frame.now);
         self.measure(event, &text, tracker);
         let tagged = self.tag.is_set() && header.is_ok() && !command;
         let role_changes = if command { Vec::new() } else { role_changes(text.head) };
         let known = Some((text.head, text.bytes));
-        recorder.begin(&Begin { text: known, role_changes: &role_changes, tagged, ..begin(event, Stage::Query) });
-        self.recorded.push(own);
+        let begin = Begin { text: known, role_changes: &role_changes, tagged, ..begin(event, Stage::Query) };
+        let own = Recorded { event, begin: recorder.begin(&begin), taken: true, place, unnamed: false, ends };
         match header {
             Ok(_) if command => output.pass(frame.at..frame.seen()),
             Ok(header) => self.insert_tag(header, frame, 0, output),
-            Err(refusal) => self.substitute(frame.header.kind, own, refusal, tracker, output),
+            Err(refusal) => self.substitute(frame.header.kind, &own, refusal, tracker, output),
         }
+        self.recorded.push(own);
     }
 
     fn parse(&mut self, frame: &Frame<'_>, tracker: &mut Tracker, recorder: &mut Recorder, output: &mut Output) {
-        let overfull = frame.or_overfull(tracker);
         let (name, text) = match frame.name() {
             Ok(Some(name)) => (name, Some(frame.text(name.len().saturating_add(1)))),
             // A name that is the whole message has no text to tag; the server refuses the message.
             Ok(None) => (b"".as_slice(), None),
             Err(_) => (frame.known, None),
         };
+        let overfull = frame.or_overfull(name, tracker);
         let known = text.unwrap_or_default();
         let head = known.head;
         let place = tracker.place();
@@ -319,21 +304,21 @@ impl ClientSide {
         let statement = effective_name(name);
         let text = text.map(|text| (text.head, text.bytes));
         let role_changes = role_changes(head);
-        recorder.begin(&Begin { text, role_changes: &role_changes, statement, tagged, ..begin(event, Stage::Parse) });
+        let begin = Begin { text, role_changes: &role_changes, statement, tagged, ..begin(event, Stage::Parse) };
+        let begin = recorder.begin(&begin);
         let parts = name.len().saturating_add(head.len()).saturating_add(4);
         let is_one_text = name.is_empty() && parts == frame.header.body && header.is_ok();
         let ends = if is_one_text { ends(head) } else { None };
-        let own = Recorded { place, unnamed: name.is_empty(), ends };
-        self.recorded.push(own);
+        let own = Recorded { event, begin, taken: true, place, unnamed: name.is_empty(), ends };
         match header {
             Ok(header) if text.is_some() => self.insert_tag(header, frame, name.len().saturating_add(1), output),
             Ok(_) => output.pass(frame.at..frame.seen()),
-            Err(refusal) => self.substitute(frame.header.kind, own, refusal, tracker, output),
+            Err(refusal) => self.substitute(frame.header.kind, &own, refusal, tracker, output),
         }
+        self.recorded.push(own);
     }
 
     fn bind(&mut self, frame: &Frame<'_>, tracker: &mut Tracker, recorder: &mut Recorder, output: &mut Output) {
-        let overfull = frame.or_overfull(tracker);
         let mut reader = Reader::new(frame.known);
         let (portal, statement, whole) = match (reader.cstr(), reader.cstr()) {
             (Ok(portal), Ok(statement)) => (portal, statement, Ok(())),
@@ -341,17 +326,13 @@ impl ClientSide {
             (Ok(portal), Err(_)) => (portal, reader.rest(), Err(Refusal::EndlessName)),
             (Err(_), _) => (frame.known, b"".as_slice(), Err(Refusal::EndlessName)),
         };
-        let place = tracker.place();
+        let (overfull, place) = (frame.or_overfull(portal, tracker), tracker.place());
         let bound = tracker.bind(portal, statement, frame.bytes, frame.now);
         let tagged = self.tag.is_set() && !bound.is_unknown();
-        recorder.begin(&Begin { tagged, ..begin_again(&bound, Stage::Bind, portal, self.batch) });
+        let begin = recorder.begin(&Begin { tagged, ..begin_again(&bound, Stage::Bind, portal, self.batch) });
         let ends = bound.ends.filter(|_| frame.is_whole() && overfull.is_ok());
-        let own = Recorded { place, unnamed: false, ends };
-        self.recorded.push(own);
-        match overfull.and(whole) {
-            Ok(()) => output.pass(frame.at..frame.seen()),
-            Err(refusal) => self.substitute(frame.header.kind, own, refusal, tracker, output),
-        }
+        let own = Recorded { event: bound.event, begin, taken: true, place, unnamed: false, ends };
+        self.pass_or_refuse(overfull.and(whole), frame, own, tracker, output);
     }
 
     fn execute(&mut self, frame: &Frame<'_>, tracker: &mut Tracker, recorder: &mut Recorder, output: &mut Output) {
@@ -359,10 +340,10 @@ impl ClientSide {
         let place = tracker.place();
         let executed = tracker.execute(portal, frame.bytes, frame.now);
         let tagged = self.tag.is_set() && !executed.is_unknown();
-        recorder.begin(&Begin { tagged, ..begin_again(&executed, Stage::Execute, portal, self.batch) });
-        let own = Recorded { place, unnamed: false, ends: executed.ends };
-        self.recorded.push(own);
-        self.pass_or_refuse(frame, own, tracker, output);
+        let begin = recorder.begin(&Begin { tagged, ..begin_again(&executed, Stage::Execute, portal, self.batch) });
+        let ends = executed.ends.filter(|_| frame.refusal.is_none());
+        let own = Recorded { event: executed.event, begin, taken: true, place, unnamed: false, ends };
+        self.pass_or_refuse(frame.admitted(), frame, own, tracker, output);
     }
 
     fn function_call(
@@ -375,31 +356,24 @@ impl ClientSide {
         let place = tracker.place();
         let event = tracker.function_call(frame.bytes, frame.now);
         let function_oid = Reader::new(frame.known).u32().ok();
-        recorder.begin(&Begin { function_oid, ..begin(event, Stage::FunctionCall) });
-        let own = Recorded { place, unnamed: false, ends: None };
+        let begin = recorder.begin(&Begin { function_oid, ..begin(event, Stage::FunctionCall) });
+        let own = Recorded { event, begin, taken: true, place, unnamed: false, ends: None };
+        self.pass_or_refuse(frame.admitted(), frame, own, tracker, output);
+    }
+
+    fn pass_or_refuse(
+        &mut self,
+        admitted: Result<(), Refusal>,
+        frame: &Frame<'_>,
+        own: Recorded,
+        tracker: &mut Tracker,
+        output: &mut Output,
+    ) {
+        match admitted {
+            Err(refusal) => self.substitute(frame.header.kind, &own, refusal, tracker, output),
+            Ok(()) => output.pass(frame.at..frame.seen()),
+        }
         self.recorded.push(own);
-        self.pass_or_refuse(frame, own, tracker, output);
-    }
-
-    fn pass_or_refuse(&mut self, frame: &Frame<'_>, own: Recorded, tracker: &mut Tracker, output: &mut Output) {
-        match frame.refusal {
-            Some(refusal) => self.substitute(frame.header.kind, own, refusal, tracker, output),
-            None => output.pass(frame.at..frame.seen()),
-        }
-    }
-
-    /// A message whose begin line the log did not take.
-    fn unrecorded(&mut self, frame: &Frame<'_>, recorded: Recorded, tracker: &mut Tracker, output: &mut Output) {
-        if recorded.ends != Some(Ends::Rollback) {
-            return self.substitute(frame.header.kind, recorded, Refusal::Unrecorded, tracker, output);
-        }
-        self.missed.passed = self.missed.passed.saturating_add(1);
-        match (frame.header.kind, tagged(frame.header, &self.tag)) {
-            (b'Q', Ok(header)) => self.insert_tag(header, frame, 0, output),
-            // Behind the empty name.
-            (b'P', Ok(header)) => self.insert_tag(header, frame, 1, output),
-            _ => output.pass(frame.at..frame.seen()),
-        }
     }
 
     /// The message leaves with the tag at `at` of its body.
@@ -409,25 +383,6 @@ impl ClientSide {
         output.pass(frame.body_start()..at);
         output.insert(self.tag.bytes());
         output.pass(at..frame.seen());
-    }
-
-    /// The message does not leave, what fails in its place does.
-    fn substitute(
-        &mut self,
-        kind: u8,
-        recorded: Recorded,
-        refusal: Refusal,
-        tracker: &mut Tracker,
-        output: &mut Output,
-    ) {
-        let name = Name::draw();
-        if let Some(place) = recorded.place {
-            tracker.refuse(place, Refused { refusal, name });
-        }
-        output.insert(&substitute::frame(kind, recorded.unnamed, &name, &self.tag));
-        self.flow.discard = true;
-        self.measuring = None;
-        self.count(refusal);
     }
 
     /// An event's text, where the record cannot hold it whole: what it is known by is worked out now, or as it streams.
@@ -450,44 +405,6 @@ impl ClientSide {
                 tracker.text_is(event, digest);
             }
         }
-    }
-
-    /// COPY data does not leave, a CopyFail does.
-    fn refuse_copy(&mut self, since: Mark, tracker: &mut Tracker, output: &mut Output) {
-        self.flow.discard = true;
-        self.must_end |= tracker.copies_both_ways();
-        let Some(name) = tracker.refuse_copy(Refusal::Unrecorded, since) else { return };
-        output.insert(&substitute::frame(b'd', false, &name, &self.tag));
-        self.flow.copy_refused = true;
-        self.count(Refusal::Unrecorded);
-    }
-
-    fn count(&mut self, refusal: Refusal) {
-        let count = self.missed.refused.entry(refusal).or_default();
-        *count = count.saturating_add(1);
-    }
-}
-
-impl Flow {
-    /// Deals with the next bytes of a message whose start has been looked at; returns where they end.
-    fn stream(&mut self, at: usize, available: usize, output: &mut Output) -> usize {
-        let passed = self.passing.min(available);
-        let end = at.saturating_add(passed);
-        if !self.discard {
-            output.pass(at..end);
-        }
-        self.passing = self.passing.saturating_sub(passed);
-        end
-    }
-
-    /// Whether a message is the rest of COPY data that was refused. Anything but data ends that.
-    fn drops(&mut self, kind: u8) -> bool {
-        if !self.copy_refused {
-            return false;
-        }
-        self.copy_refused = matches!(kind, b'd' | b'H');
-        self.discard = matches!(kind, b'd' | b'c' | b'f');
-        self.discard
     }
 }
 

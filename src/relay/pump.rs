@@ -9,6 +9,7 @@
 mod buffer;
 mod down;
 mod farewell;
+mod record;
 
 use super::bounds::Bounds;
 use super::client_side::{ClientSide, INSPECTED_BYTES, Stop};
@@ -16,13 +17,14 @@ use super::ending::{Ending, Host, Summary, Wish};
 use super::gate::CancelGate;
 use super::output::Output;
 use super::tag::Tag;
-use super::tracker::{Settled, Tracker};
-use crate::audit::{Overdue, Recorder, Urgency};
+use super::tracker::Tracker;
+use crate::audit::{Overdue, Recorder, UnrecordedCommit, Urgency};
 use crate::wire::Purpose;
 use buffer::{Input, consume};
 use down::Down;
 pub use farewell::LAST_WORDS;
 use farewell::LINGER;
+use record::Log;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -50,11 +52,14 @@ pub struct Relay {
     progress: Notify,
     /// The client's bytes are being written to the server.
     writing: AtomicBool,
+    /// The disk did not confirm the last records that were waited for.
+    unconfirmed: AtomicBool,
     gate: Arc<CancelGate>,
     tag: Tag,
     purpose: Purpose,
     /// None where the session's rule has no limits: one branch a read, and nothing else.
     bounds: Option<Arc<Bounds>>,
+    unrecorded_commit: UnrecordedCommit,
 }
 
 #[derive(Debug)]
@@ -97,8 +102,18 @@ impl Relay {
             bytes_in: 0,
             bytes_out: 0,
         };
-        let (progress, writing, purpose) = (Notify::new(), AtomicBool::new(false), Purpose::Statements);
-        Self { shared: Mutex::new(shared), progress, writing, gate, tag, purpose, bounds: None }
+        let (writing, unconfirmed) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self {
+            shared: Mutex::new(shared),
+            progress: Notify::new(),
+            writing,
+            unconfirmed,
+            gate,
+            tag,
+            purpose: Purpose::Statements,
+            bounds: None,
+            unrecorded_commit: UnrecordedCommit::default(),
+        }
     }
 
     /// The same for a session of this purpose.
@@ -111,6 +126,12 @@ impl Relay {
     #[must_use]
     pub fn within(self, bounds: Option<Bounds>) -> Self {
         Self { bounds: bounds.map(Arc::new), ..self }
+    }
+
+    /// The same under a rule that says this of a COMMIT that cannot be recorded.
+    #[must_use]
+    pub fn committing(self, unrecorded_commit: UnrecordedCommit) -> Self {
+        Self { unrecorded_commit, ..self }
     }
 
     /// Runs until either side closes, breaks the protocol, or the process wishes an end. Then nothing of the session
@@ -178,7 +199,8 @@ impl Relay {
         W: AsyncWrite + Unpin,
         H: Host,
     {
-        let mut side = ClientSide::new(self.tag.clone()).serving(self.purpose).within(self.bounds.clone());
+        let side = ClientSide::new(self.tag.clone()).serving(self.purpose).within(self.bounds.clone());
+        let mut side = side.committing(self.unrecorded_commit);
         let mut input = Input::new();
         let mut output = Output::default();
         loop {
@@ -186,12 +208,9 @@ impl Relay {
                 Ok(taken) => taken,
                 Err(Overdue) => return Ending::Unrecorded,
             };
-            // Nothing leaves before its records outlive what the rule says; a disk that does not confirm them ends it.
-            let durable = if side.has_recorded() { self.lock().recorder.durable() } else { None };
-            if let Some(durable) = durable
-                && durable.await.is_err()
-            {
-                return Ending::Unrecorded;
+            if side.has_recorded() {
+                let taken = input.buffer.get(..taken).unwrap_or_default();
+                self.confirm(&mut side, taken, &mut output, host).await;
             }
             self.writing.store(true, Ordering::Relaxed);
             if output.write_to(&input.buffer, server).await.is_err() {
@@ -259,16 +278,10 @@ impl Relay {
         };
         let owed = shared.record(since, side.urgency(), host);
         if owed != Log::Took {
-            side.refuse(input.get(..taken).unwrap_or_default(), &mut shared.tracker, output);
+            let dealt_with = input.get(..taken).unwrap_or_default();
+            side.refuse(dealt_with, &mut shared.tracker, &mut shared.recorder, output);
         }
-        let missed = side.take_missed();
-        shared.recorder.missed(missed.refused.values().sum(), missed.passed);
-        for (refusal, count) in missed.refused {
-            host.refused(refusal, count);
-        }
-        if missed.passed > 0 {
-            host.passed_unrecorded(missed.passed);
-        }
+        shared.tell_missed(side, host);
         shared.bytes_in = shared.bytes_in.saturating_add(taken as u64);
         if let Some(bounds) = &self.bounds {
             bounds.count(taken);
@@ -279,6 +292,25 @@ impl Relay {
         let client = side.is_mid_frame() || taken < input.len();
         shared.mid_frame = MidFrame { client, server: side.has_left_in_part() };
         if owed == Log::Overdue || side.must_end() { Err(Overdue) } else { Ok((taken, stop)) }
+    }
+
+    /// Waits until the records of what was taken outlive what the rule says: nothing leaves before. Where the disk does not
+    /// confirm them it is refused; that it was, the records say themselves, so there is no gap.
+    async fn confirm(&self, side: &mut ClientSide, taken: &[u8], output: &mut Output, host: &impl Host) {
+        let Some(durable) = self.lock().recorder.durable() else { return };
+        let confirmed = durable.await.is_ok();
+        let unconfirmed = self.unconfirmed.swap(!confirmed, Ordering::Relaxed);
+        if confirmed {
+            if unconfirmed {
+                host.recorded_again();
+            }
+            return;
+        }
+        let mut shared = self.lock();
+        side.refuse_unconfirmed(taken, &mut shared.tracker, output);
+        host.unrecorded();
+        shared.tell_missed(side, host);
+        shared.mid_frame.server = side.has_left_in_part();
     }
 
     /// Says goodbye to both sides, as far as they still listen, and lets them close first.
@@ -318,41 +350,19 @@ impl Relay {
     }
 }
 
-/// What the log did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Log {
-    /// It has every line.
-    Took,
-    /// It took nothing: begin lines are dropped, end lines are owed.
-    Owed,
-    /// The same, and it is owed too much or for too long.
-    Overdue,
-}
-
 impl Shared {
-    /// Writes what is ready, in one `write(2)`. `begun` is the first event whose begin record is among it, `urgency` what
-    /// that may use of the log.
-    fn record(&mut self, begun: u64, urgency: Urgency, host: &impl Host) -> Log {
-        let owing = self.recorder.is_owing();
-        let settled = self.tracker.take_settled();
-        for line in &settled {
-            line.tell(&mut self.recorder);
+    /// Counts what of the last read did not go its ordinary way.
+    fn tell_missed(&mut self, side: &mut ClientSide, host: &impl Host) {
+        let missed = side.take_missed();
+        self.recorder.missed(missed.refused.values().sum(), missed.passed, missed.commits);
+        for (refusal, count) in missed.refused {
+            host.refused(refusal, count);
         }
-        if self.recorder.commit(urgency).is_ok() {
-            if owing && !self.recorder.is_owing() {
-                host.recorded_again();
-            }
-            return Log::Took;
+        if missed.passed > 0 {
+            host.passed_unrecorded(missed.passed);
         }
-        host.unrecorded();
-        for line in settled.iter().filter(|line| !matches!(line, Settled::End(end) if end.event >= begun)) {
-            line.tell(&mut self.recorder);
-        }
-        if self.recorder.owe().is_ok() { Log::Owed } else { Log::Overdue }
     }
-}
 
-impl Shared {
     /// Whether a transaction is idle, from now on if it was not before. It is not while a message of the client waits.
     fn note_idle(&mut self) {
         let idle = !self.waits && self.tracker.is_idle_in_transaction();

@@ -27,6 +27,8 @@ enum Disk {
     Full,
     /// It takes nothing.
     Broken,
+    /// It takes records, and the disk does not confirm them.
+    Unconfirmed,
 }
 
 #[derive(Debug, Clone)]
@@ -39,6 +41,8 @@ enum Step {
     Answer(usize),
 }
 
+const DISKS: [Disk; 5] = [Disk::Works, Disk::Works, Disk::Full, Disk::Broken, Disk::Unconfirmed];
+
 fn step() -> impl Strategy<Value = Step> {
     let name = prop::sample::select(vec!["", "", "a", "b"]);
     let text =
@@ -46,7 +50,7 @@ fn step() -> impl Strategy<Value = Step> {
     let kind = prop::sample::select(b"QPPBBEEFDCSSSH".to_vec());
     prop_oneof![
         6 => (kind, name, text).prop_map(|(kind, name, text)| Step::Send(kind, name, text)),
-        2 => prop::sample::select(vec![Disk::Works, Disk::Works, Disk::Full, Disk::Broken]).prop_map(Step::Read),
+        2 => prop::sample::select(DISKS.to_vec()).prop_map(Step::Read),
         2 => (1..6usize).prop_map(Step::Answer),
     ]
 }
@@ -236,14 +240,19 @@ impl World {
             let since = self.tracker.mark().event;
             let (taken, stop) = self.side.process(input, &mut self.tracker, &mut self.recorder, &mut output);
             let (dealt_with, rest) = input.split_at(taken);
-            let recorded = self.commit(since, self.side.urgency());
-            if !recorded {
-                self.side.refuse(dealt_with, &mut self.tracker, &mut output);
+            let before = self.commits();
+            if !self.commit(since, self.side.urgency()) {
+                self.side.refuse(dealt_with, &mut self.tracker, &mut self.recorder, &mut output);
+            }
+            if disk == Disk::Unconfirmed {
+                self.side.refuse_unconfirmed(dealt_with, &mut self.tracker, &mut output);
             }
             let out = output.to_vec(dealt_with);
             let text = String::from_utf8_lossy(&out);
-            let unrecorded = text.contains(MARK) && disk != Disk::Works || text.contains("COMMIT") && !recorded;
-            assert!(!unrecorded, "a byte left that the log does not have: {text:?}");
+            assert!(!text.contains(MARK) || disk == Disk::Works, "a byte left that the log does not have: {text:?}");
+            let (left, recorded) = (text.matches("COMMIT").count(), self.commits() - before);
+            let as_recorded = if disk == Disk::Unconfirmed { left == 0 } else { left == recorded };
+            assert!(as_recorded, "{left} COMMITs left and {recorded} are in the log: {text:?}");
             self.server.take(&out);
             input = rest;
             match stop {
@@ -251,6 +260,12 @@ impl World {
                 stop => return assert_eq!((stop, input.len()), (Stop::Input, 0)),
             }
         }
+    }
+
+    /// Messages with this text that are in the log.
+    fn commits(&self) -> usize {
+        let own = |line: &&serde_json::Value| line["text"] == "COMMIT" && line["text_of"].is_null();
+        self.log.lines().iter().filter(own).count()
     }
 
     fn commit(&mut self, since: u64, urgency: Urgency) -> bool {

@@ -5,7 +5,7 @@
 use super::tag::testing::analyst;
 use crate::audit::event::{Caller, Claimed, SessionStart};
 use crate::audit::testing::MemoryLog;
-use crate::audit::{Durability, Recorder};
+use crate::audit::{Auditor, Durability, Recorder};
 use crate::names::{DatabaseAlias, DatabaseName, InstanceName, IssuerName, RoleName, RuleName, SessionId};
 use crate::time::Timestamp;
 
@@ -16,6 +16,11 @@ pub(crate) fn recorder(log: &MemoryLog) -> Recorder {
 
 /// The same for a rule that says this.
 pub(crate) fn recorder_with(log: &MemoryLog, durability: Durability) -> Recorder {
+    recorder_over(log.auditor(10), durability)
+}
+
+/// The same over any log.
+pub(crate) fn recorder_over(auditor: Auditor, durability: Durability) -> Recorder {
     let facts = analyst();
     let caller = Caller {
         label: facts.label,
@@ -43,7 +48,8 @@ pub(crate) fn recorder_with(log: &MemoryLog, durability: Durability) -> Recorder
         replication: false,
         durability,
         texts: crate::audit::sealing::Texts::Clear,
+        commit_unrecorded: false,
         token_expires: Timestamp::MAX,
     };
-    Recorder::open(log.auditor(10), SessionId::generate(), start).unwrap()
+    Recorder::open(auditor, SessionId::generate(), start).unwrap()
 }

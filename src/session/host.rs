@@ -81,7 +81,7 @@ impl relay::Host for Host<'_> {
     fn passed_unrecorded(&self, count: u64) {
         self.services.metrics.passed_unrecorded(count);
         if self.told().pass(count) {
-            tracing::warn!(session = %self.session, "a ROLLBACK passes that the audit log could not take");
+            tracing::warn!(session = %self.session, "a ROLLBACK passes that the audit log could not take, or a COMMIT whose rule lets it");
         }
     }
 

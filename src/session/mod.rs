@@ -363,6 +363,7 @@ impl Connection<'_> {
         let host = host::Host::new(self.services, self.id, &registered, grant.rule());
         let bounds = Bounds::of(grant.limits(), seats.of_rule.meter());
         let relay = Relay::new(tag, recorder, gate).serving(purpose).within(bounds);
+        let relay = relay.committing(grant.unrecorded_commit());
         let summary = relay.run(client.stream, server, self.presence.wish(), &host).await;
         host.close(&summary.ending);
         self.finish(summary);

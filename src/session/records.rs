@@ -3,7 +3,7 @@
 use super::rejection::{self, Rejection};
 use super::{Connection, Error, chain};
 use crate::audit::event::{Caller, Event, Exchanged, SessionEnd, SessionStart};
-use crate::audit::{Closed, Recorder};
+use crate::audit::{Closed, Recorder, UnrecordedCommit};
 use crate::federation::AccessToken;
 use crate::identity::VerifiedIdentity;
 use crate::policy::{Grant, How};
@@ -80,6 +80,7 @@ impl Connection<'_> {
             replication: purpose == Purpose::Replication,
             durability: grant.durability(),
             texts: grant.texts(),
+            commit_unrecorded: grant.unrecorded_commit() == UnrecordedCommit::Passes,
             token_expires: grant.expires_at(),
         };
         Ok(Recorder::open(self.services.auditor.clone(), self.id, start)?)

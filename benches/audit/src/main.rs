@@ -116,6 +116,7 @@ impl Log {
             tag: true,
             replication: false,
             durability,
+            commit_unrecorded: false,
             texts: Texts::Clear,
             token_expires: from_unix(4_000_000_000).unwrap_or_default(),
         };

@@ -23,7 +23,7 @@ pub mod sink;
 #[cfg(test)]
 mod tamper_tests;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod tree;
 pub mod verify;
 mod worker;

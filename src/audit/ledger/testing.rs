@@ -2,10 +2,22 @@
 
 #![allow(clippy::unwrap_used, reason = "for tests only")]
 
+use super::checkpoint::Signer;
 use super::medium::{Disk, LogFile, Medium};
+use super::{Behind, Ledger, Opening, Settings};
+use crate::time::Clock;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+
+/// A signer's key.
+pub const PRIVATE: &str = "PRIVATE+KEY+PeterNeumann+c74f20a3+AYEKFALVFGyNhPJEMzD1QIDr+Y7hfZx09iUvxdXHKDFz";
+
+/// A log with that key on this disk.
+pub fn open(settings: Settings, medium: impl Medium + 'static) -> Result<(Ledger, Opening), super::open::Error> {
+    let signer = Signer::parse(PRIVATE).unwrap();
+    Ledger::open(settings, Arc::new(medium), Clock::system(), signer, Behind::default())
+}
 
 /// The disk.
 #[derive(Debug, Default, Clone)]

@@ -5,12 +5,11 @@ use super::testing::Flaky;
 use super::*;
 use std::path::Path;
 
-pub(super) const PRIVATE: &str = "PRIVATE+KEY+PeterNeumann+c74f20a3+AYEKFALVFGyNhPJEMzD1QIDr+Y7hfZx09iUvxdXHKDFz";
+pub(super) use super::testing::PRIVATE;
 
 fn open(folder: &Path, medium: impl Medium + 'static) -> Result<(Ledger, Opening), open::Error> {
     let settings = Settings { folder: folder.to_owned(), segment_bytes: 2000, reserve_bytes: 100 };
-    let signer = Signer::parse(PRIVATE).unwrap();
-    Ledger::open(settings, Arc::new(medium), Clock::system(), signer, Behind::default())
+    testing::open(settings, medium)
 }
 
 fn write(ledger: &Ledger, texts: impl IntoIterator<Item = u64>) -> u64 {

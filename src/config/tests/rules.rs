@@ -1,6 +1,7 @@
 //! Who a rule is for, what it lets clients start with, and rules that no caller gets to.
 
 use super::{APP_RULE, MINIMAL, checked, edited, folder, problems, shown};
+use crate::audit::UnrecordedCommit;
 use crate::config::load;
 use crate::policy::{Power, Powers};
 
@@ -189,4 +190,18 @@ fn sealed_texts_need_their_keys_apart() {
         let problems = loaded(sealing).unwrap_err();
         assert!(only(&problems).contains(says), "{sealing}: {problems:?}");
     }
+}
+
+#[test]
+fn a_commit_that_is_in_no_record_is_a_choice_that_is_warned_of() {
+    let of = |line: &str| -> (UnrecordedCommit, Vec<String>) {
+        let loaded = checked(&named(&format!("{GROUP}\n{line}"))).unwrap();
+        (loaded.config.policy.rules()[0].unrecorded_commit, shown(&loaded.warnings))
+    };
+    assert_eq!(of("commit_unrecorded = false"), (UnrecordedCommit::Refused, Vec::new()));
+    let (choice, warnings) = of("commit_unrecorded = true");
+    assert_eq!(choice, UnrecordedCommit::Passes);
+    assert!(only(&warnings).starts_with("30: rule.people.commit_unrecorded: lets transactions commit"), "{warnings:?}");
+    let found = problems(&named(&format!("{GROUP}\ncommit_unrecorded = \"yes\"")));
+    assert!(only(&found).contains("commit_unrecorded"), "{found:?}");
 }

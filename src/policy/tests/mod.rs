@@ -90,6 +90,7 @@ fn rule(name: &str, databases: &[&str], who: Who, how: How) -> Rule {
         lifetime: Lifetime::default(),
         durability: Durability::default(),
         texts: Texts::default(),
+        unrecorded_commit: UnrecordedCommit::default(),
     }
 }
 

@@ -71,9 +71,15 @@ impl<'a> Frame<'a> {
         self.known.len() == self.header.body
     }
 
-    /// Why it is not to leave, if it is not; a Parse or Bind also where there are too many names already.
-    pub fn or_overfull(&self, tracker: &Tracker) -> Result<(), Refusal> {
-        let overfull = tracker.is_overfull().then_some(Refusal::Overfull);
+    /// Why it is not to leave, if it is not.
+    pub fn admitted(&self) -> Result<(), Refusal> {
+        self.refusal.map_or(Ok(()), Err)
+    }
+
+    /// The same; a Parse or Bind that gives a name also where there are too many already. The
+    /// unnamed one is always given: by it a client of the extended protocol takes names back (`DEALLOCATE ALL`).
+    pub fn or_overfull(&self, gives: &[u8], tracker: &Tracker) -> Result<(), Refusal> {
+        let overfull = (!gives.is_empty() && tracker.is_overfull()).then_some(Refusal::Overfull);
         self.refusal.or(overfull).map_or(Ok(()), Err)
     }
 

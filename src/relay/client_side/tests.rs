@@ -7,6 +7,9 @@ use crate::audit::testing::MemoryLog;
 use crate::audit::{TextDigest, Urgency};
 use crate::wire::{HEADER_BYTES, append};
 
+mod ends;
+mod names;
+
 struct Client {
     side: ClientSide,
     tracker: Tracker,
@@ -24,7 +27,7 @@ impl Client {
         let mut output = Output::default();
         let (taken, stop) = self.side.process(input, &mut self.tracker, &mut self.recorder, &mut output);
         if self.recorder.commit(Urgency::Normal).is_err() {
-            self.side.refuse(&input[..taken], &mut self.tracker, &mut output);
+            self.side.refuse(&input[..taken], &mut self.tracker, &mut self.recorder, &mut output);
         }
         let refusal = match stop {
             Stop::Violated(violation) => Some(violation.to_string()),
@@ -274,7 +277,7 @@ fn what_the_log_cannot_take_leaves_as_what_must_fail() {
     ];
     assert_eq!(frames(&out), expected.map(|(kind, body)| (kind, body.to_owned())));
     assert!(client.begins().is_empty());
-    assert_eq!(client.side.take_missed(), Missed { refused: [(Refusal::Unrecorded, 6)].into(), passed: 0 });
+    assert_eq!(client.side.take_missed(), Missed { refused: [(Refusal::Unrecorded, 6)].into(), passed: 0, commits: 0 });
     client.tracker.finish(Instant::now());
     assert_eq!(client.tracker.take_ends(), [], "what never began has no end");
 }
@@ -353,7 +356,7 @@ fn limits_refuse_with_a_begin_line_and_the_session_lives() {
     let start = [&Header { kind: b'Q', body }.encode(), vec![b'x'; 70_000].as_slice()].concat();
     let (out, taken, _) = client.send(&start);
     assert_eq!((frames(&out).len(), taken), (1, start.len()));
-    assert_eq!(client.side.take_missed(), Missed { refused: [(Refusal::TooLong, 1)].into(), passed: 0 });
+    assert_eq!(client.side.take_missed(), Missed { refused: [(Refusal::TooLong, 1)].into(), passed: 0, commits: 0 });
     let line = client.log.lines().pop().unwrap();
     assert_eq!((line["event"].as_str(), line["tagged"].as_bool()), (Some("begin"), Some(false)));
 
@@ -484,6 +487,6 @@ fn copy_data_that_is_refused_in_copy_both_mode_ends_the_session() {
     let mut output = Output::default();
     let data = frame(b'd', b"status");
     client.side.process(&data, &mut client.tracker, &mut client.recorder, &mut output);
-    client.side.refuse(&data, &mut client.tracker, &mut output);
+    client.side.refuse(&data, &mut client.tracker, &mut client.recorder, &mut output);
     assert!(client.side.must_end(), "a walsender takes no CopyFail");
 }

@@ -3,6 +3,7 @@
 mod bounds;
 mod durable;
 mod ends;
+mod parts;
 
 use super::buffer::read;
 use super::*;

@@ -48,10 +48,13 @@ impl Book {
         self.open.contains_key(&event)
     }
 
-    /// Events from this number on were never begun: they have no end.
-    pub fn forget(&mut self, since: u64) {
-        drop(self.open.split_off(&since));
-        self.settled.retain(|line| !matches!(line, Settled::End(end) if end.event >= since));
+    /// Events from this number on were never begun, but for these: they have no end.
+    pub fn forget(&mut self, since: u64, but: &[u64]) {
+        let mut begun = self.open.split_off(&since);
+        begun.retain(|event, _| but.contains(event));
+        self.open.append(&mut begun);
+        let forgotten = |end: &End| end.event >= since && !but.contains(&end.event);
+        self.settled.retain(|line| !matches!(line, Settled::End(end) if forgotten(end)));
     }
 
     /// Opens an event with its first message.

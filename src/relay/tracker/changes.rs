@@ -184,13 +184,19 @@ impl Tracker {
     }
 
     fn drop_statements(&mut self, now: Instant) {
-        for event in self.statements.take_named().into_iter().filter_map(|known| known.event) {
-            self.book.abandon(event, now);
-        }
+        let dropped = self.statements.take_named().into_iter().filter_map(|known| known.event).collect();
+        self.abandon_all(dropped, now);
     }
 
     fn drop_portals(&mut self, now: Instant) {
-        for event in self.portals.take_named().into_iter().filter_map(|known| known.event) {
+        let dropped = self.portals.take_named().into_iter().filter_map(|known| known.event).collect();
+        self.abandon_all(dropped, now);
+    }
+
+    /// In the order in which they began.
+    fn abandon_all(&mut self, mut events: Vec<u64>, now: Instant) {
+        events.sort_unstable();
+        for event in events {
             self.book.abandon(event, now);
         }
     }

@@ -67,9 +67,10 @@ impl<T> Default for Names<T> {
 }
 
 impl<T> Names<T> {
-    /// Names that are known and changes that are outstanding.
+    /// Names that are known, without the unnamed one, and changes that are outstanding.
     pub fn len(&self) -> usize {
-        self.confirmed.len().saturating_add(self.changes)
+        let unnamed = usize::from(self.confirmed.contains_key(b"".as_slice()));
+        self.confirmed.len().saturating_sub(unnamed).saturating_add(self.changes)
     }
 
     /// The name as a value; allocates only for a name that is not known.

@@ -45,9 +45,9 @@ impl Tracker {
         }
     }
 
-    /// Nothing that has begun since was recorded: no end line must follow either.
-    pub fn forget_events(&mut self, since: Mark) {
-        self.book.forget(since.event);
+    /// Of what has begun since only these were recorded: of nothing else an end line must follow.
+    pub fn forget_events(&mut self, since: Mark, but: &[u64]) {
+        self.book.forget(since.event, but);
     }
 
     /// Whether the server is in copy-both mode, which only the end of the data or of the session ends: it takes no

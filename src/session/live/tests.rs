@@ -79,6 +79,7 @@ fn judge(issuer: IssuerConfig, who: &[&str]) -> Arc<Judge> {
         lifetime,
         durability: crate::audit::Durability::default(),
         texts: crate::audit::sealing::Texts::default(),
+        unrecorded_commit: crate::audit::UnrecordedCommit::default(),
     };
     let http = crate::http::Client::new(None).unwrap();
     let verifier = Verifier::new(vec![issuer], http, Settings { keys: MINUTE, bad_tokens_per_address: 1 });

@@ -26,18 +26,125 @@ async fn strict_holds_the_bytes_until_the_disk_has_the_record() {
     assert_eq!(receive(&mut setup.server).await.0, b'Q');
 }
 
+/// Reads the substitute that has left in place of a message.
+async fn substitute(setup: &mut Setup) -> String {
+    let (kind, body) = receive(&mut setup.server).await;
+    let text = String::from_utf8(body).unwrap();
+    assert!(kind == b'Q' && text.starts_with("\"refused by pgpassport "), "{text}");
+    text.trim_end_matches('\0').to_owned()
+}
+
+/// The server refuses it, and the client is told why.
+async fn fail(setup: &mut Setup, text: &str) {
+    let error = format!("SERROR\0VERROR\0C42601\0Msyntax error at or near {text}\0\0");
+    setup.server.write_all(&[frame(b'E', error.as_bytes()), frame(b'Z', b"I")].concat()).await.unwrap();
+    let ours = ErrorFields::new("ERROR", "53100", &Refusal::Unrecorded.to_string());
+    assert_eq!(receive(&mut setup.client).await, (b'E', ours.encode()));
+    assert_eq!(receive(&mut setup.client).await.0, b'Z');
+}
+
 #[tokio::test]
-async fn a_disk_that_does_not_confirm_ends_a_strict_session_and_nothing_leaves() {
+async fn what_the_disk_does_not_confirm_is_refused_at_strict_and_the_session_lives() {
     let mut setup = start_at(Durability::Strict);
     setup.log.confirm(Some(true));
+    let both = [frame(b'Q', b"insert\0"), frame(b'Q', b"rollback\0"), frame(b'Q', b"commit\0")].concat();
+    setup.client.write_all(&both).await.unwrap();
+    let insert = substitute(&mut setup).await;
+    assert_eq!(receive(&mut setup.server).await, (b'Q', b"rollback\0".to_vec()), "it takes back");
+    let commit = substitute(&mut setup).await;
+    fail(&mut setup, &insert).await;
+    setup.server.write_all(&[frame(b'C', b"ROLLBACK\0"), frame(b'Z', b"I")].concat()).await.unwrap();
+    assert_eq!(receive(&mut setup.client).await.0, b'C');
+    assert_eq!(receive(&mut setup.client).await.0, b'Z');
+    fail(&mut setup, &commit).await;
+    setup.log.confirm(None);
     setup.client.write_all(&frame(b'Q', b"select 1\0")).await.unwrap();
-    let (kind, body) = receive(&mut setup.client).await;
-    assert_eq!((kind, body.as_slice()), (b'E', b"Unrecorded".as_slice()));
-    drop(setup.client);
-    assert!(matches!(setup.relay.await.unwrap().ending, Ending::Unrecorded));
-    let mut left = Vec::new();
-    setup.server.read_to_end(&mut left).await.unwrap();
-    assert!(!left.contains(&b'Q'), "{left:?}");
+    assert_eq!(receive(&mut setup.server).await, (b'Q', b"select 1\0".to_vec()));
+    // The records are there: each begin has its end.
+    let begins = ["session_start", "begin", "begin", "begin"].map(str::to_owned);
+    let ends = ["end refused", "end ok", "end refused", "begin"].map(str::to_owned);
+    assert_eq!(story(&setup.log), [begins, ends].concat());
+    assert_eq!(setup.log.lines()[4]["sqlstate"], "53100");
+    assert_eq!(*setup.told.lock().unwrap(), ["unrecorded", "recorded again"]);
+}
+
+/// What was confirmed before goes on: the rest of a message, and the data of a COPY.
+#[tokio::test]
+async fn what_left_before_the_disk_failed_is_not_cut() {
+    let mut setup = start_at(Durability::Strict);
+    let long = frame(b'Q', &[vec![b'x'; 100_000], vec![0]].concat());
+    let (mut client_read, mut client_write) = tokio::io::split(setup.client);
+    let mut start = vec![0; 90_000];
+    let (sent, got) = tokio::join!(client_write.write_all(&long[..95_000]), setup.server.read_exact(&mut start));
+    assert!(sent.is_ok() && got.is_ok());
+    setup.log.confirm(Some(true));
+    let rest = [&long[95_000..], &frame(b'Q', b"insert\0")].concat();
+    let mut end = vec![0; long.len() - 90_000];
+    let (sent, got) = tokio::join!(client_write.write_all(&rest), setup.server.read_exact(&mut end));
+    assert!(sent.is_ok() && got.is_ok());
+    assert_eq!([start, end].concat(), long);
+    let (_, body) = receive(&mut setup.server).await;
+    assert!(body.starts_with(b"\"refused by pgpassport "), "{body:?}");
+    drop((client_write, setup.server));
+    client_read.read_to_end(&mut Vec::new()).await.unwrap();
+
+    let mut setup = start_at(Durability::Strict);
+    setup.client.write_all(&frame(b'Q', b"copy t from stdin\0")).await.unwrap();
+    receive(&mut setup.server).await;
+    setup.server.write_all(&frame(b'G', &[0; 3])).await.unwrap();
+    assert_eq!(receive(&mut setup.client).await.0, b'G');
+    setup.log.confirm(Some(true));
+    let more = [frame(b'd', b"1\n"), frame(b'c', b""), frame(b'Q', b"insert\0")].concat();
+    setup.client.write_all(&more).await.unwrap();
+    assert_eq!(receive(&mut setup.server).await, (b'd', b"1\n".to_vec()));
+    assert_eq!(receive(&mut setup.server).await.0, b'c');
+    substitute(&mut setup).await;
+}
+
+/// A log that is full and a disk that confirms nothing: what the reserve took of the read is refused too.
+#[tokio::test]
+async fn a_commit_from_the_reserve_waits_for_the_disk_as_well() {
+    let mut setup = start_at(Durability::Strict);
+    setup.log.fill(true);
+    setup.log.confirm(Some(true));
+    let both = [frame(b'Q', b"insert\0"), frame(b'Q', b"commit\0")].concat();
+    setup.client.write_all(&both).await.unwrap();
+    let (insert, commit) = (substitute(&mut setup).await, substitute(&mut setup).await);
+    fail(&mut setup, &insert).await;
+    fail(&mut setup, &commit).await;
+    assert_eq!(story(&setup.log), ["session_start", "begin", "end refused"], "the COMMIT's alone");
+    setup.log.fill(false);
+    setup.log.confirm(None);
+    setup.client.write_all(&frame(b'Q', b"select 1\0")).await.unwrap();
+    receive(&mut setup.server).await;
+    let gap = &setup.log.lines()[3];
+    assert_eq!((gap["event"].as_str(), gap["refused"].as_u64()), (Some("gap"), Some(2)), "both were refused");
+}
+
+/// A real log: the failed sync ends its segment, and what comes next is confirmed in another.
+#[tokio::test]
+async fn a_sync_that_fails_refuses_one_message_and_the_next_is_confirmed() {
+    use crate::audit::Auditor;
+    use crate::audit::ledger::testing::{Flaky, open};
+    use crate::audit::ledger::{Settings, read};
+    let (folder, disk) = (tempfile::tempdir().unwrap(), Flaky::default());
+    let (ledger, _) = open(Settings::new(folder.path().to_owned()), disk.clone()).unwrap();
+    let auditor = Auditor::new(Arc::new(ledger), 10, crate::time::Clock::system());
+    let recorder = crate::relay::testing::recorder_over(auditor.clone(), Durability::Strict);
+    let relay = |gate| Relay::new(Tag::none(), recorder, gate);
+    let mut setup = start_over(MemoryLog::default(), relay, FakeHost::default());
+    setup.client.write_all(&frame(b'Q', b"select 1\0")).await.unwrap();
+    assert_eq!(receive(&mut setup.server).await, (b'Q', b"select 1\0".to_vec()));
+    setup.server.write_all(&[frame(b'C', b"SELECT 1\0"), frame(b'Z', b"I")].concat()).await.unwrap();
+    while receive(&mut setup.client).await.0 != b'Z' {}
+    disk.fail_sync();
+    setup.client.write_all(&frame(b'Q', b"select 2\0")).await.unwrap();
+    let refused = substitute(&mut setup).await;
+    fail(&mut setup, &refused).await;
+    setup.client.write_all(&frame(b'Q', b"select 3\0")).await.unwrap();
+    assert_eq!(receive(&mut setup.server).await, (b'Q', b"select 3\0".to_vec()));
+    assert_eq!(read::segments(folder.path()).unwrap().len(), 2);
+    auditor.close();
 }
 
 #[tokio::test]
