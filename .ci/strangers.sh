@@ -1,19 +1,22 @@
 #!/usr/bin/env bash
 # Installs the clients and judges that no one here wrote (proto-tests/strangers), every version pinned: Python's into
-# .cache/strangers, Node's into node_modules; Go's judge of the audit log is built from Debian's own packages, offline.
+# .cache/strangers, Node's into node_modules; Go's judge and witness of the audit log are built from Debian's own packages, offline.
 # Does nothing when they are there already.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 scripts=proto-tests/strangers
 venv=.cache/strangers/venv
-judge=.cache/strangers/tlog_judge
+judges=(tlog_judge tlog_witness)
 
 main() {
   bash .ci/prepare.sh --strangers
   installed "$scripts/requirements.txt" "$venv" || install python
   installed "$scripts/package-lock.json" "$scripts/node_modules" || install node
-  [[ $judge -nt $scripts/tlog_judge.go ]] || install go
+  local judge
+  for judge in "${judges[@]}"; do
+    [[ .cache/strangers/$judge -nt $scripts/$judge.go ]] || install go
+  done
 }
 
 # What was installed is kept beside it: a changed pin installs again.
@@ -49,11 +52,13 @@ node_clients() {
 
 # No module is fetched: the one that it needs is in Debian's GOPATH.
 go_clients() {
-  local cache
+  local cache judge
   cache=$(mktemp -d)
-  mkdir -p "${judge%/*}"
-  GO111MODULE=off GOPATH=/usr/share/gocode GOFLAGS='' GOPROXY=off CGO_ENABLED=0 GOCACHE="$cache" \
-    go build -o "$judge" "$scripts/tlog_judge.go"
+  mkdir -p .cache/strangers
+  for judge in "${judges[@]}"; do
+    GO111MODULE=off GOPATH=/usr/share/gocode GOFLAGS='' GOPROXY=off CGO_ENABLED=0 GOCACHE="$cache" \
+      go build -o ".cache/strangers/$judge" "$scripts/$judge.go"
+  done
   rm -rf "$cache"
 }
 

@@ -6,7 +6,9 @@ use super::ledger::checkpoint::{KeyError, Signer};
 use super::ledger::medium::Disk;
 use super::ledger::retention::{Deletion, Retention};
 use super::ledger::sink::{Lines, LinesFile, Sink, Target};
+use super::ledger::witness::{WitnessAnchor, WitnessConfig};
 use super::ledger::{self, Behind, Ledger, Opening, Settings, frame, read};
+use crate::http::Client;
 use crate::names::SessionId;
 use crate::time::Clock;
 use base64::Engine as _;
@@ -31,7 +33,7 @@ pub struct LogConfig {
     /// Where records go as JSON Lines.
     pub jsonl: Option<Output>,
     /// Where checkpoints go.
-    pub anchors: Vec<Output>,
+    pub anchors: Vec<Anchoring>,
     /// How long records are kept; for ever where it is not said.
     pub keep: Option<Duration>,
 }
@@ -43,6 +45,15 @@ pub enum Output {
     StandardOutput,
     /// Appended to a file.
     File(PathBuf),
+}
+
+/// Where checkpoints go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Anchoring {
+    /// Appended there.
+    Output(Output),
+    /// Cosigned by somebody who has seen the earlier ones.
+    Witness(Box<WitnessConfig>),
 }
 
 /// Why the log cannot be opened.
@@ -72,18 +83,26 @@ pub enum OpenError {
         /// Why.
         source: io::Error,
     },
+    /// The HTTPS client that calls a witness.
+    #[error("cannot set up what calls the witness {url}")]
+    Witness {
+        /// Which.
+        url: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The log itself.
     #[error(transparent)]
     Ledger(#[from] ledger::open::Error),
 }
 
-/// Opens the log, and begins one where there is none.
-pub fn open(config: &LogConfig, clock: Clock) -> Result<(Ledger, Opening), OpenError> {
+/// Opens the log, and begins one where there is none. Witnesses are called with the trust roots in `ca`, or the platform's.
+pub fn open(config: &LogConfig, ca: Option<&Path>, clock: Clock) -> Result<(Ledger, Opening), OpenError> {
     let LogConfig { folder, key, segment_bytes, jsonl, anchors, keep } = config;
     make_folder(folder).map_err(|source| OpenError::Folder { path: folder.clone(), source })?;
     let signer = Signer::read(key).map_err(|source| OpenError::Key { path: key.clone(), source })?;
     let settings = Settings::new(folder.clone()).with_segments_of(*segment_bytes);
-    let anchors = anchors.iter().map(anchor).collect::<Result<_, _>>()?;
+    let anchors = anchors.iter().map(|anchoring| anchor(anchoring, folder, ca)).collect::<Result<_, _>>()?;
     let sinks = jsonl.iter().map(|output| sink(folder, output)).collect::<Result<_, _>>()?;
     let retention = keep.map(|keep| retention(keep, clock.clone()));
     Ok(Ledger::open(settings, Arc::new(Disk), clock, signer, Behind { anchors, sinks, retention })?)
@@ -121,7 +140,11 @@ fn make_folder(folder: &Path) -> io::Result<()> {
     }
 }
 
-fn anchor(output: &Output) -> Result<Box<dyn Anchor>, OpenError> {
+fn anchor(anchoring: &Anchoring, folder: &Path, ca: Option<&Path>) -> Result<Box<dyn Anchor>, OpenError> {
+    let output = match anchoring {
+        Anchoring::Output(output) => output,
+        Anchoring::Witness(config) => return witness(config, folder, ca),
+    };
     match output {
         Output::StandardOutput => Ok(Box::new(WriterAnchor::new("standard output", io::stdout()))),
         Output::File(path) => match FileAnchor::open(path) {
@@ -129,6 +152,13 @@ fn anchor(output: &Output) -> Result<Box<dyn Anchor>, OpenError> {
             Err(source) => Err(OpenError::Output { path: path.clone(), source }),
         },
     }
+}
+
+fn witness(config: &WitnessConfig, folder: &Path, ca: Option<&Path>) -> Result<Box<dyn Anchor>, OpenError> {
+    let failed = |source| OpenError::Witness { url: config.url.clone(), source };
+    let client = Client::new(ca).map_err(|error| failed(error.into()))?;
+    let anchor = WitnessAnchor::new(config.clone(), folder, client).map_err(|error| failed(error.into()))?;
+    Ok(Box::new(anchor))
 }
 
 fn sink(folder: &Path, output: &Output) -> Result<Sink, OpenError> {

@@ -22,13 +22,13 @@ mod trace;
 pub use digest::{Digesting, TextDigest};
 pub use durability::{Durability, UnrecordedCommit};
 pub use ledger::Urgency;
-pub use log::{LogConfig, OpenError, Output, open};
+pub use log::{Anchoring, LogConfig, OpenError, Output, open};
 pub use recorder::{Begin, COMMIT_AT, Closed, End, Overdue, Recorder};
 
 use async_trait::async_trait;
 use budget::{Budget, Verdict};
 use event::{Event, Line};
-use ledger::{Ledger, NotDurable, frame};
+use ledger::{Ledger, NotDurable, Status, frame};
 use sealing::{Person, Sealer, Vault, VaultError};
 use std::collections::VecDeque;
 use std::io;
@@ -64,6 +64,10 @@ pub trait RecordLog: Send + Sync + std::fmt::Debug {
     async fn durable(&self, index: u64) -> Result<(), NotDurable>;
     /// The last call: what was appended is made durable and is signed. Blocks.
     fn close(&self);
+    /// How it is, where it can say.
+    fn status(&self) -> Option<Status> {
+        None
+    }
 }
 
 #[async_trait]
@@ -78,6 +82,10 @@ impl RecordLog for Ledger {
 
     fn close(&self) {
         Self::close(self);
+    }
+
+    fn status(&self) -> Option<Status> {
+        Some(Self::status(self))
     }
 }
 
@@ -240,6 +248,11 @@ impl Auditor {
     /// Waits until the records before this index outlive a loss of power.
     pub async fn durable(&self, index: u64) -> Result<(), NotDurable> {
         self.log.durable(index).await
+    }
+
+    /// How the log is.
+    pub fn status(&self) -> Option<Status> {
+        self.log.status()
     }
 
     /// Nothing is recorded any more: what was is made durable and is signed. Blocks.

@@ -2,8 +2,9 @@
 
 use super::reader::{Field, Section};
 use super::{AuditConfig, files, values};
+use crate::audit::ledger::witness::{WitnessConfig, WitnessKey};
 use crate::audit::sealing::SealingConfig;
-use crate::audit::{LogConfig, Output};
+use crate::audit::{Anchoring, LogConfig, Output};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -40,7 +41,7 @@ pub(super) fn audit(section: Section<'_>, config: &Path) -> Option<AuditConfig> 
         );
     }
     let anchors = section.field("anchors").and_then(|field| field.some_entries()).unwrap_or_default();
-    let anchors: Vec<Output> = anchors.iter().filter_map(|field| output(field, config, inside)).collect();
+    let anchors: Vec<Anchoring> = anchors.iter().filter_map(|field| anchor(field, config, inside)).collect();
     let keep = keep(&section);
     let segment_bytes = section.optional("segment_bytes", values::integer(SEGMENT_BYTES));
     let budget = section.optional("unverified_refusals_per_minute", values::integer(1..=1_000_000));
@@ -109,6 +110,19 @@ fn sealing(section: Section<'_>, config: &Path, inside: impl Fn(&Path) -> bool) 
     }
     section.finish();
     Some(SealingConfig { folder: folder?, key: key? })
+}
+
+/// A table is a witness.
+fn anchor(field: &Field<'_>, config: &Path, inside: impl Fn(&Path) -> bool) -> Option<Anchoring> {
+    if field.value.as_table().is_none() {
+        return output(field, config, inside).map(Anchoring::Output);
+    }
+    let section = field.section()?;
+    let url = section.required("witness", values::service_url);
+    let parse = |line: &str| WitnessKey::parse(line).map_err(|error| error.to_string());
+    let key = section.required("key", |value| parse(values::text(value)?));
+    section.finish();
+    Some(Anchoring::Witness(Box::new(WitnessConfig { url: url?, key: key? })))
 }
 
 /// `-`, or a file outside the log's folder.

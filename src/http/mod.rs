@@ -150,6 +150,12 @@ impl Client {
         self.call(url, self.services.post(url).bearer_auth(bearer.expose()).json(body), deadline).await
     }
 
+    /// `POST url` with a plain text body.
+    pub async fn post_text(&self, url: &str, body: String, deadline: Duration) -> Result<Response, Error> {
+        let request = self.services.post(url).header(reqwest::header::CONTENT_TYPE, "text/plain; charset=utf-8");
+        self.call(url, request.body(body), deadline).await
+    }
+
     /// The same trust and limits as an `azure_core` transport, without an egress proxy. `deadline` bounds each attempt.
     pub fn metadata_transport(&self, deadline: Duration) -> MetadataTransport {
         MetadataTransport::new(self.metadata.clone(), deadline)

@@ -72,7 +72,7 @@ struct Dialling {
 
 impl Lasting {
     pub fn open(config: &Config, metrics: Arc<Metrics>, clock: Clock) -> Result<Self, Error> {
-        let (log, opening) = audit::open(&config.audit.log, clock.clone())?;
+        let (log, opening) = audit::open(&config.audit.log, config.ca_certificate.as_deref(), clock.clone())?;
         let refusals = config.audit.unverified_refusals_per_minute;
         let vault = config.audit.sealing.as_ref().map(SealingConfig::open).transpose()?.map(Arc::new);
         let auditor = Auditor::new(Arc::new(log), refusals, clock.clone()).with_vault(vault);

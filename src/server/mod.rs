@@ -11,6 +11,7 @@ mod workers;
 
 use crate::admin::{self, AdminSocket, AdminState, Operations, Readiness};
 use crate::audit::Auditor;
+use crate::audit::ledger::{Anchored, Status};
 use crate::cloudsql;
 use crate::config::Config;
 use crate::federation;
@@ -20,8 +21,8 @@ use crate::identity;
 use crate::names::SessionId;
 use crate::relay::{self, Cause, Wish};
 use crate::session::{self, Services, Sessions};
-use crate::telemetry::Metrics;
-use crate::time::Clock;
+use crate::telemetry::{AnchorGauge, AuditGauge, Metrics};
+use crate::time::{Clock, Timestamp};
 use generation::{Fixed, Generation, Lasting};
 use reload::Reloader;
 use socket2::{SockRef, TcpKeepalive};
@@ -138,7 +139,7 @@ pub async fn run(config: Config, source: PathBuf) -> Result<(), Error> {
     }
     let keys = serving.clone();
     beside.spawn(identity::keep_keys(move || Arc::clone(&keys.borrow().services.verifier)));
-    beside.spawn(keep_flushing(lasting.auditor.clone()));
+    beside.spawn(keep_flushing(lasting.auditor.clone(), Arc::clone(&lasting.metrics)));
     beside.spawn(session::keep_time(lasting.sessions.clone(), lasting.clock.clone()));
     let reloading = beside.spawn(Reloader { source, fixed, lasting: lasting.clone(), current }.run(hangup));
     tracing::info!(address = %listener.local_addr().unwrap_or(address), "ready");
@@ -167,12 +168,29 @@ fn processors() -> usize {
 
 /// Writes what rules with `durability = "none"` and sessions that are over have left to the log. What it does not take
 /// stays.
-async fn keep_flushing(auditor: Auditor) {
+async fn keep_flushing(auditor: Auditor, metrics: Arc<Metrics>) {
     let mut ticks = interval(FLUSH_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         let _ = auditor.flush();
+        if let Some(status) = auditor.status() {
+            metrics.audit_log(&gauges(&status));
+        }
+    }
+}
+
+fn gauges(status: &Status) -> AuditGauge<'_> {
+    let Status { records, bytes, reserve_bytes, sealed, ref anchors } = *status;
+    AuditGauge { records, bytes, reserve_bytes, sealed, anchors: anchors.iter().map(anchor_gauge).collect() }
+}
+
+fn anchor_gauge(anchor: &Anchored) -> AnchorGauge<'_> {
+    AnchorGauge {
+        name: &anchor.name,
+        anchored: anchor.before,
+        failing_since: anchor.failing_since.map_or(0, Timestamp::as_second),
+        is_another_log: anchor.is_another_log,
     }
 }
 

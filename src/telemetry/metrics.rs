@@ -1,8 +1,9 @@
 //! Counters, gauges and histograms, each behind a typed method; the registry is private to one [`Metrics`].
 //!
-//! Invariant: every label value is an enum's, a `&'static str` or a rule's name, which the config bounds, so no caller
+//! Invariant: every label value is an enum's, a `&'static str`, or a rule's or an anchor's name, which the config bounds, so no caller
 //! can name a series or make new ones.
 
+use super::audit::{AuditGauge, AuditGauges};
 use crate::names::RuleName;
 use prometheus::{
     HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder, core::Collector,
@@ -206,6 +207,7 @@ pub struct Metrics {
     ended: IntCounterVec,
     reloads: IntCounterVec,
     limits: IntCounterVec,
+    audit: AuditGauges,
 }
 
 impl Metrics {
@@ -222,7 +224,7 @@ impl Metrics {
                 &["direction"],
             )?,
         )?;
-        let audit = registered(
+        let audit_records = registered(
             &registry,
             IntCounterVec::new(
                 Opts::new("pgpassport_audit_records_total", "Audit records by outcome of their write."),
@@ -264,14 +266,20 @@ impl Metrics {
             )?,
             to_server: bytes.with_label_values(&["to_server"]),
             to_client: bytes.with_label_values(&["to_client"]),
-            audit_written: audit.with_label_values(&["written"]),
-            audit_failed: audit.with_label_values(&["failed"]),
+            audit_written: audit_records.with_label_values(&["written"]),
+            audit_failed: audit_records.with_label_values(&["failed"]),
             cancels: registered(&registry, IntCounterVec::new(cancels, &["outcome"])?)?,
             ended: registered(&registry, IntCounterVec::new(ended, &["reason"])?)?,
             reloads: registered(&registry, IntCounterVec::new(reloads, &["outcome"])?)?,
             limits: registered(&registry, IntCounterVec::new(limits, &["rule", "limit", "outcome"])?)?,
+            audit: AuditGauges::new(&registry)?,
             registry,
         })
+    }
+
+    /// How the audit log is now.
+    pub fn audit_log(&self, audit: &AuditGauge<'_>) {
+        self.audit.set(audit);
     }
 
     /// One more connection.

@@ -18,6 +18,16 @@ pub enum Error {
     /// The place takes nothing.
     #[error("the anchor takes no checkpoint")]
     Io(#[from] io::Error),
+    /// Who looks after it says no.
+    #[error(transparent)]
+    Witness(#[from] super::witness::Refusal),
+}
+
+impl Error {
+    /// The anchor has another log's checkpoints under this one's name.
+    pub fn is_another_log(&self) -> bool {
+        matches!(self, Self::Witness(refusal) if refusal.is_another_log())
+    }
 }
 
 /// Takes checkpoints; called from a thread of its own, each time with the newest one.

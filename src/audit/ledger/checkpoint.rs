@@ -30,6 +30,9 @@ pub enum KeyError {
     /// It is no key of this form.
     #[error("is not one line PRIVATE+KEY+NAME+HASH+DATA; `pgpassport audit key` makes one")]
     Private,
+    /// It is no witness's public key of this form.
+    #[error("is not a witness's public key NAME+HASH+DATA for Ed25519 cosignatures (C2SP tlog-cosignature)")]
+    Witness,
     /// It is no public key of this form.
     #[error("is not a public key NAME+HASH+DATA, as `pgpassport audit key` prints it")]
     Public,

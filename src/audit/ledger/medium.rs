@@ -96,6 +96,16 @@ fn set_aside(file: &File, room: u64) -> io::Result<()> {
     }
 }
 
+/// Puts a small file in the place of another, or of none: a stop leaves the one or the other, whole.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let unfinished = path.with_extension("tmp");
+    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+    file.write_all_at(bytes, 0)?;
+    file.sync_data()?;
+    std::fs::rename(unfinished, path)?;
+    sync_folder(path)
+}
+
 /// Makes a new or renamed entry durable.
 fn sync_folder(path: &Path) -> io::Result<()> {
     match path.parent() {

@@ -12,6 +12,7 @@ pub mod frame;
 pub mod hashes;
 pub mod medium;
 pub mod open;
+mod problem;
 pub mod prove;
 pub mod read;
 pub mod retention;
@@ -26,6 +27,7 @@ mod tamper_tests;
 pub(crate) mod testing;
 pub mod tree;
 pub mod verify;
+pub mod witness;
 mod worker;
 pub mod writer;
 
@@ -62,6 +64,21 @@ pub struct Opening {
     pub unsealed: u64,
     /// Bytes cut off behind the last record, and the segment they were in.
     pub cut: Option<(u64, u64)>,
+}
+
+/// How a log is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// Records, of all processes, those that were deleted too.
+    pub records: u64,
+    /// Bytes that this process has appended.
+    pub bytes: u64,
+    /// What of the reserve is left, in bytes.
+    pub reserve_bytes: u64,
+    /// Records that the last checkpoint covers.
+    pub sealed: u64,
+    /// How far each anchor is.
+    pub anchors: Vec<Anchored>,
 }
 
 /// One log, being written. Closed by [`Ledger::close`].
@@ -135,6 +152,14 @@ impl Ledger {
             Ok(durable) if durable.doubtful < index => Ok(()),
             _ => Err(NotDurable),
         }
+    }
+
+    /// How the log is, for metrics.
+    pub fn status(&self) -> Status {
+        let writer = self.shared.writer();
+        let (records, bytes, reserve_bytes) = (writer.next(), writer.written(), writer.reserve());
+        drop(writer);
+        Status { records, bytes, reserve_bytes, sealed: self.sealed(), anchors: self.anchored() }
     }
 
     /// Records that the last checkpoint covers.

@@ -5,19 +5,26 @@
 //! log is in no line, its `id` or `session` and `time` tell repeats.
 
 use super::follow::{self, Follower};
+use super::medium;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// The most that is delivered before the cursor is noted, in bytes.
+/// The most that is delivered at once, in bytes.
 const BATCH_BYTES: usize = 256 * 1024;
+/// The most that is delivered before the cursor is noted, in bytes.
+const NOTE_BYTES: usize = 16 * 1024 * 1024;
 
 /// Takes lines.
 pub trait Target: Send + fmt::Debug {
     /// Whole lines, each with its line feed. An error means that they come again.
     fn deliver(&mut self, lines: &[u8]) -> io::Result<()>;
+    /// What was delivered outlives a loss of power from now on, where that is the target's own doing.
+    fn sync(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Why lines are late.
@@ -37,21 +44,31 @@ pub struct Sink {
     name: String,
     target: Box<dyn Target>,
     cursor: PathBuf,
+    /// Records before this index were handed to the target.
+    reached: u64,
+    /// What the cursor says.
     delivered: u64,
+    /// Delivered since then, in bytes.
+    unnoted: usize,
     records: Follower,
 }
 
 impl Sink {
-    /// Goes on where the cursor is; a sink without one starts with record `first`.
+    /// Goes on where the cursor is; a sink without one, or whose cursor cannot be read, starts with the first record that is
+    /// there, `first`.
     pub fn open(folder: &Path, name: &str, target: Box<dyn Target>, first: u64) -> io::Result<Self> {
         let cursor = folder.join(format!("cursor-{name}"));
         let delivered = match fs::read_to_string(&cursor) {
-            Ok(text) => text.trim_end().parse().map_err(|_| io::Error::other("the cursor is no number"))?,
+            Ok(text) => text.trim_end().parse().unwrap_or_else(|_| {
+                tracing::warn!(sink = name, first, "the sink's cursor is no number; it gets all records again");
+                first
+            }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => first,
             Err(error) => return Err(error),
         };
+        let delivered = first.max(delivered);
         let records = Follower::new(folder, delivered);
-        Ok(Self { name: name.to_owned(), target, cursor, delivered, records })
+        Ok(Self { name: name.to_owned(), target, cursor, reached: delivered, delivered, unnoted: 0, records })
     }
 
     /// What people call it.
@@ -59,7 +76,7 @@ impl Sink {
         &self.name
     }
 
-    /// Records before this index were delivered.
+    /// Records before this index were delivered, and will not come again.
     pub fn delivered(&self) -> u64 {
         self.delivered
     }
@@ -67,15 +84,28 @@ impl Sink {
     /// Delivers the records before index `until`, which were written.
     pub fn deliver(&mut self, until: u64) -> Result<(), Error> {
         let mut lines = Vec::new();
-        while self.delivered < until {
+        while self.reached < until {
             let delivered = self.batch(&mut lines, until);
             if let Err(error) = delivered {
                 // What was read and not delivered is read again.
-                self.records = Follower::new(self.cursor.parent().unwrap_or(Path::new(".")), self.delivered);
+                self.records = Follower::new(self.cursor.parent().unwrap_or(Path::new(".")), self.reached);
                 return Err(error);
+            }
+            if self.unnoted >= NOTE_BYTES {
+                self.note()?;
             }
         }
         self.records.forget_ahead();
+        Ok(self.note()?)
+    }
+
+    /// Notes what was delivered, once that is durable: what comes after a stop can be a repeat, and is never a gap.
+    fn note(&mut self) -> io::Result<()> {
+        if self.delivered < self.reached {
+            self.target.sync()?;
+            medium::replace(&self.cursor, format!("{}\n", self.reached).as_bytes())?;
+            (self.delivered, self.unnoted) = (self.reached, 0);
+        }
         Ok(())
     }
 
@@ -86,10 +116,9 @@ impl Sink {
             lines.push(b'\n');
         }
         self.target.deliver(lines)?;
-        self.delivered = self.records.next_index();
-        let unfinished = self.cursor.with_extension("tmp");
-        fs::write(&unfinished, format!("{}\n", self.delivered))?;
-        Ok(fs::rename(unfinished, &self.cursor)?)
+        self.reached = self.records.next_index();
+        self.unnoted = self.unnoted.saturating_add(lines.len());
+        Ok(())
     }
 }
 
@@ -143,6 +172,10 @@ impl Target for LinesFile {
         self.file.write_all(lines)?;
         self.torn = false;
         Ok(())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.file.sync_data()
     }
 }
 
@@ -202,6 +235,15 @@ mod tests {
             sink.deliver(10 * round + 10).unwrap();
             assert_eq!(sink.delivered(), 10 * round + 10);
             assert_eq!(String::from_utf8(collected.0.lock().unwrap().0.clone()).unwrap(), expected);
+        }
+        // A cursor that a power loss has emptied repeats, and skips nothing.
+        for cursor in ["", "\0\0\0", "4x\n"] {
+            fs::write(folder.path().join("cursor-test"), cursor).unwrap();
+            let mut sink = Sink::open(folder.path(), "test", Box::new(collected.clone()), 0).unwrap();
+            collected.0.lock().unwrap().0.clear();
+            sink.deliver(40).unwrap();
+            assert_eq!(String::from_utf8(collected.0.lock().unwrap().0.clone()).unwrap(), expected, "{cursor:?}");
+            assert_eq!(fs::read_to_string(folder.path().join("cursor-test")).unwrap(), "40\n");
         }
     }
 }

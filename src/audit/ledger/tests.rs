@@ -42,14 +42,20 @@ fn a_log_goes_on_where_it_ended_and_every_end_is_signed() {
     assert_eq!(records, 405);
 }
 
-#[test]
-fn a_torn_tail_is_cut_off_and_told() {
+/// A log of three records that was closed, its segment's file, and what is in it.
+fn three() -> (tempfile::TempDir, std::path::PathBuf, Vec<u8>) {
     let folder = tempfile::tempdir().unwrap();
     let (ledger, _) = open(folder.path(), Disk).unwrap();
     write(&ledger, 0..3);
     drop(ledger);
     let path = segment::path(folder.path(), 1);
     let whole = std::fs::read(&path).unwrap();
+    (folder, path, whole)
+}
+
+#[test]
+fn a_torn_tail_is_cut_off_and_told() {
+    let (folder, path, whole) = three();
     std::fs::write(&path, [&whole[..], &[9, 0, 0, 0, 1, 2]].concat()).unwrap();
     let (ledger, opening) = open(folder.path(), Disk).unwrap();
     assert_eq!(opening, Opening { records: 3, unsealed: 0, cut: Some((1, 6)) });
@@ -59,12 +65,7 @@ fn a_torn_tail_is_cut_off_and_told() {
 
 #[test]
 fn what_was_signed_and_is_gone_or_changed_stops_the_start() {
-    let folder = tempfile::tempdir().unwrap();
-    let (ledger, _) = open(folder.path(), Disk).unwrap();
-    write(&ledger, 0..3);
-    drop(ledger);
-    let path = segment::path(folder.path(), 1);
-    let whole = std::fs::read(&path).unwrap();
+    let (folder, path, whole) = three();
     std::fs::write(&path, &whole[..whole.len() - 1]).unwrap();
     assert!(matches!(open(folder.path(), Disk).unwrap_err(), open::Error::Lost { signed: 3, found: 2 }));
     let mut other = whole[..segment::HEADER_BYTES].to_vec();

@@ -5,9 +5,11 @@
 
 use super::checkpoint::{self, PublicKey};
 use super::hashes::{self, Stored};
+pub use super::problem::Problem;
 use super::read::{self, Segment, Tail};
 use super::retention;
 use super::tree::Tree;
+use super::witness::WitnessKey;
 use crate::time::Timestamp;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,134 +21,11 @@ use tlog_tiles::{Hash, HashReader, record_hash, stored_hash_index};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file.
-    #[error("cannot read {path}")]
-    Io {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Read(#[from] read::Error),
     /// There is no segment at all and no checkpoint.
     #[error("{0} holds no log")]
     Nothing(PathBuf),
-}
-
-/// What is wrong with a log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Problem {
-    /// A segment cannot be read.
-    Segment {
-        /// Its file.
-        path: PathBuf,
-        /// In words.
-        reason: String,
-    },
-    /// Records are missing, or too many, before a segment.
-    Count {
-        /// The segment's file.
-        path: PathBuf,
-        /// The index of its first record, as its header says.
-        first: u64,
-        /// The index behind the last record that was found before it.
-        found: u64,
-    },
-    /// A record's bytes are not those of its checksum, and it is not the torn end of the log.
-    Damaged {
-        /// The record.
-        record: u64,
-        /// Its segment.
-        path: PathBuf,
-    },
-    /// A record is not the one that was hashed when it was written.
-    Changed {
-        /// The record.
-        record: u64,
-    },
-    /// The records are not those that were signed.
-    Root {
-        /// The first records, this many, are not.
-        size: u64,
-        /// So many of them are: the last checkpoint that fits.
-        fits: u64,
-        /// Where the checkpoint is.
-        signed_in: PathBuf,
-    },
-    /// Fewer records than were signed.
-    Missing {
-        /// Signed.
-        size: u64,
-        /// There.
-        found: u64,
-        /// Where the checkpoint is.
-        signed_in: PathBuf,
-    },
-    /// A checkpoint that this key has not signed, or that is damaged.
-    Checkpoint {
-        /// Its place in the file, from 1.
-        number: usize,
-        /// The file.
-        path: PathBuf,
-    },
-    /// The first records are gone, and no record that is anchored (where there are anchors; else signed) says that they
-    /// were deleted.
-    Deleted {
-        /// The first record that is there.
-        first: u64,
-        /// Deletion was recorded up to here.
-        said: u64,
-        /// The record that says it, and that no anchor covers.
-        unanchored: Option<u64>,
-    },
-    /// Checkpoints that do not follow one another.
-    Order {
-        /// The later one's place in the file, from 1.
-        number: usize,
-        /// The file.
-        path: PathBuf,
-    },
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Segment { path, reason } => write!(f, "segment {}: {reason}", path.display()),
-            Self::Count { path, first, found } if first > found => {
-                write!(f, "records {found} to {} are missing before segment {}", first - 1, path.display())
-            }
-            Self::Count { path, first, found } => {
-                write!(f, "{} records too many before segment {}", found - first, path.display())
-            }
-            Self::Damaged { record, path } => write!(f, "record {record} in {} is damaged", path.display()),
-            Self::Changed { record } => write!(f, "record {record} is not the one that was written"),
-            Self::Root { size, fits, signed_in } => write!(
-                f,
-                "records {fits} to {} are not those of the checkpoint of {size} records in {}",
-                size.saturating_sub(1),
-                signed_in.display()
-            ),
-            Self::Missing { size, found, signed_in } => write!(
-                f,
-                "records {found} to {} are missing: {} has a checkpoint of {size} records",
-                size.saturating_sub(1),
-                signed_in.display()
-            ),
-            Self::Checkpoint { number, path } => {
-                write!(f, "checkpoint {number} in {} is not signed with this key, or damaged", path.display())
-            }
-            Self::Deleted { first, unanchored: Some(record), .. } => write!(
-                f,
-                "records 0 to {} are missing, and record {record}, which says that they were deleted, is not anchored: \
-                 before they were deleted it was, so the anchor's checkpoints are older or the record is not the proxy's",
-                first - 1
-            ),
-            Self::Deleted { first, said, unanchored: None } => {
-                write!(f, "records {said} to {} are missing, and no record says that they were deleted", first - 1)
-            }
-            Self::Order { number, path } => {
-                write!(f, "checkpoint {number} in {} does not follow the ones before it", path.display())
-            }
-        }
-    }
 }
 
 /// What was found.
@@ -239,15 +118,26 @@ type Heads = BTreeMap<u64, Vec<Head>>;
 
 /// Checks a log's folder against its key and the checkpoints in `anchors` (files of notes).
 pub fn verify(folder: &Path, key: &PublicKey, anchors: &[PathBuf]) -> Result<Report, Error> {
+    verify_with(folder, key, anchors, &[])
+}
+
+/// The same, and against what these witnesses have cosigned, as the folder has it.
+pub fn verify_with(
+    folder: &Path,
+    key: &PublicKey,
+    anchors: &[PathBuf],
+    witnesses: &[WitnessKey],
+) -> Result<Report, Error> {
     let mut report = Report::default();
     let mut heads = Heads::new();
     let own = folder.join(checkpoint::FILE);
-    match collect(&own, false, key, &mut heads, &mut report) {
-        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
-        collected => collected?,
-    }
+    if_there(collect(&own, &Kept::Own, key, &mut heads, &mut report))?;
     for path in anchors {
-        collect(path, true, key, &mut heads, &mut report)?;
+        collect(path, &Kept::Outside, key, &mut heads, &mut report)?;
+    }
+    for witness in witnesses {
+        let path = folder.join(witness.file());
+        if_there(collect(&path, &Kept::Cosigned(witness), key, &mut heads, &mut report))?;
     }
     let segments = read::segments(folder).map_err(|_| Error::Nothing(folder.to_owned()))?;
     if segments.is_empty() && heads.is_empty() {
@@ -260,18 +150,38 @@ pub fn verify(folder: &Path, key: &PublicKey, anchors: &[PathBuf]) -> Result<Rep
     Ok(report)
 }
 
+/// Who keeps a file of checkpoints.
+enum Kept<'a> {
+    /// The log.
+    Own,
+    /// Somebody else, elsewhere.
+    Outside,
+    /// The log; nobody but the witness can make it.
+    Cosigned(&'a WitnessKey),
+}
+
+/// A file that is not there has no checkpoints.
+fn if_there(collected: Result<(), Error>) -> Result<(), Error> {
+    match collected {
+        Err(Error::Read(read::Error::Io { source, .. })) if source.kind() == io::ErrorKind::NotFound => Ok(()),
+        collected => collected,
+    }
+}
+
 /// Reads a file of checkpoints. Sizes must not fall, and one size has one root.
-fn collect(path: &Path, anchor: bool, key: &PublicKey, heads: &mut Heads, report: &mut Report) -> Result<(), Error> {
-    let text = std::fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+fn collect(path: &Path, kept: &Kept<'_>, key: &PublicKey, heads: &mut Heads, report: &mut Report) -> Result<(), Error> {
+    let anchor = !matches!(kept, Kept::Own);
+    let text = std::fs::read(path).map_err(|source| read::Error::Io { path: path.to_owned(), source })?;
     // The end of an anchor's file can be a write that is not finished, or was not.
     let whole = if anchor { checkpoint::whole_bytes(&text) } else { text.len() };
     let text = String::from_utf8_lossy(text.get(..whole).unwrap_or_default());
     let mut last = 0;
     for (number, note) in (1..).zip(checkpoint::notes(&text)) {
         let path = path.to_owned();
-        let Some(head) = key.open(note.as_bytes()) else {
+        let cosigned = if let Kept::Cosigned(witness) = kept { witness.has_cosigned(&note) } else { true };
+        let Some(head) = key.open(note.as_bytes()).filter(|_| cosigned) else {
             // One anchor may keep several logs' checkpoints.
-            let others = anchor && note.lines().next() != Some(key.name());
+            let others = matches!(kept, Kept::Outside) && note.lines().next() != Some(key.name());
             if !others {
                 report.problems.push(Problem::Checkpoint { number, path });
             }

@@ -82,11 +82,13 @@ pub struct Anchored {
     pub before: u64,
     /// Since when it has taken nothing.
     pub failing_since: Option<Timestamp>,
+    /// It has another log's checkpoints under this one's name: this one was rolled back or forked.
+    pub is_another_log: bool,
 }
 
 impl Slot {
     fn of(anchor: &dyn Anchor) -> Arc<Self> {
-        let state = Mutex::new(Anchored { name: anchor.name(), before: 0, failing_since: None });
+        let state = Mutex::new(Anchored { name: anchor.name(), before: 0, failing_since: None, is_another_log: false });
         Arc::new(Self { newest: Mutex::default(), bell: Bell::default(), state })
     }
 
@@ -264,12 +266,16 @@ fn publish(mut anchor: Box<dyn Anchor>, slot: &Slot, clock: &Clock) {
                     if let Some(since) = state.failing_since.take() {
                         tracing::info!(anchor = state.name, %since, "takes the audit log's checkpoints again");
                     }
+                    state.is_another_log = false;
                     failed = Failed::default();
                     anchor.pause()
                 }
                 Err(error) => {
                     lock(&slot.newest).get_or_insert(note);
-                    let since = *lock(&slot.state).failing_since.get_or_insert_with(|| clock.now());
+                    let mut state = lock(&slot.state);
+                    state.is_another_log = error.is_another_log();
+                    let since = *state.failing_since.get_or_insert_with(|| clock.now());
+                    drop(state);
                     failed.tell(&anchor.name(), since, &chain(&error))
                 }
             };

@@ -60,6 +60,8 @@ pub struct Writer {
     current: Current,
     /// The index that the next record gets.
     next: u64,
+    /// Bytes of what was appended.
+    written: u64,
     /// A segment has ended whose sync failed, and nobody was told yet.
     ended_in_doubt: bool,
 }
@@ -102,7 +104,7 @@ impl Writer {
         (number, first): (u64, u64),
     ) -> io::Result<Self> {
         let current = Current::begin(&settings, &*medium, &Header { log, number, first, created: clock.now() })?;
-        Ok(Self { settings, medium, clock, log, current, next: first, ended_in_doubt: false })
+        Ok(Self { settings, medium, clock, log, current, next: first, written: 0, ended_in_doubt: false })
     }
 
     /// Appends a batch of `records` whole frames, and gives the index behind its last record. After an error nothing of
@@ -119,7 +121,19 @@ impl Writer {
         }
         self.current.append(frames)?;
         self.next = self.next.saturating_add(records);
+        self.written = self.written.saturating_add(length);
         Ok(self.next)
+    }
+
+    /// Bytes that this process has appended.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// What of this segment's reserve is left, in bytes.
+    pub fn reserve(&self) -> u64 {
+        let Settings { segment_bytes, reserve_bytes, .. } = self.settings;
+        segment_bytes.saturating_sub(self.current.position).min(reserve_bytes)
     }
 
     /// The index that the next record gets.

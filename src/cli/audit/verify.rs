@@ -1,11 +1,12 @@
 //! `audit verify`: one line, and an exit code.
 
-use super::{Error, Log};
-use crate::audit::ledger::verify::{Report, verify};
+use super::{Error, Log, read};
+use crate::audit::ledger::verify::{Report, verify_with};
+use crate::audit::ledger::witness::WitnessKey;
 use crate::cli::Outcome;
 use serde_json::json;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Arguments of `audit verify`.
 #[derive(Debug, clap::Args)]
@@ -15,13 +16,18 @@ pub(super) struct Arguments {
     /// Checkpoints that were kept outside the log's folder; may be given several times
     #[arg(long = "anchor", value_name = "FILE")]
     anchors: Vec<PathBuf>,
+    /// The public key of a witness that has cosigned this log's checkpoints (`NAME+HASH+DATA`, or a file with it); may be
+    /// given several times
+    #[arg(long = "witness", value_name = "FILE-or-KEY")]
+    witnesses: Vec<String>,
     /// One JSON object on standard output, for scripts
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn run(arguments: &Arguments, out: &mut impl Write) -> Result<Outcome, Error> {
-    let report = verify(&arguments.log.folder, &arguments.log.key()?, &arguments.anchors)?;
+    let witnesses = arguments.witnesses.iter().map(|key| witness(key)).collect::<Result<Vec<_>, _>>()?;
+    let report = verify_with(&arguments.log.folder, &arguments.log.key()?, &arguments.anchors, &witnesses)?;
     if arguments.json {
         writeln!(out, "{}", as_json(&report))?;
     } else {
@@ -41,6 +47,14 @@ pub(super) fn run(arguments: &Arguments, out: &mut impl Write) -> Result<Outcome
         report if report.is_proved() => Outcome::Done,
         _ => Outcome::NotProved,
     })
+}
+
+fn witness(key: &str) -> Result<WitnessKey, Error> {
+    if let Ok(key) = WitnessKey::parse(key.trim()) {
+        return Ok(key);
+    }
+    let path = Path::new(key);
+    WitnessKey::parse(read(path)?.trim()).map_err(|source| Error::Key { of: path.to_owned(), source })
 }
 
 fn as_json(report: &Report) -> serde_json::Value {

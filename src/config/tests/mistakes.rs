@@ -69,6 +69,16 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ),
     (
         "folder = \"audit\"",
+        "folder = \"audit\"\nanchors = [{ witness = \"http://witness.contoso.example\", key = \"witness.example/w1+95dbf513+BOuS6v9oW+1BILTa31JtV/UOnJmOXjKUgZLf0fFWGbQB\" }]",
+        "8: audit.anchors[0].witness: must be https://, or tokens would travel in the clear (http:// is for loopback)",
+    ),
+    (
+        "folder = \"audit\"",
+        "folder = \"audit\"\nanchors = [{ witness = \"https://witness.contoso.example\", key = \"witness+00000000+BA==\" }]",
+        "8: audit.anchors[0].key: is not a witness's public key NAME+HASH+DATA for Ed25519 cosignatures (C2SP tlog-cosignature)",
+    ),
+    (
+        "folder = \"audit\"",
         "folder = \"audit\"\nkeep = \"90d\"",
         "8: audit.keep: needs audit.anchors: records are deleted only once anchors have what covers them; leave it out to keep them for ever",
     ),
