@@ -81,6 +81,19 @@ pub enum Event<'a> {
         /// End lines that could not wait any longer.
         lost: u64,
     },
+    /// The records of the session's caller had taken what `audit_mib_per_day` of the rule allows. Until here these messages
+    /// had no record of their own.
+    AuditLimit {
+        /// When it began.
+        since: Timestamp,
+        /// Messages that were refused, each of which failed at the server.
+        refused: u64,
+        /// Messages of a whole `ROLLBACK` or `ABORT`, and of what `commits` counts, that passed.
+        passed: u64,
+        /// Of those, messages of a whole `COMMIT` or `END`: only where the session's rule lets them pass.
+        #[serde(skip_serializing_if = "is_zero")]
+        commits: u64,
+    },
     /// The process before this one did not close the log: it was killed, or the machine stopped.
     Recovery {
         /// Whole records that are there: the index of this one is at least that.

@@ -11,9 +11,11 @@
 mod budget;
 mod digest;
 mod durability;
+mod end;
 pub mod event;
 pub mod ledger;
 mod log;
+mod missed;
 mod recorder;
 pub mod schema;
 pub mod sealing;
@@ -21,9 +23,10 @@ mod trace;
 
 pub use digest::{Digesting, TextDigest};
 pub use durability::{Durability, UnrecordedCommit};
+pub use end::End;
 pub use ledger::Urgency;
 pub use log::{Anchoring, LogConfig, OpenError, Output, open};
-pub use recorder::{Begin, COMMIT_AT, Closed, End, Overdue, Recorder};
+pub use recorder::{Begin, COMMIT_AT, Closed, Overdue, Recorder};
 
 use async_trait::async_trait;
 use budget::{Budget, Verdict};

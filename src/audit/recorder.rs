@@ -1,19 +1,18 @@
 //! One session's place in the log.
 
+use super::end::End;
 use super::event::{self, Caller, Event, MAX_TEXT_BYTES, RoleChange, Stage};
 use super::ledger::{NotDurable, frame};
+use super::missed::{Gap, Missed};
 use super::sealing::{Sealed, Sealer, Texts, shape};
 use super::trace::traceparent;
-use super::{Auditor, Durability, TextDigest, Unrecorded, Urgency};
+use super::{Auditor, Durability, Unrecorded, Urgency};
 use crate::names::SessionId;
-use crate::time::Timestamp;
 use base64::Engine;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::ops::Range;
-use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
 
 /// What a begin record says, before it has an id.
 #[derive(Debug, Clone, Copy)]
@@ -38,41 +37,6 @@ pub struct Begin<'a> {
     pub function_oid: Option<u32>,
     /// Whether the statement leaves with the tag.
     pub tagged: bool,
-}
-
-/// What an end record says, before it has an id.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct End {
-    /// Number of the event in its session.
-    pub event: u64,
-    /// Which of a Query's statements.
-    pub part: u32,
-    /// No further end follows for this event.
-    pub last: bool,
-    /// How.
-    pub outcome: event::Outcome,
-    /// With an error.
-    pub sqlstate: Option<String>,
-    /// The event whose text ran, where the begin record could not say.
-    pub text_of: Option<u64>,
-    /// The text that ran, where the record does not hold it whole.
-    pub text: Option<Arc<TextDigest>>,
-    /// What ran cannot be the text that the begin record told.
-    pub text_doubtful: bool,
-    /// SQL-level EXECUTE: the event whose text gave the name.
-    pub executes: Option<u64>,
-    /// Command tag without numbers.
-    pub command: Option<String>,
-    /// Rows returned or changed.
-    pub rows: u64,
-    /// From the client, in bytes.
-    pub bytes_in: u64,
-    /// To the client, in bytes.
-    pub bytes_out: u64,
-    /// From the first begin to the answer's first row, in microseconds.
-    pub first_row_us: Option<u64>,
-    /// Since the first begin, in microseconds.
-    pub duration_us: u64,
 }
 
 /// Prepared records are committed when they pass this size, in bytes: what goes out in one `write(2)` is no longer than
@@ -126,19 +90,12 @@ pub struct Recorder {
     /// The index behind the last record that the log took.
     last: u64,
     gap: Option<Gap>,
+    /// What was done without records, because the caller's have taken what they may.
+    limited: Option<Missed>,
+    /// Bytes that the log has taken since it was asked.
+    written: u64,
     /// A record that could not be made into text: as good as one that cannot be written.
     unwritable: Option<Unrecorded>,
-}
-
-/// The log does not take this session's records.
-#[derive(Debug)]
-struct Gap {
-    since: Timestamp,
-    began: Instant,
-    refused: u64,
-    passed: u64,
-    commits: u64,
-    lost: u64,
 }
 
 impl Recorder {
@@ -153,7 +110,7 @@ impl Recorder {
         let caller = serde_json::value::to_raw_value(caller).map_err(std::io::Error::from)?;
         auditor.record(session, &Event::SessionStart(Box::new(start)))?;
         let (frames, dropped, owed, prepared, statements) = (Vec::new(), Vec::new(), 0, 0, 0);
-        let (last, gap, unwritable) = (0, None, None);
+        let (last, gap, limited, written, unwritable) = (0, None, None, 0, None);
         Ok(Self {
             auditor,
             session,
@@ -167,6 +124,8 @@ impl Recorder {
             statements,
             last,
             gap,
+            limited,
+            written,
             unwritable,
         })
     }
@@ -306,13 +265,14 @@ impl Recorder {
         if self.frames.is_empty() && self.gap.is_none() {
             return Ok(());
         }
-        let deferred = self.durability == Durability::None && self.gap.is_none() && self.unwritable.is_none();
-        let mut result = if deferred { self.auditor.defer(&self.frames) } else { self.write() };
+        let plain = self.gap.is_none() && self.limited.is_none() && self.unwritable.is_none();
+        let deferred = self.durability == Durability::None && plain;
+        let mut result = if deferred { self.defer() } else { self.write() };
         if result.is_ok() {
             self.gap = None;
+            self.limited = self.limited.filter(|_| self.prepared == 0);
         } else {
-            let (since, began) = (self.auditor.clock.now(), Instant::now());
-            self.gap.get_or_insert(Gap { since, began, refused: 0, passed: 0, commits: 0, lost: 0 });
+            self.gap.get_or_insert_with(|| Gap::begin(self.auditor.clock.now()));
             if urgency == Urgency::Reserve && self.write_to_reserve() {
                 result = Ok(());
             }
@@ -360,10 +320,23 @@ impl Recorder {
     /// were COMMITs.
     pub fn missed(&mut self, refused: u64, passed: u64, commits: u64) {
         if let Some(gap) = &mut self.gap {
-            gap.refused = gap.refused.saturating_add(refused);
-            gap.passed = gap.passed.saturating_add(passed);
-            gap.commits = gap.commits.saturating_add(commits);
+            gap.missed.count(refused, passed, commits);
         }
+    }
+
+    /// Counts what was done without records, because the caller's have taken what they may: it is told with the next begin
+    /// record, or at the end.
+    pub fn limited(&mut self, refused: u64, passed: u64, commits: u64) {
+        if refused == 0 && passed == 0 {
+            return;
+        }
+        let limited = self.limited.get_or_insert_with(|| Missed::since(self.auditor.clock.now()));
+        limited.count(refused, passed, commits);
+    }
+
+    /// Bytes of records that the log has taken since this was last asked.
+    pub fn take_written(&mut self) -> u64 {
+        std::mem::take(&mut self.written)
     }
 
     /// Writes an event of the session itself, at once.
@@ -373,6 +346,9 @@ impl Recorder {
 
     /// Writes what is owed and the session's last event. What the log does not take now is left to it for later.
     pub fn close(&mut self, last: &Event<'_>) -> Closed {
+        if let Some(limited) = self.limited.take() {
+            self.prepare(&limited.over_limit());
+        }
         self.prepare(last);
         if self.write().is_ok() {
             return Closed::Written;
@@ -392,26 +368,45 @@ impl Recorder {
             return Err(unwritable);
         }
         let frames = self.with_gap()?;
-        self.last = self.auditor.append(&frames, Urgency::Normal)?;
+        let (last, bytes) = (self.auditor.append(&frames, Urgency::Normal)?, frames.len());
+        self.wrote(bytes);
+        self.last = last;
         Ok(())
     }
 
-    /// In order: what is owed, how long the log took nothing, what is prepared.
+    fn defer(&mut self) -> Result<(), Unrecorded> {
+        self.auditor.defer(&self.frames)?;
+        self.wrote(self.frames.len());
+        Ok(())
+    }
+
+    fn wrote(&mut self, bytes: usize) {
+        self.written = self.written.saturating_add(bytes as u64);
+    }
+
+    /// In order: what is owed, how long the log took nothing, what had no record because of a limit, what is prepared.
     fn with_gap(&self) -> Result<Cow<'_, [u8]>, Unrecorded> {
-        let Some(Gap { since, refused, passed, commits, lost, .. }) = self.gap else {
+        let limited = self.limited.filter(|_| self.prepared > 0);
+        if self.gap.is_none() && limited.is_none() {
             return Ok(Cow::Borrowed(&self.frames));
-        };
+        }
         let (owed, prepared) = self.frames.split_at_checked(self.owed).unwrap_or((&self.frames, &[]));
         let mut frames = owed.to_vec();
-        self.auditor.encode(&mut frames, self.session, &Event::Gap { since, refused, passed, commits, lost })?;
+        if let Some(gap) = self.gap {
+            self.auditor.encode(&mut frames, self.session, &gap.event())?;
+        }
+        if let Some(limited) = limited {
+            self.auditor.encode(&mut frames, self.session, &limited.over_limit())?;
+        }
         frames.extend_from_slice(prepared);
         Ok(Cow::Owned(frames))
     }
 
     fn write_to_reserve(&mut self) -> bool {
-        let written = self.auditor.append(&self.frames, Urgency::Reserve);
-        self.last = *written.as_ref().unwrap_or(&self.last);
-        written.is_ok()
+        let Ok(last) = self.auditor.append(&self.frames, Urgency::Reserve) else { return false };
+        self.wrote(self.frames.len());
+        self.last = last;
+        true
     }
 
     /// What a record says of a text: the one place that decides it.

@@ -12,6 +12,8 @@ const OVER: &[(&str, Over)] = &[("wait", Over::Wait), ("refuse", Over::Refuse)];
 const BYTES: RangeInclusive<u32> = 65_536..=u32::MAX;
 const STATEMENTS: RangeInclusive<u32> = 1..=1_000_000;
 const CONNECTS: RangeInclusive<u32> = 1..=100_000;
+/// A record of a long text has 64 KiB of it: less would be used up by a few; more than 16 TiB a day no disk takes.
+const AUDIT_MIB: RangeInclusive<u32> = 1..=16 << 20;
 /// How long a login may wait; clients give up by then.
 const PATIENCE: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(600);
 const IDLE: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(24 * 3600);
@@ -31,6 +33,7 @@ pub(super) fn limits(section: Section<'_>) -> Limits {
         one_address_per_token: section.optional("one_address_per_token", values::boolean).unwrap_or(false),
         statements: rate(&section, ["statements_per_second", "statements_burst", "statements_over"], STATEMENTS),
         bytes: rate(&section, ["bytes_per_second", "bytes_burst", "bytes_over"], BYTES),
+        audit_mib_per_day: section.optional("audit_mib_per_day", values::integer(AUDIT_MIB)),
         idle_in_transaction: section.optional("idle_in_transaction", values::duration(IDLE)),
     };
     let over = |all: &usize| limits.sessions_per_caller.is_some_and(|of_one| of_one > *all);

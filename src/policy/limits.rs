@@ -21,6 +21,8 @@ pub struct Limits {
     pub statements: Option<Rate>,
     /// Bytes of one caller, from the client and to the client together.
     pub bytes: Option<Rate>,
+    /// What statements of one caller may take of the audit log, in MiB: so much at once, and as much a day after.
+    pub audit_mib_per_day: Option<u32>,
     /// How long a session may leave a transaction open with nothing to do in it.
     pub idle_in_transaction: Option<Duration>,
 }
@@ -28,7 +30,10 @@ pub struct Limits {
 impl Limits {
     /// Whether what a caller uses up must be remembered after its last session.
     pub fn are_metered(&self) -> bool {
-        self.connects_per_minute.is_some() || self.statements.is_some() || self.bytes.is_some()
+        self.connects_per_minute.is_some()
+            || self.statements.is_some()
+            || self.bytes.is_some()
+            || self.audit_mib_per_day.is_some()
     }
 }
 

@@ -105,6 +105,7 @@ impl Limits {
             self.one_address_per_token.then(|| "one address for each token".to_owned()),
             self.statements.as_ref().map(|limit| rate(limit, "statements")),
             self.bytes.as_ref().map(|limit| rate(limit, "bytes")),
+            self.audit_mib_per_day.map(|limit| format!("{limit} MiB of audit records a day of one caller")),
             self.idle_in_transaction.map(|limit| format!("transactions idle for {limit:?} at most")),
         ];
         words.into_iter().flatten().collect()

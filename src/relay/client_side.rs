@@ -11,7 +11,7 @@ mod measure;
 mod refusing;
 
 use super::output::Output;
-use super::substitute::{Ends, MAX_ROLLBACK, Refusal, ends};
+use super::substitute::{Ends, Refusal};
 use super::tag::Tag;
 use super::tracker::{Mark, Tracker, effective_name, role_changes};
 use super::walsender;
@@ -66,6 +66,10 @@ pub struct Missed {
     pub passed: u64,
     /// Of those, COMMITs.
     pub commits: u64,
+    /// Beside those, messages that passed without a record because their caller's have taken what they may.
+    pub over: u64,
+    /// Of those, COMMITs.
+    pub over_commits: u64,
 }
 
 /// One direction's state.
@@ -148,11 +152,6 @@ impl ClientSide {
         Self { purpose, ..self }
     }
 
-    /// The same under a rule that says this.
-    pub fn committing(self, unrecorded_commit: UnrecordedCommit) -> Self {
-        Self { unrecorded_commit, ..self }
-    }
-
     /// Whether a message's start has been taken and its rest has not.
     pub fn is_mid_frame(&self) -> bool {
         self.flow.passing > 0
@@ -216,7 +215,11 @@ impl ClientSide {
                 return (at, Stop::Wait(turn));
             }
             self.flow.discard = false;
+            let since = tracker.mark();
             self.message(&frame, tracker, recorder, output);
+            if frame.unrecorded {
+                self.without_record(&frame, since, tracker);
+            }
             at = frame.seen();
             self.flow.passing = frame.header.frame().saturating_sub(at.saturating_sub(frame.at));
         }
@@ -237,7 +240,7 @@ impl ClientSide {
     /// What of the log the last [`ClientSide::process`] may use: where all of its messages do nothing but end
     /// transactions, the reserve too.
     pub fn urgency(&self) -> Urgency {
-        let ends = !self.recorded.is_empty() && self.recorded.iter().all(|recorded| recorded.ends.is_some());
+        let ends = self.has_recorded() && self.recorded.iter().all(|own| own.ends.is_some() || !own.taken);
         if ends { Urgency::Reserve } else { Urgency::Normal }
     }
 
@@ -268,16 +271,21 @@ impl ClientSide {
         let command = self.purpose == Purpose::Replication && walsender::is_command(text.head, text.bytes);
         let header = if command { Ok(frame.header) } else { tagged(frame.header, &self.tag) };
         let header = frame.refusal.map_or(header, Err);
-        let is_one_text = frame.is_whole() && text.bytes.saturating_add(1) == frame.header.body as u64;
-        let short = is_one_text && text.bytes <= MAX_ROLLBACK && frame.refusal.is_none();
-        let (ends, place) = (if short { ends(text.head) } else { None }, tracker.place());
+        let (ends, place) = (frame.only_text(0).filter(|_| frame.refusal.is_none()), tracker.place());
         let event = tracker.query(text.head, text.bytes, frame.bytes, frame.now);
         self.measure(event, &text, tracker);
         let tagged = self.tag.is_set() && header.is_ok() && !command;
         let role_changes = if command { Vec::new() } else { role_changes(text.head) };
         let known = Some((text.head, text.bytes));
         let begin = Begin { text: known, role_changes: &role_changes, tagged, ..begin(event, Stage::Query) };
-        let own = Recorded { event, begin: recorder.begin(&begin), taken: true, place, unnamed: false, ends };
+        let own = Recorded {
+            event,
+            begin: Self::begin(frame, recorder, &begin),
+            taken: !frame.unrecorded,
+            place,
+            unnamed: false,
+            ends,
+        };
         match header {
             Ok(_) if command => output.pass(frame.at..frame.seen()),
             Ok(header) => self.insert_tag(header, frame, 0, output),
@@ -305,11 +313,9 @@ impl ClientSide {
         let text = text.map(|text| (text.head, text.bytes));
         let role_changes = role_changes(head);
         let begin = Begin { text, role_changes: &role_changes, statement, tagged, ..begin(event, Stage::Parse) };
-        let begin = recorder.begin(&begin);
-        let parts = name.len().saturating_add(head.len()).saturating_add(4);
-        let is_one_text = name.is_empty() && parts == frame.header.body && header.is_ok();
-        let ends = if is_one_text { ends(head) } else { None };
-        let own = Recorded { event, begin, taken: true, place, unnamed: name.is_empty(), ends };
+        let begin = Self::begin(frame, recorder, &begin);
+        let ends = if name.is_empty() && header.is_ok() { frame.only_text(1) } else { None };
+        let own = Recorded { event, begin, taken: !frame.unrecorded, place, unnamed: name.is_empty(), ends };
         match header {
             Ok(header) if text.is_some() => self.insert_tag(header, frame, name.len().saturating_add(1), output),
             Ok(_) => output.pass(frame.at..frame.seen()),
@@ -329,9 +335,10 @@ impl ClientSide {
         let (overfull, place) = (frame.or_overfull(portal, tracker), tracker.place());
         let bound = tracker.bind(portal, statement, frame.bytes, frame.now);
         let tagged = self.tag.is_set() && !bound.is_unknown();
-        let begin = recorder.begin(&Begin { tagged, ..begin_again(&bound, Stage::Bind, portal, self.batch) });
+        let begin =
+            Self::begin(frame, recorder, &Begin { tagged, ..begin_again(&bound, Stage::Bind, portal, self.batch) });
         let ends = bound.ends.filter(|_| frame.is_whole() && overfull.is_ok());
-        let own = Recorded { event: bound.event, begin, taken: true, place, unnamed: false, ends };
+        let own = Recorded { event: bound.event, begin, taken: !frame.unrecorded, place, unnamed: false, ends };
         self.pass_or_refuse(overfull.and(whole), frame, own, tracker, output);
     }
 
@@ -340,9 +347,13 @@ impl ClientSide {
         let place = tracker.place();
         let executed = tracker.execute(portal, frame.bytes, frame.now);
         let tagged = self.tag.is_set() && !executed.is_unknown();
-        let begin = recorder.begin(&Begin { tagged, ..begin_again(&executed, Stage::Execute, portal, self.batch) });
+        let begin = Self::begin(
+            frame,
+            recorder,
+            &Begin { tagged, ..begin_again(&executed, Stage::Execute, portal, self.batch) },
+        );
         let ends = executed.ends.filter(|_| frame.refusal.is_none());
-        let own = Recorded { event: executed.event, begin, taken: true, place, unnamed: false, ends };
+        let own = Recorded { event: executed.event, begin, taken: !frame.unrecorded, place, unnamed: false, ends };
         self.pass_or_refuse(frame.admitted(), frame, own, tracker, output);
     }
 
@@ -356,9 +367,14 @@ impl ClientSide {
         let place = tracker.place();
         let event = tracker.function_call(frame.bytes, frame.now);
         let function_oid = Reader::new(frame.known).u32().ok();
-        let begin = recorder.begin(&Begin { function_oid, ..begin(event, Stage::FunctionCall) });
-        let own = Recorded { event, begin, taken: true, place, unnamed: false, ends: None };
+        let begin = Self::begin(frame, recorder, &Begin { function_oid, ..begin(event, Stage::FunctionCall) });
+        let own = Recorded { event, begin, taken: !frame.unrecorded, place, unnamed: false, ends: None };
         self.pass_or_refuse(frame.admitted(), frame, own, tracker, output);
+    }
+
+    /// Prepares a message's begin record, if it gets one.
+    fn begin(frame: &Frame<'_>, recorder: &mut Recorder, begin: &Begin<'_>) -> Range<usize> {
+        if frame.unrecorded { 0..0 } else { recorder.begin(begin) }
     }
 
     fn pass_or_refuse(

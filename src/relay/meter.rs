@@ -13,6 +13,8 @@ use tokio::time::Instant;
 /// costs the instance an error and the log two lines. Past it the client waits.
 const REFUSALS: u32 = 100;
 
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
 /// One caller's buckets under one rule.
 #[derive(Debug)]
 pub struct Meter {
@@ -21,6 +23,19 @@ pub struct Meter {
     statements: Bucket,
     refusals: Bucket,
     bytes: Bucket,
+    records: Bucket,
+}
+
+/// What is left of what a caller's records may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// Enough.
+    Ample,
+    /// What is kept for ends of statements that run, and of transactions: a sixteenth more than the limit, as of a log's
+    /// segment.
+    Reserve,
+    /// Nothing.
+    None,
 }
 
 /// How fast a bucket fills, in nanoseconds.
@@ -41,17 +56,23 @@ struct Bucket(AtomicU64);
 
 impl Pace {
     /// `burst` at once and `units` in each `period` after.
-    pub fn new(units: u32, period: Duration, burst: u32, over: Over) -> Self {
-        let (units, nanos) = (u64::from(units.max(1)), u64::try_from(period.as_nanos()).unwrap_or(u64::MAX));
+    pub fn new(units: impl Into<u64>, period: Duration, burst: impl Into<u64>, over: Over) -> Self {
+        let (units, nanos) = (units.into().max(1), u64::try_from(period.as_nanos()).unwrap_or(u64::MAX));
         let one = Self { units, nanos, burst: 0, over };
         // So many single ones, each rounded up: the last of a burst must not fail for a nanosecond.
-        let burst = one.cost(1).saturating_mul(u64::from(burst.max(1)));
+        let burst = one.cost(1).saturating_mul(burst.into().max(1));
         Self { burst, ..one }
     }
 
     /// Of a rule's rate.
     pub fn of(rate: &Rate) -> Self {
         Self::new(rate.per_second, Duration::from_secs(1), rate.burst, rate.over)
+    }
+
+    /// Of what a caller's records take.
+    pub fn of_records(mib_per_day: u32) -> Self {
+        let bytes = u64::from(mib_per_day) << 20;
+        Self::new(bytes, DAY, bytes, Over::Refuse)
     }
 
     /// Of refusals, where statements have this pace.
@@ -69,14 +90,15 @@ impl Pace {
 impl Meter {
     /// Everything whole. `epoch` is no later than any time that it is asked of.
     pub fn new(epoch: Instant) -> Self {
-        let [connects, statements, refusals, bytes] = std::array::from_fn(|_| Bucket::default());
-        Self { epoch, connects, statements, refusals, bytes }
+        let [connects, statements, refusals, bytes, records] = std::array::from_fn(|_| Bucket::default());
+        Self { epoch, connects, statements, refusals, bytes, records }
     }
 
     /// Whether nothing is used up: who has such a meter loses nothing with it, and gains nothing by a new one.
     pub fn is_whole(&self, now: Instant) -> bool {
         let now = self.nanos(now);
-        [&self.connects, &self.statements, &self.refusals, &self.bytes].iter().all(|bucket| bucket.get() <= now)
+        let buckets = [&self.connects, &self.statements, &self.refusals, &self.bytes, &self.records];
+        buckets.iter().all(|bucket| bucket.get() <= now)
     }
 
     /// One more connect: when it is its turn, which is taken; none, and nothing is taken, where that is not within
@@ -118,6 +140,23 @@ impl Meter {
     pub fn over_bytes(&self, pace: &Pace, now: Instant) -> Option<Instant> {
         let until = self.at(self.bytes.get().saturating_sub(pace.burst));
         (until > now).then_some(until)
+    }
+
+    /// Bytes that the log has taken.
+    pub fn records(&self, pace: &Pace, count: u64, now: Instant) {
+        self.records.spend(pace.cost(count), self.nanos(now));
+    }
+
+    /// What is left for records.
+    pub fn room(&self, pace: &Pace, now: Instant) -> Room {
+        let used = self.records.get().saturating_sub(self.nanos(now));
+        if used < pace.burst {
+            Room::Ample
+        } else if used < pace.burst.saturating_add(pace.burst / 16) {
+            Room::Reserve
+        } else {
+            Room::None
+        }
     }
 
     fn try_one(&self, bucket: &Bucket, pace: &Pace, now: Instant) -> Result<(), Instant> {
@@ -200,7 +239,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_connect_gets_a_turn_within_its_patience_or_none() {
         let (meter, start) = (Meter::new(Instant::now()), Instant::now());
-        let pace = Pace::new(6, Duration::from_secs(60), 2, Over::Wait);
+        let pace = Pace::new(6_u32, Duration::from_secs(60), 2_u32, Over::Wait);
         let connect = |patience| meter.connect(&pace, Duration::from_secs(patience), start);
         assert_eq!([connect(0), connect(0), connect(0)], [Some(start), Some(start), None]);
         let turns = [connect(20), connect(20), connect(20), connect(30)];
@@ -217,6 +256,30 @@ mod tests {
         let until = meter.over_bytes(&pace, start).unwrap();
         assert_eq!(until - start, Duration::from_secs(64));
         assert_eq!(meter.over_bytes(&pace, until), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn records_have_a_days_worth_at_once_and_a_reserve_behind_it() {
+        let (meter, pace, start) = (Meter::new(Instant::now()), Pace::of_records(16), Instant::now());
+        let mib = |count: u64| meter.records(&pace, count << 20, start);
+        mib(15);
+        assert_eq!(meter.room(&pace, start), Room::Ample);
+        mib(1);
+        // What a byte costs is rounded up, so that a day's worth is a little more.
+        meter.records(&pace, 1024, start);
+        assert_eq!(meter.room(&pace, start), Room::Reserve);
+        mib(1);
+        assert_eq!(meter.room(&pace, start), Room::None);
+        assert!(!meter.is_whole(start));
+        // Half a MiB comes back in a thirty-second of a day.
+        assert_eq!(meter.room(&pace, start + DAY / 32), Room::Reserve);
+        assert_eq!(meter.room(&pace, start + DAY / 7), Room::Ample);
+        assert!(meter.is_whole(start + 2 * DAY));
+        let largest = Pace::of_records(16 << 20);
+        assert!(
+            largest.burst >= u64::try_from(DAY.as_nanos()).unwrap()
+                && largest.burst < 1_100 * 86_400_000_000_000 / 1_000
+        );
     }
 
     proptest! {

@@ -16,6 +16,7 @@ use super::client_side::{ClientSide, INSPECTED_BYTES, Stop};
 use super::ending::{Ending, Host, Summary, Wish};
 use super::gate::CancelGate;
 use super::output::Output;
+use super::substitute::Refusal;
 use super::tag::Tag;
 use super::tracker::Tracker;
 use crate::audit::{Overdue, Recorder, UnrecordedCommit, Urgency};
@@ -276,7 +277,7 @@ impl Relay {
             (shared.waits, shared.idle_since) = (true, None);
             return Ok((0, Stop::Held));
         };
-        let owed = shared.record(since, side.urgency(), host);
+        let owed = self.record(shared, since, side.urgency(), host);
         if owed != Log::Took {
             let dealt_with = input.get(..taken).unwrap_or_default();
             side.refuse(dealt_with, &mut shared.tracker, &mut shared.recorder, output);
@@ -340,9 +341,22 @@ impl Relay {
         let mut shared = self.shared.into_inner().unwrap_or_else(PoisonError::into_inner);
         let busy = shared.tracker.is_busy() && !server_closed;
         shared.tracker.finish(std::time::Instant::now());
+        let bounds = self.bounds;
         shared.record(u64::MAX, Urgency::Normal, host);
+        if let Some(bounds) = bounds {
+            bounds.count_records(shared.recorder.take_written());
+        }
         let Shared { recorder, bytes_in, bytes_out, .. } = shared;
         Summary { ending, fatal: None, busy, bytes_in, bytes_out, recorder }
+    }
+
+    /// Writes what is ready; what that takes is counted on the caller's meter.
+    fn record(&self, shared: &mut Shared, begun: u64, urgency: Urgency, host: &impl Host) -> Log {
+        let log = shared.record(begun, urgency, host);
+        if let Some(bounds) = &self.bounds {
+            bounds.count_records(shared.recorder.take_written());
+        }
+        log
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {
@@ -354,12 +368,16 @@ impl Shared {
     /// Counts what of the last read did not go its ordinary way.
     fn tell_missed(&mut self, side: &mut ClientSide, host: &impl Host) {
         let missed = side.take_missed();
-        self.recorder.missed(missed.refused.values().sum(), missed.passed, missed.commits);
+        let over = missed.refused.get(&Refusal::Records).copied().unwrap_or_default();
+        let refused = missed.refused.values().sum::<u64>().saturating_sub(over);
+        self.recorder.missed(refused, missed.passed, missed.commits);
+        self.recorder.limited(over, missed.over, missed.over_commits);
         for (refusal, count) in missed.refused {
             host.refused(refusal, count);
         }
-        if missed.passed > 0 {
-            host.passed_unrecorded(missed.passed);
+        let passed = missed.passed.saturating_add(missed.over);
+        if passed > 0 {
+            host.passed_unrecorded(passed);
         }
     }
 

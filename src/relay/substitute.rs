@@ -47,6 +47,9 @@ pub enum Refusal {
     /// Too many bytes of the caller.
     #[error("this caller moves more bytes than its rule allows")]
     Bytes,
+    /// Too many bytes of the caller's records.
+    #[error("this caller takes more of the audit log than its rule allows")]
+    Records,
     /// It waited for a limit, and the client cancelled it.
     #[error("canceling statement due to user request")]
     Withdrawn,
@@ -133,16 +136,15 @@ pub fn ends(text: &[u8]) -> Option<Ends> {
     is(["commit", "end"]).then_some(Ends::Commit)
 }
 
-/// Whether a statement's whole text is `ROLLBACK` or `ABORT` with an optional semicolon.
-pub fn rolls_back(text: &[u8]) -> bool {
-    ends(text) == Some(Ends::Rollback)
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::tag::testing::{analyst, tag};
     use super::*;
     use crate::wire::{HEADER_BYTES, Header, Reader};
+
+    fn rolls_back(text: &[u8]) -> bool {
+        ends(text) == Some(Ends::Rollback)
+    }
 
     const NAME: &str = "refused by pgpassport 00000000-0000-0000-0000-000000000007";
 

@@ -126,6 +126,7 @@ fn limit(refusal: Refusal) -> Option<Limit> {
     match refusal {
         Refusal::Statements => Some(Limit::Statements),
         Refusal::Bytes => Some(Limit::Bytes),
+        Refusal::Records => Some(Limit::AuditRecords),
         Refusal::Unrecorded | Refusal::TooLong | Refusal::Overfull | Refusal::EndlessName | Refusal::Withdrawn => None,
     }
 }

@@ -136,6 +136,8 @@ pub enum Limit {
     Statements,
     /// `bytes_per_second`.
     Bytes,
+    /// `audit_mib_per_day`.
+    AuditRecords,
     /// `idle_in_transaction`.
     IdleInTransaction,
     /// How many callers can be told apart.
@@ -154,6 +156,7 @@ impl Limit {
             Self::TokenAddress => "one_address_per_token",
             Self::Statements => "statements_per_second",
             Self::Bytes => "bytes_per_second",
+            Self::AuditRecords => "audit_mib_per_day",
             Self::IdleInTransaction => "idle_in_transaction",
             Self::Callers => "callers",
             Self::Tokens => "tokens",

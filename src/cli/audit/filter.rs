@@ -9,7 +9,7 @@ use memchr::memmem;
 use serde_json::Value;
 
 /// What `--event` takes: `execution`, which joins `begin` and `end`, or a record of the log.
-const EVENTS: [&str; 15] = [
+const EVENTS: [&str; 16] = [
     "execution",
     "all",
     "begin",
@@ -22,6 +22,7 @@ const EVENTS: [&str; 15] = [
     "sync_error",
     "cancel",
     "gap",
+    "audit_limit",
     "recovery",
     "reload",
     "operator_action",

@@ -25,7 +25,7 @@ fn every_key_is_read_and_what_is_left_out_has_its_default() {
         "sessions = 50\nsessions_per_caller = 5\nconnects_per_minute = 60\nlogins_over = \"wait\"\n\
          logins_waiting = 3\nlogins_wait = \"2s\"\none_address_per_token = true\nstatements_per_second = 10\n\
          statements_burst = 40\nstatements_over = \"refuse\"\nbytes_per_second = 1_000_000\n\
-         bytes_burst = 4_000_000\nbytes_over = \"refuse\"\nidle_in_transaction = \"5m\"",
+         bytes_burst = 4_000_000\nbytes_over = \"refuse\"\naudit_mib_per_day = 500\nidle_in_transaction = \"5m\"",
     );
     let expected = Limits {
         sessions: Some(50),
@@ -35,6 +35,7 @@ fn every_key_is_read_and_what_is_left_out_has_its_default() {
         one_address_per_token: true,
         statements: Some(Rate { per_second: 10, burst: 40, over: Over::Refuse }),
         bytes: Some(Rate { per_second: 1_000_000, burst: 4_000_000, over: Over::Refuse }),
+        audit_mib_per_day: Some(500),
         idle_in_transaction: Some(Duration::from_secs(300)),
     };
     assert_eq!(all, expected);
@@ -52,6 +53,7 @@ fn mistakes_are_told_by_line() {
         ("sessions = 0", "31: rule.people.limits.sessions: is out of bounds: 1 to 100000"),
         ("statements_per_second = 0", "31: rule.people.limits.statements_per_second: is out of bounds: 1 to 1000000"),
         ("bytes_per_second = 10", "31: rule.people.limits.bytes_per_second: is out of bounds: 65536 to 4294967295"),
+        ("audit_mib_per_day = 0", "31: rule.people.limits.audit_mib_per_day: is out of bounds: 1 to 16777216"),
         ("bytes_over = \"wait\"", "31: rule.people.limits.bytes_over: needs bytes_per_second"),
         ("statements_burst = 5", "31: rule.people.limits.statements_burst: needs statements_per_second"),
         ("logins_wait = \"5s\"", "31: rule.people.limits.logins_wait: needs logins_over = \"wait\""),

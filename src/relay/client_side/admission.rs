@@ -5,10 +5,11 @@
 //! error, so that without it a refused caller would cost more than one who is served.
 
 use super::{ClientSide, Frame};
+use crate::audit::UnrecordedCommit;
 use crate::policy::Over;
 use crate::relay::bounds::Bounds;
-use crate::relay::meter::Pace;
-use crate::relay::substitute::{MAX_ROLLBACK, Refusal, rolls_back};
+use crate::relay::meter::{Pace, Room};
+use crate::relay::substitute::{Ends, Refusal};
 use crate::relay::tracker::Tracker;
 use crate::telemetry::Limit;
 use crate::wire::Reader;
@@ -27,6 +28,8 @@ pub struct Turn {
 /// What may be done with a message.
 enum Verdict {
     Pass,
+    /// It may leave, and gets no record.
+    PassUnrecorded,
     Refuse(Refusal),
     Wait(Turn),
 }
@@ -39,11 +42,13 @@ pub(super) struct Admission {
     due: Option<Instant>,
     /// The client has cancelled what waits.
     withdrawn: bool,
+    /// What becomes of a COMMIT that gets no record.
+    unrecorded_commit: UnrecordedCommit,
 }
 
 impl Admission {
     fn new(bounds: Arc<Bounds>) -> Self {
-        Self { bounds, due: None, withdrawn: false }
+        Self { bounds, due: None, withdrawn: false, unrecorded_commit: UnrecordedCommit::default() }
     }
 
     fn withdraw(&mut self) {
@@ -62,6 +67,10 @@ impl Admission {
             self.due = None;
             return Verdict::Refuse(Refusal::Withdrawn);
         }
+        match self.records(frame, tracker) {
+            Verdict::Pass => {}
+            verdict => return verdict,
+        }
         let executes = matches!(kind, b'Q' | b'E' | b'F');
         if let Some(pace) = &self.bounds.bytes
             && let Some(at) = self.bounds.held()
@@ -76,6 +85,24 @@ impl Admission {
         match &self.bounds.statements {
             Some(pace) if executes => self.execution(*pace, frame, tracker),
             _ => Verdict::Pass,
+        }
+    }
+
+    /// Whether the caller's records may take one more. What only ends a transaction may use what is kept for that; past it,
+    /// it is as where the log's own reserve is full.
+    fn records(&self, frame: &Frame<'_>, tracker: &mut Tracker) -> Verdict {
+        if !matches!(frame.header.kind, b'Q' | b'P' | b'B' | b'E' | b'F') {
+            return Verdict::Pass;
+        }
+        let room = self.bounds.room();
+        if room == Room::Ample {
+            return Verdict::Pass;
+        }
+        match (ends_transaction(frame, tracker), room) {
+            (Some(_), Room::Reserve) => Verdict::Pass,
+            (Some(Ends::Rollback), _) => Verdict::PassUnrecorded,
+            (Some(Ends::Commit), _) if self.unrecorded_commit == UnrecordedCommit::Passes => Verdict::PassUnrecorded,
+            _ => self.refuse(Refusal::Records),
         }
     }
 
@@ -100,7 +127,11 @@ impl Admission {
 
     fn refuse(&self, refusal: Refusal) -> Verdict {
         let pace = Pace::of_refusals(self.bounds.statements);
-        let limit = if refusal == Refusal::Bytes { Limit::Bytes } else { Limit::Statements };
+        let limit = match refusal {
+            Refusal::Bytes => Limit::Bytes,
+            Refusal::Records => Limit::AuditRecords,
+            _ => Limit::Statements,
+        };
         match self.bounds.meter.refusal(&pace, Instant::now()) {
             Ok(()) => Verdict::Refuse(refusal),
             Err(at) => Verdict::Wait(Turn { at, limit }),
@@ -114,6 +145,12 @@ impl ClientSide {
         Self { admission: bounds.map(|bounds| Box::new(Admission::new(bounds))), ..self }
     }
 
+    /// The same under a rule that says this of a COMMIT that cannot be recorded.
+    pub fn committing(self, unrecorded_commit: UnrecordedCommit) -> Self {
+        let admission = self.admission.map(|admission| Box::new(Admission { unrecorded_commit, ..*admission }));
+        Self { admission, unrecorded_commit, ..self }
+    }
+
     /// The message that waits for its turn is not to run: it is refused.
     pub fn withdraw(&mut self) {
         self.admission.iter_mut().for_each(|admission| admission.withdraw());
@@ -123,7 +160,11 @@ impl ClientSide {
     pub(super) fn admit(&mut self, frame: &mut Frame<'_>, tracker: &mut Tracker) -> Option<Turn> {
         match self.admission.as_mut()?.ask(frame, tracker) {
             Verdict::Pass => {}
-            Verdict::Refuse(refusal) => frame.refusal = Some(refusal),
+            Verdict::PassUnrecorded => frame.unrecorded = true,
+            Verdict::Refuse(refusal) => {
+                frame.refusal = Some(refusal);
+                frame.unrecorded = refusal == Refusal::Records;
+            }
             Verdict::Wait(turn) => return Some(turn),
         }
         None
@@ -132,13 +173,21 @@ impl ClientSide {
 
 /// Whether an execution can do nothing but take back.
 fn takes_back(frame: &Frame<'_>, tracker: &mut Tracker) -> bool {
+    matches!(frame.header.kind, b'Q' | b'E') && ends_transaction(frame, tracker) == Some(Ends::Rollback)
+}
+
+/// How a message ends a transaction, if it can do nothing else.
+fn ends_transaction(frame: &Frame<'_>, tracker: &mut Tracker) -> Option<Ends> {
+    let mut reader = Reader::new(frame.known);
     match frame.header.kind {
-        b'Q' => {
-            let text = frame.text(0);
-            let is_one_text = frame.is_whole() && text.bytes.saturating_add(1) == frame.header.body as u64;
-            is_one_text && text.bytes <= MAX_ROLLBACK && rolls_back(text.head)
+        b'Q' => frame.only_text(0),
+        // The unnamed statement's.
+        b'P' if frame.known.first() == Some(&0) => frame.only_text(1),
+        b'B' => {
+            let unnamed = reader.cstr() == Ok(b"") && reader.cstr() == Ok(b"") && frame.is_whole();
+            if unnamed { tracker.statement_ends() } else { None }
         }
-        b'E' => tracker.takes_back(Reader::new(frame.known).cstr().unwrap_or_default()),
-        _ => false,
+        b'E' => tracker.portal_ends(reader.cstr().unwrap_or_default()),
+        _ => None,
     }
 }

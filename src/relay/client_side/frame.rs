@@ -1,7 +1,7 @@
 //! One message of the client: its header, and as much of its body as must be looked at.
 
 use super::{INSPECTED_BYTES, Violation};
-use crate::relay::substitute::Refusal;
+use crate::relay::substitute::{Ends, MAX_ROLLBACK, Refusal, ends};
 use crate::relay::tag::Tag;
 use crate::relay::tracker::{Target, Tracker};
 use crate::wire::{HEADER_BYTES, Header, Reader};
@@ -23,6 +23,8 @@ pub(super) struct Frame<'a> {
     pub now: Instant,
     /// It is not to leave.
     pub refusal: Option<Refusal>,
+    /// It gets no record: its caller's records have taken what they may.
+    pub unrecorded: bool,
 }
 
 /// A Query's or Parse's text.
@@ -53,7 +55,7 @@ impl<'a> Frame<'a> {
         }
         let known = rest.get(HEADER_BYTES..HEADER_BYTES.saturating_add(looked_at));
         let bytes = header.frame() as u64;
-        Ok(known.map(|known| Self { header, at, known, bytes, now, refusal: None }))
+        Ok(known.map(|known| Self { header, at, known, bytes, now, refusal: None, unrecorded: false }))
     }
 
     /// Where the body starts in the read buffer.
@@ -100,6 +102,15 @@ impl<'a> Frame<'a> {
             _ => Target::Portal,
         };
         tracker.close(target, reader.cstr().unwrap_or_default());
+    }
+
+    /// How the message ends a transaction, if the text at `start` is all that it has (and, of a Parse, no parameter types)
+    /// and does nothing else.
+    pub fn only_text(&self, start: usize) -> Option<Ends> {
+        let (text, types) = (self.text(start), if start > 0 { 2 } else { 0 });
+        let parts = start.saturating_add(text.head.len()).saturating_add(1).saturating_add(types);
+        let short = self.is_whole() && parts == self.header.body && text.bytes <= MAX_ROLLBACK;
+        if short { ends(text.head) } else { None }
     }
 
     /// The text that starts at `start` of the body.

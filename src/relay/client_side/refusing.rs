@@ -10,7 +10,7 @@ use super::{ClientSide, Flow, Frame, Missed, Recorded};
 use crate::audit::{Recorder, UnrecordedCommit, Urgency};
 use crate::relay::output::Output;
 use crate::relay::substitute::{self, Ends, Name, Refusal, Refused};
-use crate::relay::tracker::Tracker;
+use crate::relay::tracker::{Mark, Tracker};
 use std::time::Instant;
 
 /// What a read's messages are without.
@@ -40,6 +40,16 @@ impl ClientSide {
     pub fn refuse_unconfirmed(&mut self, input: &[u8], tracker: &mut Tracker, output: &mut Output) {
         self.missed = Missed::default();
         self.go_through(Without::Confirmation, input, tracker, output);
+    }
+
+    /// A message that gets no record has been dealt with: what it began had no begin, and has no end.
+    pub(super) fn without_record(&mut self, frame: &Frame<'_>, since: Mark, tracker: &mut Tracker) {
+        tracker.forget_events(since, &[]);
+        if frame.refusal.is_none() {
+            let commits = self.recorded.last().is_some_and(|own| own.ends == Some(Ends::Commit));
+            self.missed.over = self.missed.over.saturating_add(1);
+            self.missed.over_commits = self.missed.over_commits.saturating_add(u64::from(commits));
+        }
     }
 
     /// Of a read that was offered as a whole, each message that ends a transaction alone. (What the server skips needs no

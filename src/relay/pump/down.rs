@@ -161,7 +161,7 @@ impl Relay {
                 () = until(idle_end), if idle_end.is_some() => continue,
                 Ok(()) = wish.changed() => continue,
                 Ok(()) = pause.changed() => continue,
-                () = async { sleep(OFFER_AGAIN).await }, if owing => match self.lock().record(u64::MAX, Urgency::Normal, host) {
+                () = async { sleep(OFFER_AGAIN).await }, if owing => match self.record(&mut self.lock(), u64::MAX, Urgency::Normal, host) {
                     Log::Overdue => return Some(Ending::Unrecorded),
                     Log::Took | Log::Owed => continue,
                 },
@@ -252,7 +252,7 @@ impl Relay {
             bounds.count_further(shared.tracker.take_further());
             shared.note_idle();
         }
-        let owed = shared.record(u64::MAX, Urgency::Normal, host);
+        let owed = self.record(shared, u64::MAX, Urgency::Normal, host);
         self.progress.notify_one();
         match taken {
             Err(misbehaved) => {

@@ -9,7 +9,6 @@ use super::buffer::read;
 use super::*;
 use crate::audit::testing::MemoryLog;
 use crate::relay::Cause;
-use crate::relay::substitute::Refusal;
 use crate::relay::tag::testing::{analyst, tag};
 use crate::relay::testing::recorder;
 use crate::telemetry::Limit;

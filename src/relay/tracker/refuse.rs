@@ -25,15 +25,18 @@ impl Tracker {
         (!self.skipping).then_some(self.next_order)
     }
 
-    /// Whether an Execute of this portal would be a whole `ROLLBACK` or `ABORT` for certain.
-    pub fn takes_back(&mut self, portal: &[u8]) -> bool {
-        if !portal.is_empty() {
-            return false;
-        }
+    /// How an Execute of this portal would end a transaction, if it is certain that it does nothing else.
+    pub fn portal_ends(&mut self, portal: &[u8]) -> Option<Ends> {
         let guess = self.portals.guess(portal, self.segment);
+        let known = guess.meaning.as_deref().filter(|known| guess.certain && !known.doubtful && portal.is_empty());
+        known.filter(|known| known.statement.is_empty()).and_then(|known| known.text.as_ref()?.ends)
+    }
+
+    /// The same of what a Bind of the unnamed statement would give.
+    pub fn statement_ends(&mut self) -> Option<Ends> {
+        let guess = self.statements.guess(b"", self.segment);
         let known = guess.meaning.as_deref().filter(|known| guess.certain && !known.doubtful);
-        let text = known.filter(|known| known.statement.is_empty()).and_then(|known| known.text.as_ref());
-        text.is_some_and(|text| text.ends == Some(Ends::Rollback))
+        known.and_then(|known| known.text.ends)
     }
 
     /// The message at this place left as a substitute.

@@ -101,6 +101,10 @@ pub(in crate::session) fn refusal(refusal: Refusal) -> Rejection {
             "Move less at once, or ask the operator to raise bytes_per_second of the rule, or to let statements wait \
              (bytes_over).",
         ),
+        Refusal::Records => over(
+            "Run less until tomorrow, or ask the operator to raise audit_mib_per_day of the rule. ROLLBACK passes meanwhile; \
+             a transaction with a refused message cannot be committed.",
+        ),
         Refusal::Withdrawn => {
             Rejection::new(Blame::Client, QUERY_CANCELED, refusal.to_string(), "It waited for a limit and did not run.")
         }
