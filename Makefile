@@ -6,7 +6,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 PROXY := $(TARGET_DIR)/debug/pgpassport
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-check build test suites bench fuzz fresh clean
+.PHONY: help demo demo-check build test suites bench bench-audit fuzz fresh clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,10 @@ suites: ## what is slow: PostgreSQL's own suites; the Dockerfiles' build steps a
 
 bench: ## what it costs beside PgBouncer and a bare TLS forwarder, release build, 15 minutes (BENCH=--quick: 3)
 	@bash benches/compare.sh $(BENCH)
+
+bench-audit: ## what the audit log alone costs: events a CPU second, bytes an event, latencies (BENCH=--json)
+	@bash .ci/prepare.sh
+	@$(CARGO) run --locked --quiet --release -p audit-cost -- $(BENCH)
 
 fuzz: ## libFuzzer over TARGET (default: each in turn) for TIME seconds; KEEP=1 adds what reaches new code to the corpus
 	@TARGET="$(TARGET)" TIME="$(TIME)" KEEP="$(KEEP)" bash .ci/fuzz.sh
