@@ -1,6 +1,6 @@
 //! The log as the config has it: its folder, its key, and where copies of records and checkpoints go.
 
-use super::event::{self, Event, Line, SegmentsDeleted};
+use super::event::{Event, SegmentsDeleted};
 use super::ledger::anchor::{Anchor, FileAnchor, WriterAnchor};
 use super::ledger::checkpoint::{KeyError, Signer};
 use super::ledger::medium::Disk;
@@ -8,6 +8,7 @@ use super::ledger::retention::{Deletion, Retention};
 use super::ledger::sink::{Lines, LinesFile, Sink, Target};
 use super::ledger::witness::{WitnessAnchor, WitnessConfig};
 use super::ledger::{self, Behind, Ledger, Opening, Settings, frame, read};
+use super::line;
 use crate::http::Client;
 use crate::names::SessionId;
 use crate::time::Clock;
@@ -125,9 +126,8 @@ fn deleted(deletion: &Deletion, keep: Duration, clock: &Clock) -> io::Result<Vec
         tree_size,
         tree_root: STANDARD.encode(tree_root.0),
     });
-    let line = Line { version: event::VERSION, time: clock.now(), session: SessionId::generate(), event: &event };
-    let mut out = Vec::new();
-    let record = serde_json::to_vec(&line)?;
+    let (mut out, mut record) = (Vec::new(), Vec::new());
+    line::write(&mut record, clock.now(), SessionId::generate(), &event)?;
     if frame::push(&mut out, &record) { Ok(out) } else { Err(io::Error::other("the record is too long")) }
 }
 

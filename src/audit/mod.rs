@@ -14,6 +14,7 @@ mod durability;
 mod end;
 pub mod event;
 pub mod ledger;
+mod line;
 mod log;
 mod missed;
 mod recorder;
@@ -30,7 +31,7 @@ pub use recorder::{Begin, COMMIT_AT, Closed, Overdue, Recorder};
 
 use async_trait::async_trait;
 use budget::{Budget, Verdict};
-use event::{Event, Line};
+use event::Event;
 use ledger::{Ledger, NotDurable, Status, frame};
 use sealing::{Person, Sealer, Vault, VaultError};
 use std::collections::VecDeque;
@@ -190,11 +191,10 @@ impl Auditor {
 
     /// Appends a frame, or leaves `out` as it was.
     fn encode(&self, out: &mut Vec<u8>, session: SessionId, event: &Event<'_>) -> Result<(), Unrecorded> {
-        let line = Line { version: event::VERSION, time: self.clock.now(), session, event };
         let open = frame::open(out);
-        if let Err(error) = serde_json::to_writer(&mut *out, &line) {
+        if let Err(error) = line::write(out, self.clock.now(), session, event) {
             open.drop(out);
-            return Err(io::Error::from(error).into());
+            return Err(error.into());
         }
         if open.close(out) { Ok(()) } else { Err(io::Error::other("the record is too long").into()) }
     }

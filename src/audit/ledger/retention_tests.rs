@@ -71,9 +71,11 @@ impl Old {
         Progress { anchored: self.anchored, delivered: u64::MAX }
     }
 
-    /// What the threads do, one after the other.
+    /// What the threads do, one after the other; the one that deletes is ahead of the one that signs.
     fn turn(&mut self, open: &mut Prepared, retainer: &mut Retainer) {
-        let _ = retainer.step(self.progress(), |frame| append(&mut open.shared.writer(), frame));
+        for _ in 0..2 {
+            let _ = retainer.step(self.progress(), |frame| append(&mut open.shared.writer(), frame));
+        }
         self.seal(open);
     }
 

@@ -1,0 +1,150 @@
+//! A record's bytes: what serde makes of [`Line`](super::event::Line), its head written by hand, which costs a fraction.
+
+use super::event::{Event, VERSION};
+use crate::names::SessionId;
+use crate::time::Timestamp;
+use std::io::{self, Write};
+
+/// Appends the record to `out`; after an error there may be a part of it.
+pub(super) fn write(out: &mut Vec<u8>, time: Timestamp, session: SessionId, event: &Event<'_>) -> io::Result<()> {
+    write!(out, "{{\"version\":{VERSION},\"time\":\"")?;
+    write_time(out, time)?;
+    write!(out, "\",\"session\":\"{session}\"")?;
+    let own = out.len();
+    serde_json::to_writer(&mut *out, event)?;
+    // The event's own members follow the head's.
+    match out.get_mut(own) {
+        Some(brace) if *brace == b'{' => *brace = b',',
+        _ => return Err(io::Error::other("an event is no JSON object")),
+    }
+    Ok(())
+}
+
+/// RFC 3339 in UTC, as [`Timestamp`] writes itself: nine digits of a second at most, without zeros at the end.
+fn write_time(out: &mut Vec<u8>, time: Timestamp) -> io::Result<()> {
+    const DAY: i64 = 86_400;
+    let (Ok(nanoseconds), 0..) = (u32::try_from(time.subsec_nanosecond()), time.as_second()) else {
+        return write!(out, "{time}");
+    };
+    let (year, month, day) = date(time.as_second().div_euclid(DAY));
+    let second = time.as_second().rem_euclid(DAY);
+    digits(out, year, 4);
+    for (mark, number) in
+        [(b'-', month), (b'-', day), (b'T', second / 3600), (b':', second / 60 % 60), (b':', second % 60)]
+    {
+        out.push(mark);
+        digits(out, number, 2);
+    }
+    if nanoseconds > 0 {
+        out.push(b'.');
+        digits(out, nanoseconds.into(), 9);
+        while out.last() == Some(&b'0') {
+            out.pop();
+        }
+    }
+    out.push(b'Z');
+    Ok(())
+}
+
+/// The last `count` decimal digits of a number that is not negative.
+fn digits(out: &mut Vec<u8>, number: i64, count: u32) {
+    for place in (0..count).rev() {
+        let digit = u8::try_from(number / 10_i64.pow(place) % 10).unwrap_or_default();
+        out.push(b'0'.saturating_add(digit));
+    }
+}
+
+/// Year, month and day of a day since 1970, not before it (the proleptic Gregorian calendar repeats every 146,097 days;
+/// counted from March, so that a leap day is a year's last).
+fn date(days: i64) -> (i64, i64, i64) {
+    const ERA: i64 = 146_097;
+    let days = days + 719_468;
+    let (era, day_of_era) = (days / ERA, days % ERA);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / (ERA - 1)) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+    (era * 400 + year_of_era + i64::from(month <= 2), month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::event::{End, Line, Outcome, Refused};
+    use super::*;
+    use proptest::prelude::*;
+
+    fn written(time: Timestamp, session: SessionId, event: &Event<'_>) -> String {
+        let mut out = Vec::new();
+        write(&mut out, time, session, event).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    fn derived(time: Timestamp, session: SessionId, event: &Event<'_>) -> String {
+        serde_json::to_string(&Line { version: VERSION, time, session, event }).unwrap()
+    }
+
+    #[test]
+    fn a_line_is_what_its_type_says() {
+        let end = End {
+            id: "a.1".to_owned(),
+            part: 0,
+            last: true,
+            outcome: Outcome::Error,
+            sqlstate: Some("42501"),
+            text_of: None,
+            text_sha256: None,
+            text_mac: None,
+            text_bytes: None,
+            text_doubtful: false,
+            executes: None,
+            command: None,
+            rows: 0,
+            bytes_in: 1,
+            bytes_out: 2,
+            first_row_us: None,
+            duration_us: 3,
+            durability: None,
+        };
+        let refused = Refused { message: "a \"text\"\n", ..Refused::default() };
+        let events = [
+            Event::End(end),
+            Event::Refused(Box::new(refused)),
+            Event::RefusalsSuppressed { count: 7 },
+            Event::SyncError { sqlstate: "40001".to_owned() },
+        ];
+        for event in &events {
+            let (time, session) = (Timestamp::now(), SessionId::generate());
+            assert_eq!(written(time, session, event), derived(time, session, event));
+        }
+    }
+
+    #[test]
+    fn times_at_edges() {
+        for time in [
+            "1970-01-01T00:00:00Z",
+            "1969-12-31T23:59:59.5Z",
+            "2000-02-29T23:59:59.999999999Z",
+            "2026-11-22T10:00:00.100Z",
+            "2100-02-28T00:00:00.000000001Z",
+            "2100-03-01T00:00:00Z",
+            "9999-12-30T21:59:59Z",
+            "-000001-01-01T00:00:00Z",
+        ] {
+            let time: Timestamp = time.parse().unwrap();
+            let mut out = Vec::new();
+            write_time(&mut out, time).unwrap();
+            assert_eq!(String::from_utf8(out).unwrap(), time.to_string());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_time_is_as_it_writes_itself(second in -100_000_000_000_i64..250_000_000_000, nanosecond in 0..1_000_000_000_i32) {
+            let time = Timestamp::new(second, nanosecond).unwrap();
+            let mut out = Vec::new();
+            write_time(&mut out, time).unwrap();
+            prop_assert_eq!(String::from_utf8(out).unwrap(), time.to_string());
+        }
+    }
+}
