@@ -2,7 +2,7 @@
 //!
 //! Sizes and types are PostgreSQL's (`SocketBackend`, `src/backend/tcop/postgres.c`). A message whose inside is
 //! malformed is recorded and passed on: the server refuses it with 08P01 and the session lives, as without us. A
-//! message that is refused leaves as its [`substitute`].
+//! message that is refused leaves as its [`substitute`](super::substitute).
 
 mod admission;
 mod frame;
