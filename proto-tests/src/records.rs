@@ -64,6 +64,12 @@ impl Records {
         (Self(records), broken)
     }
 
+    /// Records that no proxy has written: what a test of the tests makes up.
+    #[cfg(test)]
+    pub(crate) fn made_up(records: impl IntoIterator<Item = Value>) -> Self {
+        Self(records.into_iter().collect())
+    }
+
     /// Records of one kind of event.
     #[must_use]
     pub fn of(&self, event: &str) -> Self {
