@@ -107,6 +107,13 @@ fn somebody(chain: &Chain, hop: Hop, number: usize) -> Login {
     }
 }
 
+/// How often an endpoint was asked. The Admin API is asked for settings and a certificate at once, and the first refusal
+/// ends both: either of them may not have left by then.
+fn asked_of(chain: &Chain, endpoint: Endpoint) -> u64 {
+    let twin = if endpoint == Endpoint::ConnectSettings { Endpoint::GenerateEphemeralCert } else { endpoint };
+    chain.calls().count(endpoint).max(chain.calls().count(twin))
+}
+
 async fn statuses(hop: Hop) {
     let (_, endpoint, statuses) = STATUSES.iter().find(|(one, ..)| *one == hop).expect("a row");
     let mut chain = hop.prepare(hop.deadline()).await.start().await;
@@ -126,7 +133,7 @@ async fn statuses(hop: Hop) {
         let text = [b'M', b'H'].map(|field| answer.field(field).unwrap_or_default()).join(" ");
         assert!(text.contains(says), "{what}: {text}");
         assert!(took <= DEADLINE * 2, "{what}: {took:?}");
-        let count = chain.calls().count(*endpoint);
+        let count = asked_of(&chain, *endpoint);
         assert!(asked.contains(&count), "{what}: asked {count} times");
         chain.cloud.faults().clear_all();
     }
