@@ -1,5 +1,6 @@
 //! The audit log as a reader outside the project would read it: each record a JSON object.
 
+use base64::Engine;
 use jsonschema::Validator;
 use pgpassport::audit::ledger::read::{self, Segment};
 use pgpassport::audit::ledger::segment;
@@ -95,6 +96,29 @@ impl Records {
             self.0.iter().filter(|record| record["event"] == "end" && record["id"] == begin["id"]).collect();
         assert_eq!(ends.len(), 1, "one end for {begin}, not {ends:?}");
         ends[0]
+    }
+
+    /// The text of an event, put together from its begin record and what follows of it, and whether it goes on behind that.
+    #[track_caller]
+    pub fn whole_text(&self, id: &str) -> (Vec<u8>, bool) {
+        let (mut text, mut cut) = (Vec::new(), false);
+        let own = |record: &&Value| {
+            let has_text = record["event"] == "text" || !record["text_bytes"].is_null();
+            record["id"] == id && has_text && record["event"] != "end"
+        };
+        for record in self.0.iter().filter(own) {
+            assert!(!cut, "more of {id} behind its end");
+            if record["event"] == "text" {
+                assert_eq!(record["offset"], text.len(), "a part of {id} is missing");
+                cut = record["cut"] == true;
+            }
+            match record["text_base64"].as_str() {
+                Some(part) => text.extend(base64::engine::general_purpose::STANDARD.decode(part).expect("base64")),
+                None if cut => {}
+                None => text.extend(record["text"].as_str().expect("a text").as_bytes()),
+            }
+        }
+        (text, cut)
     }
 
     /// The only record; there must be exactly one.

@@ -3,6 +3,7 @@
 
 use proto_tests::chain::{Chain, Setup};
 use proto_tests::proxy::Limited;
+use proto_tests::records::Records;
 use proto_tests::script::{bind, execute, parse, query, sync, to_end};
 use proto_tests::servers::{At, each};
 use proto_tests::wire::{self, Message, message};
@@ -54,6 +55,11 @@ fn told(answer: &Message) -> Option<String> {
     }
 }
 
+/// Texts of which as much is recorded as is to be: what follows does not need the log.
+fn told_whole(records: &Records) -> usize {
+    records.of("text").iter().filter(|record| record["cut"] == true).count()
+}
+
 /// In a transaction that has written a row.
 async fn in_transaction(chain: &Chain, prepared: &[Vec<u8>]) -> Raw {
     let mut session = chain.session(&chain.app()).await;
@@ -79,9 +85,9 @@ async fn a_message_that_is_recorded_goes_on_while_the_log_fills_and_the_next_one
             ("P", [parse("", &long_insert(9001)), bind("", ""), execute(""), sync()].concat()),
         ] {
             let mut session = in_transaction(&chain, &[]).await;
-            let begun = chain.records().of("begin").len();
+            let before = told_whole(&chain.records());
             send(&mut session, &bytes[..HALF]).await;
-            chain.records_when("its begin", |records| records.of("begin").len() == begun + 1).await;
+            chain.records_when("all that is recorded of it", |records| told_whole(records) == before + 1).await;
             chain.proxy.fill_disk(&chain.segment_path());
             let answers = ask(&mut session, &bytes[HALF..]).await;
             // A Bind and an Execute have begin lines of their own.
@@ -155,10 +161,7 @@ async fn a_session_that_owes_the_log_too_much_breaks_off_in_mid_message_and_noth
         let mut session = in_transaction(&chain, &[]).await;
         let ahead = [query("select pg_sleep(2)"), query("select 7").repeat(MANY)].concat();
         send(&mut session, &[ahead.as_slice(), &query(&long_insert(9001))[..HALF]].concat()).await;
-        let begun = |records: &proto_tests::records::Records| {
-            records.iter().any(|record| record["event"] == "begin" && record["text_bytes"].as_u64() > Some(HALF as u64))
-        };
-        chain.records_when("the long Query's begin", begun).await;
+        chain.records_when("all that is recorded of the long Query", |records| told_whole(records) == 1).await;
         chain.proxy.fill_disk(&chain.segment_path());
         let answers = to_end(&mut session).await;
         let last = answers.last().expect("a last word");

@@ -73,7 +73,7 @@ async fn only_keys_open_texts_and_erasing_them_breaks_no_proof() {
     let prepared = client.prepare("select 'SECRET-PREPARED' || $1::text").await.expect("prepared");
     client.query(&prepared, &[&"x"]).await.expect("it runs");
     // Long enough to be known by its digest.
-    let long = format!("select length('SECRET-{}')", "x".repeat(100_000));
+    let long = format!("select length('SECRET-{}-SECRET-AT-THE-END')", "x".repeat(100_000));
     client.simple_query(&long).await.expect("it runs");
     drop(client);
     let records = chain.records_when("four executions", |records| records.of("session_end").len() >= 3).await;
@@ -93,6 +93,9 @@ async fn only_keys_open_texts_and_erasing_them_breaks_no_proof() {
     let (found, said) = unsealed(&chain, "secret-");
     assert!(found.len() >= 4 && said.is_empty(), "{said} {found:#?}");
     let long_one = found.iter().find(|item| item["text_bytes"] == long.len()).expect("the long one");
+    assert_eq!(unsealed(&chain, "secret-at-the-end").0.len(), 1, "more of a text is sealed as its start is");
+    let more = records.of("text").iter().next().expect("more of it").clone();
+    assert!(more["text"].is_null() && more["text_sealed"]["data"].is_string(), "{more}");
     assert!(long_one["text_sha256"].is_null() && long_one["text_mac"]["hmac"].is_string(), "{long_one}");
     assert_sound(&chain);
 

@@ -19,7 +19,8 @@ use std::net::SocketAddr;
 /// Version of the lines' shape.
 pub const VERSION: u32 = 1;
 
-/// The most of a statement's text that its begin line holds, in bytes; `text_bytes` has the whole length.
+/// The most of a statement's text that its begin line holds, in bytes, and each `text` line behind it; `text_bytes` has
+/// the whole length.
 pub const MAX_TEXT_BYTES: usize = 64 * 1024;
 
 /// One JSON object.
@@ -58,6 +59,9 @@ pub enum Event<'a> {
     },
     /// A message takes its place before its bytes leave.
     Begin(Begin<'a>),
+    /// More of a long text, before its bytes leave. The begin record's text and those of these, in the order of their
+    /// offsets, are the text as the client sent it, up to the one that says `cut`.
+    Text(Text),
     /// What became of it.
     End(End<'a>),
     /// The server reported an error outside any event, at Sync (a deferred constraint, say), Describe or Close: what
@@ -281,8 +285,8 @@ pub struct Begin<'a> {
     /// Who; the same as in the session's start line.
     #[schemars(with = "Caller")]
     pub caller: &'a RawValue,
-    /// The statement's text as the client sent it, at most 64 KiB; only where a text enters or an event
-    /// opens on a remembered one.
+    /// The statement's text as the client sent it, at most 64 KiB, of which `text` records have more; only where a text
+    /// enters or an event opens on a remembered one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
     /// The text in base64, when it is not UTF-8.
@@ -328,6 +332,31 @@ pub struct Begin<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<&'a str>,
     /// `strict` or `none`, where the rule says so; else `batch`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub durability: Option<Durability>,
+}
+
+/// [`Event::Text`].
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Text {
+    /// That of the begin line.
+    pub id: String,
+    /// How many bytes of the text stand before this part.
+    pub offset: u64,
+    /// The part; a character that was cut in two is in base64.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// The part in base64, when it is not UTF-8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text_base64: Option<String>,
+    /// Where texts are sealed: the part, as `text@` and its offset.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text_sealed: Option<Sealed>,
+    /// Nothing of the text from this offset on is recorded, though it goes on (`audit.max_text_bytes`): the end record
+    /// has its length and SHA-256.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub cut: bool,
+    /// As in the begin record.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub durability: Option<Durability>,
 }

@@ -20,6 +20,7 @@ mod missed;
 mod recorder;
 pub mod schema;
 pub mod sealing;
+mod text;
 mod trace;
 
 pub use digest::{Digesting, TextDigest};
@@ -27,7 +28,8 @@ pub use durability::{Durability, UnrecordedCommit};
 pub use end::End;
 pub use ledger::Urgency;
 pub use log::{Anchoring, LogConfig, OpenError, Output, open};
-pub use recorder::{Begin, COMMIT_AT, Closed, Overdue, Recorder};
+pub use recorder::{Begin, Begun, COMMIT_AT, Closed, Overdue, Recorder};
+pub use text::{DEFAULT_MAX_TEXT_BYTES, MAX_TEXT_BYTES_RANGE};
 
 use async_trait::async_trait;
 use budget::{Budget, Verdict};
@@ -47,6 +49,19 @@ pub const MAX_LEFT_BYTES: usize = 16 * 1024 * 1024;
 /// Records of rules with `durability = "none"` that wait to be written, in bytes at most; from there on they are written
 /// at once.
 const MAX_DEFERRED_BYTES: usize = 256 * 1024;
+
+/// How much of what clients send is recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recording {
+    /// Of a statement's text, in bytes; of what is longer, length and SHA-256 tell the rest.
+    pub max_text_bytes: u32,
+}
+
+impl Default for Recording {
+    fn default() -> Self {
+        Self { max_text_bytes: DEFAULT_MAX_TEXT_BYTES }
+    }
+}
 
 /// The log cannot take a record; what it would have recorded must not happen.
 #[derive(Debug, thiserror::Error)]

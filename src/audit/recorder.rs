@@ -1,18 +1,21 @@
 //! One session's place in the log.
 
+mod told;
+
 use super::end::End;
 use super::event::{self, Caller, Event, MAX_TEXT_BYTES, RoleChange, Stage};
 use super::ledger::{NotDurable, frame};
 use super::missed::{Gap, Missed};
-use super::sealing::{Sealed, Sealer, Texts, shape};
+use super::sealing::{Sealer, Texts};
+use super::text::start;
 use super::trace::traceparent;
-use super::{Auditor, Durability, Unrecorded, Urgency};
+use super::{Auditor, Durability, Recording, Unrecorded, Urgency};
 use crate::names::SessionId;
-use base64::Engine;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::ops::Range;
 use std::time::Duration;
+use told::Told;
 
 /// What a begin record says, before it has an id.
 #[derive(Debug, Clone, Copy)]
@@ -37,6 +40,15 @@ pub struct Begin<'a> {
     pub function_oid: Option<u32>,
     /// Whether the statement leaves with the tag.
     pub tagged: bool,
+}
+
+/// A begin record that is prepared.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Begun {
+    /// Where it is among the prepared ones.
+    pub record: Range<usize>,
+    /// How many bytes of the text it has.
+    pub text_bytes: usize,
 }
 
 /// Prepared records are committed when they pass this size, in bytes: what goes out in one `write(2)` is no longer than
@@ -79,6 +91,7 @@ pub struct Recorder {
     durability: Durability,
     /// None where texts stand in the clear.
     sealer: Option<Sealer>,
+    recording: Recording,
     /// What is owed, then what is prepared.
     frames: Vec<u8>,
     owed: usize,
@@ -117,6 +130,7 @@ impl Recorder {
             caller,
             durability,
             sealer,
+            recording: Recording::default(),
             frames,
             owed,
             dropped,
@@ -128,6 +142,12 @@ impl Recorder {
             written,
             unwritable,
         })
+    }
+
+    /// The same, with so much of what the client sends.
+    #[must_use]
+    pub fn recording(self, recording: Recording) -> Self {
+        Self { recording, ..self }
     }
 
     /// The session that is recorded.
@@ -171,17 +191,19 @@ impl Recorder {
         self.gap.is_some()
     }
 
-    /// Prepares a begin record; [`Recorder::commit`] writes it. Where it is among the prepared ones.
-    pub fn begin(&mut self, begin: &Begin<'_>) -> Range<usize> {
-        let start = self.prepared_bytes();
+    /// Prepares a begin record; [`Recorder::commit`] writes it.
+    pub fn begin(&mut self, begin: &Begin<'_>) -> Begun {
+        let first = self.prepared_bytes();
         self.prepared = self.prepared.saturating_add(1);
         let id = self.id(begin.event);
-        let told = begin.text.map(|(text, whole)| self.tell_text(&id, text, whole)).transpose();
+        let text = begin.text.map(|(text, whole)| start(text, whole, MAX_TEXT_BYTES));
+        let text_bytes = text.map_or(0, <[u8]>::len);
+        let told = text.map(|text| self.tell_text(&id, 0, text)).transpose();
         let Told { text, text_base64, text_sealed } = match told {
             Ok(told) => told.unwrap_or_default(),
             Err(error) => {
                 self.unwritable = Some(error);
-                return start..start;
+                return Begun { record: first..first, text_bytes };
             }
         };
         let event = Event::Begin(event::Begin {
@@ -204,7 +226,7 @@ impl Recorder {
         });
         let encoded = self.auditor.encode(&mut self.frames, self.session, &event);
         self.unwritable = encoded.err().or(self.unwritable.take());
-        start..self.prepared_bytes()
+        Begun { record: first..self.prepared_bytes(), text_bytes }
     }
 
     /// Writes a begin record of those that the last commit has dropped, alone, from the log's reserve: whether that took
@@ -409,65 +431,11 @@ impl Recorder {
         true
     }
 
-    /// What a record says of a text: the one place that decides it.
-    fn tell_text(&mut self, id: &str, text: &[u8], whole: u64) -> Result<Told, Unrecorded> {
-        let (clear, text_base64) = encode_text(text, whole);
-        let Some(sealer) = &mut self.sealer else {
-            return Ok(Told { text: clear, text_base64, text_sealed: None });
-        };
-        let plain = text.get(..MAX_TEXT_BYTES).unwrap_or(text);
-        let text_sealed = Some(sealer.seal(id, "text@0", plain)?);
-        Ok(Told { text: clear.and_then(|text| shape(&text)), text_base64: None, text_sealed })
-    }
-
     fn id(&self, event: u64) -> String {
         format!("{}.{event}", self.session)
     }
 }
 
-/// A text as a record has it.
-#[derive(Debug, Default)]
-struct Told {
-    text: Option<String>,
-    text_base64: Option<String>,
-    text_sealed: Option<Sealed>,
-}
-
-/// The text as UTF-8, or as base64 when it is not; at most [`MAX_TEXT_BYTES`], cut at a character's edge.
-fn encode_text(text: &[u8], whole: u64) -> (Option<String>, Option<String>) {
-    let cut = text.get(..MAX_TEXT_BYTES).unwrap_or(text);
-    match std::str::from_utf8(cut) {
-        Ok(text) => (Some(text.to_owned()), None),
-        // `error_len` is `None` when only the end is missing: the cut went through a character.
-        Err(error) if error.error_len().is_none() && whole > cut.len() as u64 => {
-            let whole = cut.get(..error.valid_up_to()).unwrap_or_default();
-            (Some(String::from_utf8_lossy(whole).into_owned()), None)
-        }
-        Err(_) => (None, Some(base64::engine::general_purpose::STANDARD.encode(cut))),
-    }
-}
-
 fn name(bytes: &[u8]) -> Option<String> {
     (!bytes.is_empty()).then(|| String::from_utf8_lossy(bytes).into_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn text_that_is_not_utf8_is_kept_whole_in_base64() {
-        assert_eq!(encode_text(b"SELECT 1", 8), (Some("SELECT 1".to_owned()), None));
-        assert_eq!(encode_text(b"\x83\x5c \xff x", 6), (None, Some("g1wg/yB4".to_owned())));
-    }
-
-    #[test]
-    fn a_long_text_is_cut_between_characters() {
-        let text = "é".repeat(MAX_TEXT_BYTES);
-        let (cut, _) = encode_text(&text.as_bytes()[1..], text.len() as u64 - 1);
-        assert!(cut.is_none(), "a leading half character is no cut of ours");
-        let (cut, _) = encode_text(format!("x{text}").as_bytes(), text.len() as u64 + 1);
-        let cut = cut.unwrap();
-        assert!(cut.len() < MAX_TEXT_BYTES && cut.starts_with("xé"));
-    }
 }

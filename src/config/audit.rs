@@ -4,7 +4,7 @@ use super::reader::{Field, Section};
 use super::{AuditConfig, files, values};
 use crate::audit::ledger::witness::{WitnessConfig, WitnessKey};
 use crate::audit::sealing::SealingConfig;
-use crate::audit::{Anchoring, LogConfig, Output};
+use crate::audit::{Anchoring, LogConfig, MAX_TEXT_BYTES_RANGE, Output, Recording};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -44,13 +44,15 @@ pub(super) fn audit(section: Section<'_>, config: &Path) -> Option<AuditConfig> 
     let anchors: Vec<Anchoring> = anchors.iter().filter_map(|field| anchor(field, config, inside)).collect();
     let keep = keep(&section);
     let segment_bytes = section.optional("segment_bytes", values::integer(SEGMENT_BYTES));
+    let max_text_bytes = section.optional("max_text_bytes", values::integer(MAX_TEXT_BYTES_RANGE));
+    let recording = max_text_bytes.map_or_else(Recording::default, |max_text_bytes| Recording { max_text_bytes });
     let budget = section.optional("unverified_refusals_per_minute", values::integer(1..=1_000_000));
     let sealing = section.section("sealing").map(|section| sealing(section, config, inside));
     section.finish();
     let segment_bytes = segment_bytes.map_or(crate::audit::ledger::DEFAULT_SEGMENT_BYTES, u64::from);
     let log = LogConfig { folder: folder?, key: key?, segment_bytes, jsonl, anchors, keep };
     let sealing = sealing.map_or(Some(None), |sealing| sealing.map(Some))?;
-    Some(AuditConfig { log, sealing, unverified_refusals_per_minute: budget.unwrap_or(60) })
+    Some(AuditConfig { log, sealing, recording, unverified_refusals_per_minute: budget.unwrap_or(60) })
 }
 
 /// Nothing is ever deleted that no anchor covers: without one nothing would be, and the disk would be full one day.

@@ -33,8 +33,8 @@ mod trust;
 mod values;
 mod who;
 
-use crate::audit::LogConfig;
 use crate::audit::sealing::SealingConfig;
+use crate::audit::{LogConfig, Recording};
 use crate::cloudsql::InstanceConfig;
 use crate::federation::{GoogleEndpoints, OnBehalfOfConfig, OwnIdentityConfig};
 pub use crate::frontend::ProxyProtocol;
@@ -108,6 +108,8 @@ pub struct AuditConfig {
     pub log: LogConfig,
     /// `[audit.sealing]`: the keys of texts that are sealed.
     pub sealing: Option<SealingConfig>,
+    /// How much of what clients send is recorded.
+    pub recording: Recording,
     /// Refusals before a token verifies that are recorded each minute; the rest are counted.
     pub unverified_refusals_per_minute: u32,
 }

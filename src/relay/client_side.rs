@@ -16,13 +16,13 @@ use super::tag::Tag;
 use super::tracker::{Mark, Tracker, effective_name, role_changes};
 use super::walsender;
 use crate::audit::event::{MAX_TEXT_BYTES, Stage};
-use crate::audit::{Begin, Recorder, UnrecordedCommit, Urgency};
+use crate::audit::{Begin, Begun, Recorder, UnrecordedCommit, Urgency};
 use crate::wire::{Header, Purpose, Reader};
 use admission::Admission;
 pub use admission::Turn;
-use frame::{Frame, Text, tagged};
+use frame::{Frame, tagged};
 use line::{begin, begin_again};
-use measure::Measuring;
+use measure::Following;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Instant;
@@ -77,14 +77,16 @@ pub struct Missed {
 pub struct ClientSide {
     tag: Tag,
     flow: Flow,
-    /// The text that is streaming, where it is to be known by its digest.
-    measuring: Option<Measuring>,
+    /// The text that is streaming, where more than its begin line is to be known of it.
+    following: Option<Following>,
     /// As it was before the last [`ClientSide::process`].
     before: (Flow, Mark),
     /// Number of the last [`ClientSide::process`]: what its begin lines have repeated, they need not again.
     batch: u64,
     /// The messages that took their place in the log in it.
     recorded: Vec<Recorded>,
+    /// How many bytes of it are recorded and of a message whose start had left before.
+    continued: usize,
     /// The log has taken nothing of it but ends of transactions.
     untaken: bool,
     missed: Missed,
@@ -133,10 +135,11 @@ impl ClientSide {
         Self {
             tag,
             flow,
-            measuring: None,
+            following: None,
             before,
             batch: 0,
             recorded,
+            continued: 0,
             untaken: false,
             missed,
             must_end: false,
@@ -191,6 +194,7 @@ impl ClientSide {
         self.before = (self.flow, tracker.mark());
         self.batch = self.batch.wrapping_add(1);
         self.recorded.clear();
+        self.continued = 0;
         self.untaken = false;
         self.missed = Missed::default();
         let mut at = 0;
@@ -199,8 +203,16 @@ impl ClientSide {
                 if let Some(turn) = self.admission.as_ref().and_then(|admission| admission.rest()) {
                     return (at, Stop::Wait(turn));
                 }
-                let end = self.flow.stream(at, rest.len(), output);
-                self.measure_on(input.get(at..end).unwrap_or_default(), tracker);
+                let is_recorded = self.following.as_ref().is_some_and(Following::is_recorded);
+                if is_recorded && recorder.is_full() {
+                    return (at, Stop::Commit);
+                }
+                let most = if is_recorded { MAX_TEXT_BYTES } else { rest.len() };
+                let end = self.flow.stream(at, rest.len().min(most), output);
+                self.follow_on(input.get(at..end).unwrap_or_default(), tracker, recorder);
+                if is_recorded && at < self.before.0.passing {
+                    self.continued = end;
+                }
                 at = end;
                 continue;
             }
@@ -229,18 +241,19 @@ impl ClientSide {
     /// While the log takes nothing, each message is offered to it alone, so that one which the reserve may take is not
     /// refused with one that it may not.
     fn goes_alone(&self, recorder: &Recorder) -> bool {
-        recorder.is_owing() && !self.recorded.is_empty()
+        recorder.is_owing() && (self.continued > 0 || !self.recorded.is_empty())
     }
 
-    /// Whether a message of the last [`ClientSide::process`] is in the log.
+    /// Whether a message of the last [`ClientSide::process`], or more of one, is in the log.
     pub fn has_recorded(&self) -> bool {
-        self.recorded.iter().any(|recorded| recorded.taken)
+        self.continued > 0 || self.recorded.iter().any(|recorded| recorded.taken)
     }
 
     /// What of the log the last [`ClientSide::process`] may use: where all of its messages do nothing but end
     /// transactions, the reserve too.
     pub fn urgency(&self) -> Urgency {
-        let ends = self.has_recorded() && self.recorded.iter().all(|own| own.ends.is_some() || !own.taken);
+        let only_begun = self.continued == 0 && self.has_recorded();
+        let ends = only_begun && self.recorded.iter().all(|own| own.ends.is_some() || !own.taken);
         if ends { Urgency::Reserve } else { Urgency::Normal }
     }
 
@@ -273,19 +286,14 @@ impl ClientSide {
         let header = frame.refusal.map_or(header, Err);
         let (ends, place) = (frame.only_text(0).filter(|_| frame.refusal.is_none()), tracker.place());
         let event = tracker.query(text.head, text.bytes, frame.bytes, frame.now);
-        self.measure(event, &text, tracker);
         let tagged = self.tag.is_set() && header.is_ok() && !command;
         let role_changes = if command { Vec::new() } else { role_changes(text.head) };
         let known = Some((text.head, text.bytes));
-        let begin = Begin { text: known, role_changes: &role_changes, tagged, ..begin(event, Stage::Query) };
-        let own = Recorded {
-            event,
-            begin: Self::begin(frame, recorder, &begin),
-            taken: !frame.unrecorded,
-            place,
-            unnamed: false,
-            ends,
-        };
+        let line = Begin { text: known, role_changes: &role_changes, tagged, ..begin(event, Stage::Query) };
+        let Begun { record: begin, text_bytes } = Self::begin(frame, recorder, &line);
+        let followed = (header.is_ok() && !frame.unrecorded).then_some(text_bytes);
+        self.follow(event, &text, followed, tracker, recorder);
+        let own = Recorded { event, begin, taken: !frame.unrecorded, place, unnamed: false, ends };
         match header {
             Ok(_) if command => output.pass(frame.at..frame.seen()),
             Ok(header) => self.insert_tag(header, frame, 0, output),
@@ -306,14 +314,15 @@ impl ClientSide {
         let head = known.head;
         let place = tracker.place();
         let event = tracker.parse(name, head, known.bytes, frame.bytes, frame.now);
-        self.measure(event, &known, tracker);
         let header = overfull.and(frame.name()).and_then(|_| tagged(frame.header, &self.tag));
         let tagged = self.tag.is_set() && header.is_ok() && text.is_some();
         let statement = effective_name(name);
         let text = text.map(|text| (text.head, text.bytes));
         let role_changes = role_changes(head);
-        let begin = Begin { text, role_changes: &role_changes, statement, tagged, ..begin(event, Stage::Parse) };
-        let begin = Self::begin(frame, recorder, &begin);
+        let line = Begin { text, role_changes: &role_changes, statement, tagged, ..begin(event, Stage::Parse) };
+        let Begun { record: begin, text_bytes } = Self::begin(frame, recorder, &line);
+        let followed = (header.is_ok() && !frame.unrecorded).then_some(text_bytes);
+        self.follow(event, &known, followed, tracker, recorder);
         let ends = if name.is_empty() && header.is_ok() { frame.only_text(1) } else { None };
         let own = Recorded { event, begin, taken: !frame.unrecorded, place, unnamed: name.is_empty(), ends };
         match header {
@@ -335,8 +344,8 @@ impl ClientSide {
         let (overfull, place) = (frame.or_overfull(portal, tracker), tracker.place());
         let bound = tracker.bind(portal, statement, frame.bytes, frame.now);
         let tagged = self.tag.is_set() && !bound.is_unknown();
-        let begin =
-            Self::begin(frame, recorder, &Begin { tagged, ..begin_again(&bound, Stage::Bind, portal, self.batch) });
+        let line = Begin { tagged, ..begin_again(&bound, Stage::Bind, portal, self.batch) };
+        let begin = Self::begin(frame, recorder, &line).record;
         let ends = bound.ends.filter(|_| frame.is_whole() && overfull.is_ok());
         let own = Recorded { event: bound.event, begin, taken: !frame.unrecorded, place, unnamed: false, ends };
         self.pass_or_refuse(overfull.and(whole), frame, own, tracker, output);
@@ -347,11 +356,8 @@ impl ClientSide {
         let place = tracker.place();
         let executed = tracker.execute(portal, frame.bytes, frame.now);
         let tagged = self.tag.is_set() && !executed.is_unknown();
-        let begin = Self::begin(
-            frame,
-            recorder,
-            &Begin { tagged, ..begin_again(&executed, Stage::Execute, portal, self.batch) },
-        );
+        let line = Begin { tagged, ..begin_again(&executed, Stage::Execute, portal, self.batch) };
+        let begin = Self::begin(frame, recorder, &line).record;
         let ends = executed.ends.filter(|_| frame.refusal.is_none());
         let own = Recorded { event: executed.event, begin, taken: !frame.unrecorded, place, unnamed: false, ends };
         self.pass_or_refuse(frame.admitted(), frame, own, tracker, output);
@@ -367,14 +373,15 @@ impl ClientSide {
         let place = tracker.place();
         let event = tracker.function_call(frame.bytes, frame.now);
         let function_oid = Reader::new(frame.known).u32().ok();
-        let begin = Self::begin(frame, recorder, &Begin { function_oid, ..begin(event, Stage::FunctionCall) });
+        let line = Begin { function_oid, ..begin(event, Stage::FunctionCall) };
+        let begin = Self::begin(frame, recorder, &line).record;
         let own = Recorded { event, begin, taken: !frame.unrecorded, place, unnamed: false, ends: None };
         self.pass_or_refuse(frame.admitted(), frame, own, tracker, output);
     }
 
     /// Prepares a message's begin record, if it gets one.
-    fn begin(frame: &Frame<'_>, recorder: &mut Recorder, begin: &Begin<'_>) -> Range<usize> {
-        if frame.unrecorded { 0..0 } else { recorder.begin(begin) }
+    fn begin(frame: &Frame<'_>, recorder: &mut Recorder, line: &Begin<'_>) -> Begun {
+        if frame.unrecorded { Begun::default() } else { recorder.begin(line) }
     }
 
     fn pass_or_refuse(
@@ -400,29 +407,9 @@ impl ClientSide {
         output.insert(self.tag.bytes());
         output.pass(at..frame.seen());
     }
-
-    /// An event's text, where the record cannot hold it whole: what it is known by is worked out now, or as it streams.
-    fn measure(&mut self, event: u64, text: &Text<'_>, tracker: &mut Tracker) {
-        if tracker.wants_digest(event, text.bytes) {
-            match Measuring::begin(event, text) {
-                Ok(measuring) => self.measuring = Some(measuring),
-                Err(digest) => tracker.text_is(event, digest),
-            }
-        }
-    }
-
-    /// The next bytes of a message whose start has been looked at.
-    fn measure_on(&mut self, passed: &[u8], tracker: &mut Tracker) {
-        let message_is_over = self.flow.passing == 0;
-        let text_is_over = self.measuring.as_mut().is_some_and(|measuring| measuring.passes(passed));
-        if text_is_over || message_is_over {
-            let measured = self.measuring.take().map(Measuring::finish);
-            if let Some((event, digest)) = measured {
-                tracker.text_is(event, digest);
-            }
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod text_tests;

@@ -213,6 +213,9 @@ impl Relay {
                 let taken = input.buffer.get(..taken).unwrap_or_default();
                 self.confirm(&mut side, taken, &mut output, host).await;
             }
+            if side.must_end() {
+                return Ending::Unrecorded;
+            }
             self.writing.store(true, Ordering::Relaxed);
             if output.write_to(&input.buffer, server).await.is_err() {
                 // The server's direction sees why; wait for it there.

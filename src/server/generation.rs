@@ -180,6 +180,7 @@ impl Generation {
             tag,
             exchanger: Exchanger::new(calls(), trades),
             connector,
+            recording: config.audit.recording,
             auditor,
             sessions,
             cancel_keys,

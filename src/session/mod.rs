@@ -21,7 +21,7 @@ pub use limits::{Limits, Over, TokenAddresses};
 pub use live::{Ask, Judge, LOOK_EVERY, Live, Presence, Sessions, keep_time};
 
 use crate::audit::event::{Caller, Claimed, Event, SessionOpen};
-use crate::audit::{Auditor, Recorder};
+use crate::audit::{Auditor, Recorder, Recording};
 use crate::backend::{self, Backend};
 use crate::cloudsql::{self, Connector, ServerStream};
 use crate::federation::{self, Exchanger};
@@ -57,6 +57,8 @@ pub struct Services {
     pub exchanger: Exchanger,
     /// Dials instances. The next generation has the same, unless what it is made of has changed.
     pub connector: Arc<Connector>,
+    /// How much of what clients send is recorded.
+    pub recording: Recording,
     /// The log. From here on, but for the deadlines, all is shared by every generation.
     pub auditor: Auditor,
     /// Who is there, and how each is told to end.

@@ -83,7 +83,8 @@ impl Connection<'_> {
             commit_unrecorded: grant.unrecorded_commit() == UnrecordedCommit::Passes,
             token_expires: grant.expires_at(),
         };
-        Ok(Recorder::open(self.services.auditor.clone(), self.id, start)?)
+        let recorder = Recorder::open(self.services.auditor.clone(), self.id, start)?;
+        Ok(recorder.recording(self.services.recording.clone()))
     }
 
     /// Ends the record of a session in which nothing ran.

@@ -44,6 +44,14 @@ impl<V> Bounded<V> {
         self.entries.get_mut(name).map(|entry| &mut entry.value)
     }
 
+    /// An entry takes so many bytes more: gives those that had to leave for it, the oldest first.
+    pub(super) fn grow(&mut self, name: &str, bytes: usize) -> Vec<V> {
+        let Some(entry) = self.entries.get_mut(name) else { return Vec::new() };
+        entry.bytes = entry.bytes.saturating_add(bytes);
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.make_room()
+    }
+
     /// Puts in an entry, as the newest, and gives those that had to leave for it, the oldest first.
     pub(super) fn insert(&mut self, name: String, bytes: usize, value: V) -> Vec<V> {
         self.remove(&name);
@@ -52,6 +60,10 @@ impl<V> Bounded<V> {
         self.bytes = self.bytes.saturating_add(bytes);
         self.order.insert(age, name.clone());
         self.entries.insert(name, Entry { age, bytes, value });
+        self.make_room()
+    }
+
+    fn make_room(&mut self) -> Vec<V> {
         let mut left = Vec::new();
         while self.entries.len() > self.max.entries || self.bytes > self.max.bytes {
             let Some(oldest) = self.order.values().next().cloned() else { break };
@@ -96,6 +108,11 @@ mod tests {
         assert_eq!(table.insert("b.2".to_owned(), 95, 4), [2, 3]);
         assert!(table.insert("b.2".to_owned(), 1, 5).is_empty(), "replaced, not added");
         assert_eq!((table.get("b.2"), table.get("a.1")), (Some(&5), None));
+        table.insert("c.1".to_owned(), 1, 6);
+        assert!(table.grow("c.1", 10).is_empty() && table.grow("gone", 1000).is_empty());
+        table.insert("c.2".to_owned(), 1, 7);
+        assert_eq!(table.grow("c.2", 90), [6], "the oldest leaves for what grows");
+        table.remove("c.2");
         table.insert("c.1".to_owned(), 1, 6);
         table.remove_all("b.");
         assert_eq!((table.drain(), table.bytes), (vec![6], 0));

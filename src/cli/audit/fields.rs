@@ -77,9 +77,14 @@ pub(super) fn when(fields: &Fields) -> Option<Timestamp> {
 
 /// A statement's text as it can be read, also where it is not UTF-8.
 pub(super) fn readable(fields: &Fields) -> String {
+    String::from_utf8_lossy(&raw(fields)).into_owned()
+}
+
+/// A statement's text, or a part of it, as the client sent it.
+pub(super) fn raw(fields: &Fields) -> Vec<u8> {
     let encoded = text(fields, "text_base64");
     match base64::engine::general_purpose::STANDARD.decode(encoded) {
-        Ok(bytes) if !bytes.is_empty() => String::from_utf8_lossy(&bytes).into_owned(),
-        _ => text(fields, "text").to_owned(),
+        Ok(bytes) if !bytes.is_empty() => bytes,
+        _ => text(fields, "text").as_bytes().to_vec(),
     }
 }

@@ -8,13 +8,15 @@ use jiff::SignedDuration;
 use memchr::memmem;
 use serde_json::Value;
 
-/// What `--event` takes: `execution`, which joins `begin` and `end`, or a record of the log.
-const EVENTS: [&str; 16] = [
+/// What `--event` takes: `execution`, which joins `begin`, `text` and `end`, or a record of the log.
+const EVENTS: [&str; 18] = [
     "execution",
     "all",
     "begin",
+    "text",
     "end",
     "session_start",
+    "exchanged",
     "session_open",
     "session_end",
     "refused",
@@ -40,7 +42,7 @@ pub(super) struct Filter {
     /// Of this database, as the config or the instance calls it
     #[arg(long, value_name = "NAME")]
     database: Option<String>,
-    /// With this in the statement's text, in upper or lower case
+    /// With this in the statement's text as far as it is recorded, in upper or lower case
     #[arg(long, value_name = "SUBSTRING")]
     text: Option<String>,
     /// Begun then or later: RFC 3339, a date (its midnight in UTC), or how long ago (90s, 30m, 2h, 7d)
@@ -73,7 +75,8 @@ impl Filter {
     pub(super) fn wanted(&self, opener: Opener) -> Wanted {
         Wanted {
             needle: self.text.as_ref().map(|text| text.to_lowercase()),
-            raw: matches!(self.event.as_deref(), Some("begin" | "end")),
+            raw: matches!(self.event.as_deref(), Some("begin" | "text" | "end")),
+            whole_texts: false,
             opener,
             max_open: None,
         }

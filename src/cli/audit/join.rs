@@ -6,7 +6,8 @@
 
 use super::Error;
 use super::bounded::{Bounded, Bounds};
-use super::fields::{Fields, began, fold, names, needed_later, orphan, readable, text};
+use super::fields::{Fields, began, fold, names, needed_later, orphan, raw, readable, text};
+use super::parts::{Open, Seen};
 use super::reading::{Flow, Folder};
 use super::unseal::{Opened, Opener};
 use serde_json::Value;
@@ -67,12 +68,13 @@ pub(super) struct Join<'a> {
     /// Segments from this one on are read; those before are looked back at.
     start: usize,
     looked_at: Vec<bool>,
-    open: Bounded<Fields>,
+    open: Bounded<Open>,
     sessions: Bounded<Fields>,
     texts: Bounded<Known>,
     needle: Option<String>,
     raw: bool,
     opener: Opener,
+    whole_texts: bool,
     pub lost: Lost,
 }
 
@@ -80,7 +82,7 @@ pub(super) struct Join<'a> {
 #[derive(Debug)]
 struct Known {
     start: String,
-    found: bool,
+    seen: Seen,
 }
 
 /// How records become items.
@@ -88,17 +90,19 @@ struct Known {
 pub(super) struct Wanted {
     /// What texts are searched for, in lower case.
     pub needle: Option<String>,
-    /// Begin and end records stay what they are.
+    /// Begin, text and end records stay what they are.
     pub raw: bool,
     /// What opens sealed texts.
     pub opener: Opener,
+    /// Executions have their texts as far as they are recorded, not only what their begin records have.
+    pub whole_texts: bool,
     /// How many executions may be open, if not [`MAX_OPEN`].
     pub max_open: Option<Bounds>,
 }
 
 impl<'a> Join<'a> {
     pub(super) fn new(folder: &'a Folder, start: usize, wanted: Wanted) -> Self {
-        let Wanted { needle, raw, opener, max_open } = wanted;
+        let Wanted { needle, raw, whole_texts, opener, max_open } = wanted;
         Self {
             folder,
             start,
@@ -109,6 +113,7 @@ impl<'a> Join<'a> {
             needle,
             raw,
             opener,
+            whole_texts,
             lost: Lost::default(),
         }
     }
@@ -125,71 +130,95 @@ impl<'a> Join<'a> {
             Opened::Erased => Some(&mut self.lost.erased),
             Opened::Damaged => Some(&mut self.lost.damaged),
         };
-        if let Some(count) = one_more {
+        // Of a text in parts its begin record speaks for all.
+        if let Some(count) = one_more.filter(|_| text(&fields, "event") != "text") {
             *count = count.saturating_add(1);
         }
         self.learn(&fields, record.len());
         match text(&fields, "event") {
             "begin" if !self.raw => self.begin(fields, record.len()),
+            "text" if !self.raw => self.more(&fields),
             "end" if !self.raw => self.end(fields),
             "recovery" => {
                 // Whoever was to write their ends is gone.
                 let mut items = self.rest()?;
-                items.push(self.complete(fields)?);
+                items.push(self.record(fields)?);
                 Ok(items)
             }
             "session_end" => {
                 let session = text(&fields, "session").to_owned();
-                let item = self.complete(fields)?;
+                let item = self.record(fields)?;
                 self.forget(&session);
                 Ok(vec![item])
             }
-            _ => Ok(vec![self.complete(fields)?]),
+            _ => Ok(vec![self.record(fields)?]),
         }
     }
 
     /// What is open still, in the order of its begin.
     pub(super) fn rest(&mut self) -> Result<Vec<Item>, Error> {
-        self.open.drain().into_iter().map(|fields| self.complete(fields)).collect()
+        self.open.drain().into_iter().map(|open| self.complete(open)).collect()
     }
 
     fn begin(&mut self, mut fields: Fields, bytes: usize) -> Result<Vec<Item>, Error> {
         let id = text(&fields, "id").to_owned();
         let stage = fields.remove("stage").unwrap_or_default();
         if let Some(open) = self.open.get_mut(&id) {
-            if let Some(Value::Array(stages)) = open.get_mut("stages") {
+            if let Some(Value::Array(stages)) = open.fields.get_mut("stages") {
                 stages.push(stage);
             }
             for (name, value) in fields {
-                open.entry(name).or_insert(value);
+                open.fields.entry(name).or_insert(value);
             }
             return Ok(Vec::new());
         }
         fields.insert("event".to_owned(), "execution".into());
         fields.insert("outcome".to_owned(), "open".into());
         fields.insert("stages".to_owned(), Value::Array(vec![stage]));
-        self.keep(id, bytes, fields)
+        let open = Open::new(fields, self.needle.as_deref());
+        let open = if self.whole_texts { open.whole() } else { open };
+        self.keep(id, bytes, open)
+    }
+
+    /// More of an open execution's text.
+    fn more(&mut self, part: &Fields) -> Result<Vec<Item>, Error> {
+        let id = text(part, "id");
+        let Some(open) = self.open.get_mut(id) else { return Ok(Vec::new()) };
+        let bytes = open.add(part, self.needle.as_deref());
+        let evicted = self.open.grow(id, bytes);
+        self.evicted(evicted)
     }
 
     fn end(&mut self, end: Fields) -> Result<Vec<Item>, Error> {
         let id = text(&end, "id").to_owned();
-        let mut fields = self.open.remove(&id).unwrap_or_else(|| orphan(&end));
-        fold(&mut fields, &end);
+        let needle = self.needle.as_deref();
+        let mut open = self.open.remove(&id).unwrap_or_else(|| Open::new(orphan(&end), needle));
+        fold(&mut open.fields, &end);
         if end.get("final") == Some(&Value::Bool(false)) {
-            let bytes = text(&fields, "text").len().saturating_add(1024);
-            return self.keep(id, bytes, fields);
+            let bytes = open.bytes().saturating_add(1024);
+            return self.keep(id, bytes, open);
         }
-        Ok(vec![self.complete(fields)?])
+        Ok(vec![self.complete(open)?])
     }
 
-    fn keep(&mut self, id: String, bytes: usize, fields: Fields) -> Result<Vec<Item>, Error> {
-        let evicted = self.open.insert(id, bytes, fields);
+    fn keep(&mut self, id: String, bytes: usize, open: Open) -> Result<Vec<Item>, Error> {
+        let evicted = self.open.insert(id, bytes, open);
+        self.evicted(evicted)
+    }
+
+    fn evicted(&mut self, evicted: Vec<Open>) -> Result<Vec<Item>, Error> {
         self.lost.evicted = self.lost.evicted.saturating_add(evicted.len() as u64);
-        evicted.into_iter().map(|fields| self.complete(fields)).collect()
+        evicted.into_iter().map(|open| self.complete(open)).collect()
+    }
+
+    /// A record that is no execution's.
+    fn record(&mut self, fields: Fields) -> Result<Item, Error> {
+        self.complete(Open::new(fields, self.needle.as_deref()))
     }
 
     /// Adds what the session's records say, and the text that another record has.
-    fn complete(&mut self, mut fields: Fields) -> Result<Item, Error> {
+    fn complete(&mut self, open: Open) -> Result<Item, Error> {
+        let (mut fields, mut text_found) = open.finish();
         fields.remove("version");
         let session = text(&fields, "session").to_owned();
         if self.sessions.get(&session).is_none() {
@@ -202,7 +231,6 @@ impl<'a> Join<'a> {
                 }
             }
         }
-        let mut text_found = self.found(&readable(&fields));
         if let Some(of) = fields.get("text_of").and_then(Value::as_str).map(str::to_owned) {
             if self.texts.get(&of).is_none() {
                 self.look_back(&session, |join| join.texts.get(&of).is_some())?;
@@ -211,7 +239,7 @@ impl<'a> Join<'a> {
                 // A doubtful begin record may have told another text.
                 fields.remove("text_base64");
                 fields.insert("text".to_owned(), known.start.clone().into());
-                text_found = known.found;
+                text_found = known.seen.found();
             } else if readable(&fields).is_empty() {
                 self.lost.textless = self.lost.textless.saturating_add(1);
             }
@@ -244,9 +272,14 @@ impl<'a> Join<'a> {
                 if fields.contains_key("text_of") || !(text(fields, "stage") == "parse" || names(&whole)) {
                     return;
                 }
-                let start: String = whole.chars().take(KEPT_TEXT).collect();
-                let known = Known { found: self.found(&whole), start };
+                let mut known = Known { start: whole.chars().take(KEPT_TEXT).collect(), seen: Seen::default() };
+                known.seen.add(&raw(fields), self.needle.as_deref());
                 self.texts.insert(id.to_owned(), known.start.len().saturating_add(256), known);
+            }
+            "text" => {
+                if let Some(known) = self.texts.get_mut(text(fields, "id")) {
+                    known.seen.add(&raw(fields), self.needle.as_deref());
+                }
             }
             _ => {}
         }
@@ -255,10 +288,6 @@ impl<'a> Join<'a> {
     fn forget(&mut self, session: &str) {
         self.sessions.remove(session);
         self.texts.remove_all(&format!("{session}."));
-    }
-
-    fn found(&self, text: &str) -> bool {
-        self.needle.as_ref().is_none_or(|needle| text.to_lowercase().contains(needle.as_str()))
     }
 
     /// Reads segments before the first that is read, from where a session began, until something is known.

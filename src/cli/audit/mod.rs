@@ -6,6 +6,7 @@ mod fields;
 mod filter;
 mod join;
 mod key;
+mod parts;
 mod prove;
 mod reading;
 mod reference;
@@ -69,7 +70,8 @@ Example:
 
 const SEARCH_HELP: &str = "\
 An execution is one line, joined of its begin and end records, in the order of the ends; what has none (up to --until) is
-`open` and comes last. Nothing here says that the log is what was signed: that is `audit verify`.
+`open` and comes last. Shown is what a begin record has of a text (64 KiB); `text_parts` says that there is more, which
+--text searches too and `audit session --json` shows. Nothing here says that the log is what was signed: that is `audit verify`.
 
 Examples:
   pgpassport audit search /var/lib/pgpassport/audit --who analyst@contoso.example --since 2h

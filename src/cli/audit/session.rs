@@ -2,7 +2,7 @@
 
 use super::fields::{Fields, began, text, when};
 use super::filter::Filter;
-use super::join::{Item, Join};
+use super::join::{Item, Join, Wanted};
 use super::reading::{Flow, Folder, SLACK};
 use super::shown::{Form, cut, millisecond, milliseconds, outcome, plain, terminal, told, visible};
 use super::unseal::Keys;
@@ -23,7 +23,7 @@ pub(super) struct Arguments {
     id: String,
     #[command(flatten)]
     keys: Keys,
-    /// One JSON object a line, in order: the session's records, each execution joined
+    /// One JSON object a line, in order: the session's records, each execution joined, with its text as far as it is recorded
     #[arg(long)]
     json: bool,
     /// Cut lines at so many characters, 0 for never [default: the terminal's width]
@@ -36,7 +36,8 @@ pub(super) fn run(arguments: &Arguments, out: &mut impl Write, err: &mut impl Wr
     let filter = Filter::of_session(id);
     let folder = Folder::open(&place.folder()?, err)?;
     let which = folder.span(began(id), None);
-    let mut join = Join::new(&folder, which.start, filter.wanted(keys.opener(place)?));
+    let wanted = Wanted { whole_texts: *json, ..filter.wanted(keys.opener(place)?) };
+    let mut join = Join::new(&folder, which.start, wanted);
     let mut story = Story { out: BufWriter::new(out), json: *json, width: *width, told: 0, ended: None };
     folder.read(which, err, |placed, record| {
         // Nothing of it comes long after its end.

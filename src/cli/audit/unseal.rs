@@ -5,6 +5,7 @@ use super::{Error, Place};
 use crate::audit::sealing::{Sealed, SealingConfig, Vault};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -56,7 +57,9 @@ impl Opener {
         let Some(sealed) = fields.get("text_sealed") else { return Opened::Yes };
         let Some(vault) = &self.0 else { return Opened::Unasked };
         let Ok(sealed) = serde_json::from_value::<Sealed>(sealed.clone()) else { return Opened::Damaged };
-        let opened = sealed.open(vault, text(fields, "id"), "text@0");
+        // A begin record has the text's start, and says no offset.
+        let offset = fields.get("offset").and_then(Value::as_u64).unwrap_or_default();
+        let opened = sealed.open(vault, text(fields, "id"), &format!("text@{offset}"));
         let (outcome, plain) = match opened {
             Ok(Some(plain)) => (Opened::Yes, plain),
             Ok(None) => (Opened::Erased, Vec::new()),

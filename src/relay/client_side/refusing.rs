@@ -24,9 +24,14 @@ enum Without {
 
 impl ClientSide {
     /// The log took nothing of what the last [`ClientSide::process`] prepared. The same bytes again, as far as they
-    /// were dealt with: what needs a record leaves as a substitute, unless the reserve takes it now.
+    /// were dealt with: what needs a record leaves as a substitute, unless the reserve takes it now. Where they are more of
+    /// a text whose start has left, nothing can stand in their place: none of them leaves, and the session must end.
     pub fn refuse(&mut self, input: &[u8], tracker: &mut Tracker, recorder: &mut Recorder, output: &mut Output) {
         self.untaken = true;
+        if self.continued > 0 {
+            tracker.forget_events(self.before.1, &[]);
+            return self.break_off(output);
+        }
         self.offer_ends(recorder);
         let kept: Vec<u64> = self.recorded.iter().filter(|own| own.taken).map(|own| own.event).collect();
         tracker.forget_events(self.before.1, &kept);
@@ -38,6 +43,9 @@ impl ClientSide {
     /// confirm that. The records stay: what they began ends as refused. Data of a COPY that began in an earlier read goes
     /// on: its own record was confirmed.
     pub fn refuse_unconfirmed(&mut self, input: &[u8], tracker: &mut Tracker, output: &mut Output) {
+        if self.continued > 0 {
+            return self.break_off(output);
+        }
         self.missed = Missed::default();
         self.go_through(Without::Confirmation, input, tracker, output);
     }
@@ -50,6 +58,14 @@ impl ClientSide {
             self.missed.over = self.missed.over.saturating_add(1);
             self.missed.over_commits = self.missed.over_commits.saturating_add(u64::from(commits));
         }
+    }
+
+    /// Nothing of the read leaves, and the server is left with half a message.
+    fn break_off(&mut self, output: &mut Output) {
+        output.clear();
+        self.flow = self.before.0;
+        (self.missed, self.must_end, self.following) = (Missed::default(), true, None);
+        self.count(Refusal::Unrecorded);
     }
 
     /// Of a read that was offered as a whole, each message that ends a transaction alone. (What the server skips needs no
@@ -76,7 +92,7 @@ impl ClientSide {
             let Ok(Some(frame)) = Frame::next(rest, at, Instant::now()) else { break };
             self.flow.discard = false;
             // What was measured before this message is told; what began with it or behind it is forgotten.
-            self.measuring = None;
+            self.following = None;
             let dropped = self.flow.drops(frame.header.kind);
             match frame.header.kind {
                 b'Q' | b'P' | b'B' | b'E' | b'F' => {
@@ -149,7 +165,7 @@ impl ClientSide {
         }
         output.insert(&substitute::frame(kind, own.unnamed, &name, &self.tag));
         self.flow.discard = true;
-        self.measuring = None;
+        self.following = None;
         self.count(refusal);
     }
 

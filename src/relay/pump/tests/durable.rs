@@ -1,14 +1,18 @@
 //! What a rule's `durability` promises before bytes leave.
 
 use super::*;
-use crate::audit::Durability;
 use crate::audit::event::Event;
+use crate::audit::{Durability, Recording};
 use crate::relay::testing::recorder_with;
 use tokio::time::timeout;
 
 fn start_at(durability: Durability) -> Setup {
+    start_recording(durability, Recording::default())
+}
+
+fn start_recording(durability: Durability, recording: Recording) -> Setup {
     let log = MemoryLog::default();
-    let recorder = recorder_with(&log, durability);
+    let recorder = recorder_with(&log, durability).recording(recording);
     start_over(log, |gate| Relay::new(Tag::none(), recorder, gate), FakeHost::default())
 }
 
@@ -68,10 +72,10 @@ async fn what_the_disk_does_not_confirm_is_refused_at_strict_and_the_session_liv
     assert_eq!(*setup.told.lock().unwrap(), ["unrecorded", "recorded again"]);
 }
 
-/// What was confirmed before goes on: the rest of a message, and the data of a COPY.
+/// What was confirmed before goes on: the rest of a message past what is recorded of it, and the data of a COPY.
 #[tokio::test]
 async fn what_left_before_the_disk_failed_is_not_cut() {
-    let mut setup = start_at(Durability::Strict);
+    let mut setup = start_recording(Durability::Strict, Recording { max_text_bytes: 64 << 10 });
     let long = frame(b'Q', &[vec![b'x'; 100_000], vec![0]].concat());
     let (mut client_read, mut client_write) = tokio::io::split(setup.client);
     let mut start = vec![0; 90_000];
@@ -196,4 +200,39 @@ async fn none_is_refused_when_the_log_has_taken_nothing_for_long() {
         while receive(&mut setup.client).await.0 != b'Z' {}
     }
     assert!(refused, "memory has no bound");
+}
+
+/// More of a text waits for the disk as its start does, and never leaves where the disk does not confirm it.
+#[tokio::test]
+async fn strict_holds_more_of_a_text_too() {
+    let Setup { mut client, mut server, log, relay, .. } = start_at(Durability::Strict);
+    let long = frame(b'Q', &[vec![b'x'; 200_000], vec![0]].concat());
+    let sending = tokio::spawn(async move {
+        client.write_all(&long).await.unwrap();
+        client
+    });
+    let mut left = vec![0; 80_000];
+    server.read_exact(&mut left).await.unwrap();
+    log.confirm(Some(false));
+    let mut more = vec![0; 200_000];
+    let mut held = 0;
+    while let Ok(read) = timeout(A_WHILE, server.read(&mut more)).await {
+        held += read.unwrap();
+    }
+    let recorded = |log: &MemoryLog| -> usize {
+        let text = |line: &serde_json::Value| line["text"].as_str().map_or(0, str::len);
+        log.lines().iter().map(text).sum()
+    };
+    let left = left.len() + held - HEADER_BYTES;
+    assert!(left < recorded(&log) && recorded(&log) <= 200_000, "{left} of {}", recorded(&log));
+    log.confirm(Some(true));
+    let (mut client, rest) = tokio::join!(async { sending.await.unwrap() }, async {
+        let mut rest = Vec::new();
+        server.read_to_end(&mut rest).await.unwrap();
+        rest
+    });
+    assert!(rest.is_empty(), "nothing leaves, not even a goodbye within the message");
+    assert_eq!(receive(&mut client).await, (b'E', b"Unrecorded".to_vec()));
+    drop(client);
+    assert!(matches!(relay.await.unwrap().ending, Ending::Unrecorded));
 }

@@ -1,0 +1,74 @@
+//! What a record says of what a client sent: in the clear, or sealed where the rule says so.
+
+use super::Recorder;
+use crate::audit::Unrecorded;
+use crate::audit::event::{self, Event};
+use crate::audit::sealing::{Sealed, shape};
+use crate::audit::text::{Encoded, encode_text, pieces, start};
+
+/// Whether a text is recorded no further.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cut {
+    Yes,
+    No,
+}
+
+/// A text as a record has it.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    pub text: Option<String>,
+    pub text_base64: Option<String>,
+    pub text_sealed: Option<Sealed>,
+}
+
+impl Recorder {
+    /// Prepares what follows of an event's text, from `offset` on, at most [`MAX_TEXT_BYTES`] of it; [`Recorder::commit`]
+    /// writes it. `false` where the text goes on past what is recorded: it says so, and nothing more of it is to follow.
+    pub fn text(&mut self, event: u64, offset: u64, part: &[u8]) -> bool {
+        let room = u64::from(self.recording.max_text_bytes).saturating_sub(offset);
+        let whole = part.len() as u64;
+        let kept = start(part, whole, usize::try_from(room).unwrap_or(usize::MAX));
+        let cut = kept.len() < part.len();
+        if self.sealer.is_some() {
+            self.part(event, offset, kept, Cut::No);
+        } else {
+            let mut at = offset;
+            for piece in pieces(kept) {
+                self.part(event, at, piece, Cut::No);
+                at = at.saturating_add(piece.len() as u64);
+            }
+        }
+        if cut {
+            self.part(event, offset.saturating_add(kept.len() as u64), &[], Cut::Yes);
+        }
+        !cut
+    }
+
+    fn part(&mut self, event: u64, offset: u64, piece: &[u8], cut: Cut) {
+        let id = self.id(event);
+        let told = match cut {
+            Cut::Yes => Ok(Told::default()),
+            Cut::No if piece.is_empty() => return,
+            Cut::No => self.tell_text(&id, offset, piece),
+        };
+        match told {
+            Ok(Told { text, text_base64, text_sealed }) => {
+                let (cut, durability) = (cut == Cut::Yes, self.durability.told());
+                self.prepare(&Event::Text(event::Text { id, offset, text, text_base64, text_sealed, cut, durability }));
+            }
+            Err(error) => self.unwritable = Some(error),
+        }
+    }
+
+    /// What a record says of a text from this byte on: the one place that decides it. Sealed, only its start has a shape:
+    /// a part can begin within a literal.
+    pub(super) fn tell_text(&mut self, id: &str, offset: u64, text: &[u8]) -> Result<Told, Unrecorded> {
+        let Encoded { text: clear, base64: text_base64 } = encode_text(text);
+        let Some(sealer) = &mut self.sealer else {
+            return Ok(Told { text: clear, text_base64, text_sealed: None });
+        };
+        let text_sealed = Some(sealer.seal(id, &format!("text@{offset}"), text)?);
+        let text = clear.filter(|_| offset == 0).and_then(|text| shape(&text));
+        Ok(Told { text, text_base64: None, text_sealed })
+    }
+}
