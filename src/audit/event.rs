@@ -7,6 +7,7 @@
 mod session;
 
 use super::Durability;
+use super::parameters::Parameter;
 use super::sealing::{Mac, Person, Sealed};
 use crate::names::{IssuerName, SessionId, Tenant};
 use crate::time::Timestamp;
@@ -324,6 +325,20 @@ pub struct Begin<'a> {
     /// `FunctionCall`: the function's OID.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub function_oid: Option<u32>,
+    /// A Bind's parameters or a `FunctionCall`'s arguments in their order, where the rule has them recorded (the session's
+    /// start says how).
+    #[serde(skip_serializing_if = "<[Parameter]>::is_empty")]
+    pub parameters: Vec<Parameter>,
+    /// Where texts are sealed and parameters are recorded in full: what else would be `parameters`, as JSON, as
+    /// `parameters`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parameters_sealed: Option<Sealed>,
+    /// How many more the message has: past its first 65 KiB, or past 4096 values.
+    #[serde(skip_serializing_if = "is_none_left_out")]
+    pub parameters_left_out: u32,
+    /// The message's parameters cannot be told apart; the server refuses it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub parameters_malformed: bool,
     /// Whether the statement carries the caller's tag: a Query or Parse left with it, a Bind or Execute is of a text that
     /// did, as far as the line is certain of its text (`text_doubtful`, in the end line too). False where no text is known,
     /// for all of a database with `tag = false`, and for a `FunctionCall`, which has no text.
@@ -385,6 +400,11 @@ pub enum Acting {
     Role,
     /// `session_authorization`.
     SessionAuthorization,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_none_left_out(count: &u32) -> bool {
+    *count == 0
 }
 
 /// How an event ended.

@@ -17,6 +17,7 @@ pub mod ledger;
 mod line;
 mod log;
 mod missed;
+pub mod parameters;
 mod recorder;
 pub mod schema;
 pub mod sealing;
@@ -28,6 +29,7 @@ pub use durability::{Durability, UnrecordedCommit};
 pub use end::End;
 pub use ledger::Urgency;
 pub use log::{Anchoring, LogConfig, OpenError, Output, open};
+pub use parameters::{Parameters, Value, Values};
 pub use recorder::{Begin, Begun, COMMIT_AT, Closed, Overdue, Recorder};
 pub use text::{DEFAULT_MAX_TEXT_BYTES, MAX_TEXT_BYTES_RANGE};
 
@@ -51,15 +53,17 @@ pub const MAX_LEFT_BYTES: usize = 16 * 1024 * 1024;
 const MAX_DEFERRED_BYTES: usize = 256 * 1024;
 
 /// How much of what clients send is recorded.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Recording {
     /// Of a statement's text, in bytes; of what is longer, length and SHA-256 tell the rest.
     pub max_text_bytes: u32,
+    /// The key of parameters' HMACs; there where a rule asks for them.
+    pub parameters_key: Option<Arc<parameters::Key>>,
 }
 
 impl Default for Recording {
     fn default() -> Self {
-        Self { max_text_bytes: DEFAULT_MAX_TEXT_BYTES }
+        Self { max_text_bytes: DEFAULT_MAX_TEXT_BYTES, parameters_key: None }
     }
 }
 

@@ -9,13 +9,13 @@ use super::missed::{Gap, Missed};
 use super::sealing::{Sealer, Texts};
 use super::text::start;
 use super::trace::traceparent;
-use super::{Auditor, Durability, Recording, Unrecorded, Urgency};
+use super::{Auditor, Durability, Parameters, Recording, Unrecorded, Urgency, Values};
 use crate::names::SessionId;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::ops::Range;
 use std::time::Duration;
-use told::Told;
+use told::{Listed, Told};
 
 /// What a begin record says, before it has an id.
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +38,8 @@ pub struct Begin<'a> {
     pub portal: &'a [u8],
     /// `FunctionCall`: the function's OID.
     pub function_oid: Option<u32>,
+    /// A Bind's parameters or a `FunctionCall`'s arguments, where [`Recorder::parameters`] asks for them.
+    pub parameters: Option<&'a Values<'a>>,
     /// Whether the statement leaves with the tag.
     pub tagged: bool,
 }
@@ -91,6 +93,7 @@ pub struct Recorder {
     durability: Durability,
     /// None where texts stand in the clear.
     sealer: Option<Sealer>,
+    parameters: Parameters,
     recording: Recording,
     /// What is owed, then what is prepared.
     frames: Vec<u8>,
@@ -114,7 +117,7 @@ pub struct Recorder {
 impl Recorder {
     /// Opens the session's record with its start; an error means the session must not go on.
     pub fn open(auditor: Auditor, session: SessionId, start: event::SessionStart<'_>) -> Result<Self, Unrecorded> {
-        let durability = start.durability;
+        let (durability, parameters) = (start.durability, start.parameters.unwrap_or_default());
         let caller: &Caller = start.caller;
         let sealer = match start.texts {
             Texts::Clear => None,
@@ -130,6 +133,7 @@ impl Recorder {
             caller,
             durability,
             sealer,
+            parameters,
             recording: Recording::default(),
             frames,
             owed,
@@ -153,6 +157,11 @@ impl Recorder {
     /// The session that is recorded.
     pub fn session(&self) -> SessionId {
         self.session
+    }
+
+    /// What is recorded of parameters.
+    pub fn parameters(&self) -> Parameters {
+        self.parameters
     }
 
     /// Begin records written so far.
@@ -206,6 +215,14 @@ impl Recorder {
                 return Begun { record: first..first, text_bytes };
             }
         };
+        let listed = begin.parameters.map(|values| self.list(&id, values)).transpose();
+        let Listed { parameters, sealed: parameters_sealed, left_out, malformed } = match listed {
+            Ok(listed) => listed.unwrap_or_default(),
+            Err(error) => {
+                self.unwritable = Some(error);
+                return Begun { record: first..first, text_bytes };
+            }
+        };
         let event = Event::Begin(event::Begin {
             id,
             stage: begin.stage,
@@ -220,6 +237,10 @@ impl Recorder {
             statement: name(begin.statement),
             portal: name(begin.portal),
             function_oid: begin.function_oid,
+            parameters,
+            parameters_sealed,
+            parameters_left_out: left_out,
+            parameters_malformed: malformed,
             tagged: begin.tagged,
             traceparent: begin.text.and_then(|(text, _)| traceparent(text)),
             durability: self.durability.told(),

@@ -20,11 +20,20 @@ pub(super) struct Encoded {
     pub base64: Option<String>,
 }
 
-/// A client's bytes become a record's members here and nowhere else.
-pub(super) fn encode_text(bytes: &[u8]) -> Encoded {
+/// What bytes are, as their sender says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// To be read, if it can be.
+    Text,
+    /// Not to be read.
+    Binary,
+}
+
+/// A client's bytes, of texts and of parameters, become a record's members here and nowhere else.
+pub(super) fn encode_text(bytes: &[u8], form: Form) -> Encoded {
     match std::str::from_utf8(bytes) {
-        Ok(text) => Encoded { text: Some(text.to_owned()), base64: None },
-        Err(_) => Encoded { text: None, base64: Some(base64::engine::general_purpose::STANDARD.encode(bytes)) },
+        Ok(text) if form == Form::Text => Encoded { text: Some(text.to_owned()), base64: None },
+        _ => Encoded { text: None, base64: Some(base64::engine::general_purpose::STANDARD.encode(bytes)) },
     }
 }
 
@@ -64,8 +73,8 @@ mod tests {
 
     #[test]
     fn text_that_is_not_utf8_is_kept_whole_in_base64() {
-        assert_eq!(encode_text(b"SELECT 1").text.as_deref(), Some("SELECT 1"));
-        let encoded = encode_text(b"\x83\x5c \xff x");
+        assert_eq!(encode_text(b"SELECT 1", Form::Text).text.as_deref(), Some("SELECT 1"));
+        let encoded = encode_text(b"\x83\x5c \xff x", Form::Text);
         assert_eq!((encoded.text, encoded.base64.as_deref()), (None, Some("g1wg/yB4")));
     }
 

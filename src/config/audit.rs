@@ -3,10 +3,12 @@
 use super::reader::{Field, Section};
 use super::{AuditConfig, files, values};
 use crate::audit::ledger::witness::{WitnessConfig, WitnessKey};
+use crate::audit::parameters::Key;
 use crate::audit::sealing::SealingConfig;
-use crate::audit::{Anchoring, LogConfig, MAX_TEXT_BYTES_RANGE, Output, Recording};
+use crate::audit::{Anchoring, DEFAULT_MAX_TEXT_BYTES, LogConfig, MAX_TEXT_BYTES_RANGE, Output, Recording};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The signing key where the file does not say, from the config's folder.
@@ -45,13 +47,15 @@ pub(super) fn audit(section: Section<'_>, config: &Path) -> Option<AuditConfig> 
     let keep = keep(&section);
     let segment_bytes = section.optional("segment_bytes", values::integer(SEGMENT_BYTES));
     let max_text_bytes = section.optional("max_text_bytes", values::integer(MAX_TEXT_BYTES_RANGE));
-    let recording = max_text_bytes.map_or_else(Recording::default, |max_text_bytes| Recording { max_text_bytes });
+    let parameters_key = section.field("parameters_key").map(|field| parameters_key(&field, config, inside));
     let budget = section.optional("unverified_refusals_per_minute", values::integer(1..=1_000_000));
     let sealing = section.section("sealing").map(|section| sealing(section, config, inside));
     section.finish();
     let segment_bytes = segment_bytes.map_or(crate::audit::ledger::DEFAULT_SEGMENT_BYTES, u64::from);
     let log = LogConfig { folder: folder?, key: key?, segment_bytes, jsonl, anchors, keep };
     let sealing = sealing.map_or(Some(None), |sealing| sealing.map(Some))?;
+    let parameters_key = parameters_key.map_or(Some(None), |key| key.map(|key| Some(Arc::new(key))))?;
+    let recording = Recording { max_text_bytes: max_text_bytes.unwrap_or(DEFAULT_MAX_TEXT_BYTES), parameters_key };
     Some(AuditConfig { log, sealing, recording, unverified_refusals_per_minute: budget.unwrap_or(60) })
 }
 
@@ -90,6 +94,21 @@ fn key(section: &Section<'_>, config: &Path, inside: impl Fn(&Path) -> bool) -> 
         field.warning("can be read by every user of this machine; mode 0600 or 0640 is enough");
     }
     Some(path)
+}
+
+/// As the signing key: who takes the log must not be able to try values.
+fn parameters_key(field: &Field<'_>, config: &Path, inside: impl Fn(&Path) -> bool) -> Option<Key> {
+    field.read(|value| {
+        let path = files::resolve(value, config)?;
+        if inside(&path) {
+            return Err("is inside audit.folder: who takes the log would have its key too".to_owned());
+        }
+        let key = files::parameters_key(&path)?;
+        if files::everyone_reads(&path) {
+            field.warning("can be read by every user of this machine; mode 0600 or 0640 is enough");
+        }
+        Ok(key)
+    })
 }
 
 /// `[audit.sealing]`: apart from the log and from each other, or who takes one folder has all.

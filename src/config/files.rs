@@ -2,6 +2,7 @@
 
 use super::values;
 use crate::audit::ledger::checkpoint::{KeyError, Signer};
+use crate::audit::parameters;
 use crate::audit::sealing::{VaultError, WrappingKey};
 use crate::federation::{self, MAX_KEY_FILE_BYTES};
 use crate::names::ServiceAccount;
@@ -139,6 +140,18 @@ pub(super) fn wrapping_key(path: &Path) -> Result<(), String> {
         }
         VaultError::Io { source, .. } => format!("{shown} cannot be read: {source}"),
         other => format!("{shown} {other}"),
+    })
+}
+
+/// A file with the key of parameters' HMACs.
+pub(super) fn parameters_key(path: &Path) -> Result<parameters::Key, String> {
+    let shown = path.display();
+    parameters::Key::read(path).map_err(|error| match error {
+        parameters::KeyError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+            format!("{shown} is not there; make it with: pgpassport audit key --new-secret {shown}")
+        }
+        parameters::KeyError::Io { source, .. } => format!("{shown} cannot be read: {source}"),
+        other @ parameters::KeyError::Form => format!("{shown} {other}"),
     })
 }
 

@@ -4,7 +4,7 @@ use super::reader::{Declared, Placed, Section};
 use super::who::who;
 use super::{lifetimes, limits, startup, trust, values};
 use crate::audit::sealing::Texts;
-use crate::audit::{Durability, UnrecordedCommit};
+use crate::audit::{Durability, Parameters, UnrecordedCommit};
 use crate::identity::{CallerKind, IssuerConfig};
 use crate::names::{DatabaseAlias, IssuerName, RuleName, ServiceAccount};
 use crate::policy::{How, Rule, Target, refused_subject_claim};
@@ -31,6 +31,9 @@ const DURABILITY: &[(&str, Durability)] =
 
 const TEXTS: &[(&str, Texts)] = &[("clear", Texts::Clear), ("sealed", Texts::Sealed)];
 
+const PARAMETERS: &[(&str, Parameters)] =
+    &[("off", Parameters::Off), ("hmac", Parameters::Hmac), ("full", Parameters::Full)];
+
 /// Every rule, in the order of the file.
 pub(super) fn rules(
     root: &Section<'_>,
@@ -38,10 +41,11 @@ pub(super) fn rules(
     databases: &Declared<Target>,
 ) -> Vec<Placed<Rule>> {
     let mut rules: Vec<Placed<Rule>> = Vec::new();
+    let audit = root.section("audit");
     let entries = root.required_field("rule").and_then(|field| field.entries()).unwrap_or_default();
     for entry in entries {
         let Some(section) = entry.section() else { continue };
-        let Some(rule) = rule(section, issuers, databases) else { continue };
+        let Some(rule) = rule(section, issuers, databases, audit.as_ref()) else { continue };
         let twin = rules.iter().find(|other| other.value.name == rule.value.name);
         if let Some(twin) = twin {
             let line = entry.report.line(twin.at);
@@ -56,6 +60,7 @@ fn rule(
     mut section: Section<'_>,
     issuers: &Declared<IssuerConfig>,
     databases: &Declared<Target>,
+    audit: Option<&Section<'_>>,
 ) -> Option<Placed<Rule>> {
     let name = section.required("name", values::name(RuleName::parse));
     if let Some(name) = &name {
@@ -72,6 +77,7 @@ fn rule(
     let limits = section.section("limits").map(limits::limits).unwrap_or_default();
     let lifetime = lifetimes::lifetime(&section);
     let (durability, unrecorded_commit) = (durability(&section), unrecorded_commit(&section));
+    let recorded_parameters = parameters(&section, audit);
     let texts = section.optional("texts", values::one_of(TEXTS)).unwrap_or_default();
     let startup = startup::powers(section.section("startup"));
     let (key, at) = (section.key.clone(), section.at);
@@ -91,6 +97,7 @@ fn rule(
             limits,
             lifetime,
             durability,
+            recorded_parameters,
             texts,
             unrecorded_commit,
         },
@@ -115,6 +122,21 @@ fn unrecorded_commit(section: &Section<'_>) -> UnrecordedCommit {
         "lets transactions commit whose COMMIT is in no record, only in a count, while the audit log's disk is full",
     );
     UnrecordedCommit::Passes
+}
+
+fn parameters(section: &Section<'_>, audit: Option<&Section<'_>>) -> Parameters {
+    let Some(field) = section.field("parameters") else { return Parameters::default() };
+    let parameters = field.read(values::one_of(PARAMETERS)).unwrap_or_default();
+    match parameters {
+        Parameters::Off => {}
+        Parameters::Hmac => {
+            if audit.is_some_and(|audit| audit.field("parameters_key").is_none()) {
+                field.problem("needs audit.parameters_key; make one with: pgpassport audit key --new-secret FILE");
+            }
+        }
+        Parameters::Full => field.warning("has the values that callers send in the audit log, secrets among them"),
+    }
+    parameters
 }
 
 /// An issuer that could not be read was reported; its rules may say anything.

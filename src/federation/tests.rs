@@ -92,6 +92,7 @@ fn grant(how: How) -> Grant {
         startup: crate::policy::Startup::default(),
         lifetime: crate::policy::Lifetime::default(),
         durability: crate::audit::Durability::default(),
+        recorded_parameters: crate::audit::Parameters::default(),
         texts: crate::audit::sealing::Texts::default(),
         unrecorded_commit: crate::audit::UnrecordedCommit::default(),
         role: RoleName::parse("analyst").unwrap(),

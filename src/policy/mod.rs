@@ -18,7 +18,7 @@ mod tests;
 mod words;
 
 use crate::audit::sealing::Texts;
-use crate::audit::{Durability, UnrecordedCommit};
+use crate::audit::{Durability, Parameters as RecordedParameters, UnrecordedCommit};
 use crate::identity::{CallerKind, IdentityFacts, VerifiedIdentity};
 use crate::names::{
     DatabaseAlias, DatabaseName, InstanceName, IssuerName, Provider, RoleName, RuleName, ServiceAccount,
@@ -72,6 +72,8 @@ pub struct Rule {
     pub lifetime: Lifetime,
     /// What their records outlive before their bytes leave.
     pub durability: Durability,
+    /// What is recorded of their statements' parameters.
+    pub recorded_parameters: RecordedParameters,
     /// How their records have their texts.
     pub texts: Texts,
     /// What becomes of a COMMIT that cannot be recorded.
@@ -154,6 +156,7 @@ pub struct Grant {
     pub(crate) startup: Startup,
     pub(crate) lifetime: Lifetime,
     pub(crate) durability: Durability,
+    pub(crate) recorded_parameters: RecordedParameters,
     pub(crate) texts: Texts,
     pub(crate) unrecorded_commit: UnrecordedCommit,
     pub(crate) expires_at: Timestamp,
@@ -192,6 +195,10 @@ impl Grant {
     /// What the session's records outlive before its bytes leave.
     pub fn durability(&self) -> Durability {
         self.durability
+    }
+    /// What is recorded of statements' parameters.
+    pub fn recorded_parameters(&self) -> RecordedParameters {
+        self.recorded_parameters
     }
     /// How the session's records have its texts.
     pub fn texts(&self) -> Texts {
@@ -336,6 +343,7 @@ impl Policy {
         let startup = startup.map_err(|overreach| Denied::Startup { rule: rule.name.clone(), overreach })?;
         let (limits, lifetime, expires_at) = (rule.limits.clone(), rule.lifetime, caller.expires_at);
         let (durability, texts, unrecorded_commit) = (rule.durability, rule.texts, rule.unrecorded_commit);
+        let recorded_parameters = rule.recorded_parameters;
         let (rule, target, how) = (rule.name.clone(), target.clone(), rule.how.clone());
         Ok(Grant {
             rule,
@@ -345,6 +353,7 @@ impl Policy {
             startup,
             lifetime,
             durability,
+            recorded_parameters,
             texts,
             unrecorded_commit,
             expires_at,

@@ -26,6 +26,7 @@ pub fn grant() -> Grant {
         startup: super::Startup::default(),
         lifetime: super::Lifetime::default(),
         durability: crate::audit::Durability::default(),
+        recorded_parameters: crate::audit::Parameters::default(),
         texts: crate::audit::sealing::Texts::default(),
         unrecorded_commit: crate::audit::UnrecordedCommit::default(),
         expires_at: Timestamp::MAX,

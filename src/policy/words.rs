@@ -2,7 +2,7 @@
 
 use super::{AtExpiry, How, Lifetime, Limits, Over, Power, Powers, Rate, Rule, Who};
 use crate::audit::sealing::Texts;
-use crate::audit::{Durability, UnrecordedCommit};
+use crate::audit::{Durability, Parameters, UnrecordedCommit};
 use crate::identity::CallerKind;
 
 impl Rule {
@@ -40,6 +40,11 @@ impl Rule {
         }
         if self.unrecorded_commit == UnrecordedCommit::Passes {
             bounds.push("COMMIT even where it cannot be recorded".to_owned());
+        }
+        match self.recorded_parameters {
+            Parameters::Off => {}
+            Parameters::Hmac => bounds.push("parameters recorded as HMACs".to_owned()),
+            Parameters::Full => bounds.push("parameters recorded".to_owned()),
         }
         bounds
     }

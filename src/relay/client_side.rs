@@ -8,6 +8,7 @@ mod admission;
 mod frame;
 mod line;
 mod measure;
+mod parameters;
 mod refusing;
 
 use super::output::Output;
@@ -16,11 +17,11 @@ use super::tag::Tag;
 use super::tracker::{Mark, Tracker, effective_name, role_changes};
 use super::walsender;
 use crate::audit::event::{MAX_TEXT_BYTES, Stage};
-use crate::audit::{Begin, Begun, Recorder, UnrecordedCommit, Urgency};
+use crate::audit::{Begin, Begun, Parameters, Recorder, UnrecordedCommit, Urgency};
 use crate::wire::{Header, Purpose, Reader};
 use admission::Admission;
 pub use admission::Turn;
-use frame::{Frame, tagged};
+use frame::{Frame, OID_BYTES, tagged};
 use line::{begin, begin_again};
 use measure::Following;
 use std::collections::BTreeMap;
@@ -94,6 +95,8 @@ pub struct ClientSide {
     must_end: bool,
     terminated: bool,
     purpose: Purpose,
+    /// How much of a `FunctionCall` is looked at.
+    call_bytes: usize,
     /// None where the session's rule has no limits.
     admission: Option<Box<Admission>>,
     /// What becomes of a COMMIT that cannot be recorded.
@@ -145,6 +148,7 @@ impl ClientSide {
             must_end: false,
             terminated: false,
             purpose,
+            call_bytes: OID_BYTES,
             admission: None,
             unrecorded_commit: UnrecordedCommit::default(),
         }
@@ -191,6 +195,8 @@ impl ClientSide {
         output: &mut Output,
     ) -> (usize, Stop) {
         let now = Instant::now();
+        let arguments_are_read = recorder.parameters() != Parameters::Off;
+        self.call_bytes = if arguments_are_read { INSPECTED_BYTES } else { OID_BYTES };
         self.before = (self.flow, tracker.mark());
         self.batch = self.batch.wrapping_add(1);
         self.recorded.clear();
@@ -216,7 +222,7 @@ impl ClientSide {
                 at = end;
                 continue;
             }
-            let mut frame = match Frame::next(rest, at, now) {
+            let mut frame = match Frame::next(rest, at, self.call_bytes, now) {
                 Ok(Some(_)) if tracker.is_full() => return (at, Stop::Answers),
                 Ok(Some(_)) if recorder.is_full() || self.goes_alone(recorder) => return (at, Stop::Commit),
                 Ok(Some(frame)) => frame,
@@ -335,7 +341,8 @@ impl ClientSide {
 
     fn bind(&mut self, frame: &Frame<'_>, tracker: &mut Tracker, recorder: &mut Recorder, output: &mut Output) {
         let mut reader = Reader::new(frame.known);
-        let (portal, statement, whole) = match (reader.cstr(), reader.cstr()) {
+        let names = (reader.cstr(), reader.cstr());
+        let (portal, statement, whole) = match names {
             (Ok(portal), Ok(statement)) => (portal, statement, Ok(())),
             _ if frame.is_whole() => (b"".as_slice(), b"".as_slice(), Ok(())),
             (Ok(portal), Err(_)) => (portal, reader.rest(), Err(Refusal::EndlessName)),
@@ -344,7 +351,10 @@ impl ClientSide {
         let (overfull, place) = (frame.or_overfull(portal, tracker), tracker.place());
         let bound = tracker.bind(portal, statement, frame.bytes, frame.now);
         let tagged = self.tag.is_set() && !bound.is_unknown();
-        let line = Begin { tagged, ..begin_again(&bound, Stage::Bind, portal, self.batch) };
+        let values = (recorder.parameters() != Parameters::Off && overfull.and(whole).is_ok())
+            .then(|| parameters::of_bind(frame, names.0.and(names.1).map(|_| reader.rest())));
+        let parameters = values.as_ref();
+        let line = Begin { parameters, tagged, ..begin_again(&bound, Stage::Bind, portal, self.batch) };
         let begin = Self::begin(frame, recorder, &line).record;
         let ends = bound.ends.filter(|_| frame.is_whole() && overfull.is_ok());
         let own = Recorded { event: bound.event, begin, taken: !frame.unrecorded, place, unnamed: false, ends };
@@ -373,7 +383,10 @@ impl ClientSide {
         let place = tracker.place();
         let event = tracker.function_call(frame.bytes, frame.now);
         let function_oid = Reader::new(frame.known).u32().ok();
-        let line = Begin { function_oid, ..begin(event, Stage::FunctionCall) };
+        let values =
+            (recorder.parameters() != Parameters::Off && frame.admitted().is_ok()).then(|| parameters::of_call(frame));
+        let parameters = values.as_ref();
+        let line = Begin { function_oid, parameters, ..begin(event, Stage::FunctionCall) };
         let begin = Self::begin(frame, recorder, &line).record;
         let own = Recorded { event, begin, taken: !frame.unrecorded, place, unnamed: false, ends: None };
         self.pass_or_refuse(frame.admitted(), frame, own, tracker, output);
@@ -409,6 +422,8 @@ impl ClientSide {
     }
 }
 
+#[cfg(test)]
+mod parameter_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

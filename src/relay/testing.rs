@@ -5,7 +5,7 @@
 use super::tag::testing::analyst;
 use crate::audit::event::{Caller, Claimed, SessionStart};
 use crate::audit::testing::MemoryLog;
-use crate::audit::{Auditor, Durability, Recorder};
+use crate::audit::{Auditor, Durability, Parameters, Recorder};
 use crate::names::{DatabaseAlias, DatabaseName, InstanceName, IssuerName, RoleName, RuleName, SessionId};
 use crate::time::Timestamp;
 
@@ -21,6 +21,11 @@ pub(crate) fn recorder_with(log: &MemoryLog, durability: Durability) -> Recorder
 
 /// The same over any log.
 pub(crate) fn recorder_over(auditor: Auditor, durability: Durability) -> Recorder {
+    recorder_listing(auditor, durability, Parameters::Off)
+}
+
+/// The same for a rule that says this of parameters.
+pub(crate) fn recorder_listing(auditor: Auditor, durability: Durability, parameters: Parameters) -> Recorder {
     let facts = analyst();
     let caller = Caller {
         label: facts.label,
@@ -47,6 +52,8 @@ pub(crate) fn recorder_over(auditor: Auditor, durability: Durability) -> Recorde
         tag: true,
         replication: false,
         durability,
+        parameters: parameters.told(),
+        parameters_key: None,
         texts: crate::audit::sealing::Texts::Clear,
         commit_unrecorded: false,
         token_expires: Timestamp::MAX,

@@ -3,7 +3,7 @@
 use super::rejection::{self, Rejection};
 use super::{Connection, Error, chain};
 use crate::audit::event::{Caller, Event, Exchanged, SessionEnd, SessionStart};
-use crate::audit::{Closed, Recorder, UnrecordedCommit};
+use crate::audit::{Closed, Parameters, Recorder, UnrecordedCommit};
 use crate::federation::AccessToken;
 use crate::identity::VerifiedIdentity;
 use crate::policy::{Grant, How};
@@ -60,6 +60,7 @@ impl Connection<'_> {
     ) -> Result<Recorder, Error> {
         let target = grant.target();
         let caller = self.caller.clone().unwrap_or_else(|| caller(identity));
+        let key = self.services.recording.parameters_key.as_ref();
         let start = SessionStart {
             caller: &caller,
             claimed: &self.claimed.clone().unwrap_or_default(),
@@ -79,6 +80,10 @@ impl Connection<'_> {
             tag: target.tag,
             replication: purpose == Purpose::Replication,
             durability: grant.durability(),
+            parameters: grant.recorded_parameters().told(),
+            parameters_key: key
+                .filter(|_| grant.recorded_parameters() == Parameters::Hmac)
+                .map(|key| key.fingerprint()),
             texts: grant.texts(),
             commit_unrecorded: grant.unrecorded_commit() == UnrecordedCommit::Passes,
             token_expires: grant.expires_at(),

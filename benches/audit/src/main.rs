@@ -116,6 +116,8 @@ impl Log {
             tag: true,
             replication: false,
             durability,
+            parameters: None,
+            parameters_key: None,
             commit_unrecorded: false,
             texts: Texts::Clear,
             token_expires: from_unix(4_000_000_000).unwrap_or_default(),
@@ -149,6 +151,7 @@ fn begin(event: u64, text: &[u8]) -> Begin<'_> {
         statement: b"",
         portal: b"",
         function_oid: None,
+        parameters: None,
         tagged: true,
     }
 }

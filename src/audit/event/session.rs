@@ -1,8 +1,8 @@
 //! What a session itself says: how it starts, what it is given, how it ends.
 
 use super::{Caller, Claimed};
-use crate::audit::Durability;
 use crate::audit::sealing::Texts;
+use crate::audit::{Durability, Parameters};
 use crate::names::{DatabaseAlias, DatabaseName, InstanceName, RoleName, RuleName};
 use crate::time::Timestamp;
 use schemars::JsonSchema;
@@ -51,6 +51,12 @@ pub struct SessionStart<'a> {
     pub replication: bool,
     /// What the session's records outlive before its bytes leave.
     pub durability: Durability,
+    /// What is recorded of parameters, where the rule asks for any of it: `hmac` or `full`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parameters: Option<Parameters>,
+    /// With `hmac`: which key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parameters_key: Option<String>,
     /// `sealed`, where the rule says so: texts and parameters can be read with the caller's key of the day only.
     #[serde(skip_serializing_if = "is_clear")]
     pub texts: Texts,

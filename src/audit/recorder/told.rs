@@ -1,10 +1,12 @@
 //! What a record says of what a client sent: in the clear, or sealed where the rule says so.
 
 use super::Recorder;
-use crate::audit::Unrecorded;
 use crate::audit::event::{self, Event};
+use crate::audit::parameters::{self, Parameter, Recorded};
 use crate::audit::sealing::{Sealed, shape};
-use crate::audit::text::{Encoded, encode_text, pieces, start};
+use crate::audit::text::{Encoded, Form, encode_text, pieces, start};
+use crate::audit::{Parameters, Unrecorded, Values};
+use zeroize::Zeroizing;
 
 /// Whether a text is recorded no further.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +21,15 @@ pub(super) struct Told {
     pub text: Option<String>,
     pub text_base64: Option<String>,
     pub text_sealed: Option<Sealed>,
+}
+
+/// A message's values, as a begin record has them.
+#[derive(Debug, Default)]
+pub(super) struct Listed {
+    pub parameters: Vec<Parameter>,
+    pub sealed: Option<Sealed>,
+    pub left_out: u32,
+    pub malformed: bool,
 }
 
 impl Recorder {
@@ -63,12 +74,35 @@ impl Recorder {
     /// What a record says of a text from this byte on: the one place that decides it. Sealed, only its start has a shape:
     /// a part can begin within a literal.
     pub(super) fn tell_text(&mut self, id: &str, offset: u64, text: &[u8]) -> Result<Told, Unrecorded> {
-        let Encoded { text: clear, base64: text_base64 } = encode_text(text);
+        let Encoded { text: clear, base64: text_base64 } = encode_text(text, Form::Text);
         let Some(sealer) = &mut self.sealer else {
             return Ok(Told { text: clear, text_base64, text_sealed: None });
         };
         let text_sealed = Some(sealer.seal(id, &format!("text@{offset}"), text)?);
         let text = clear.filter(|_| offset == 0).and_then(|text| shape(&text));
         Ok(Told { text, text_base64: None, text_sealed })
+    }
+
+    /// What a record says of a message's values: the one place that decides it. Without a key there is no HMAC, and
+    /// nothing is said of a value.
+    pub(super) fn list(&mut self, id: &str, values: &Values<'_>) -> Result<Listed, Unrecorded> {
+        let how = match (self.parameters, &self.recording.parameters_key) {
+            (Parameters::Full, _) => Recorded::Full,
+            (Parameters::Hmac, Some(key)) => Recorded::Hmac(key),
+            (Parameters::Hmac, None) | (Parameters::Off, _) => return Ok(Listed::default()),
+        };
+        let Values::Read { values, left_out } = values else {
+            return Ok(Listed { malformed: true, ..Listed::default() });
+        };
+        let (parameters, more) = parameters::record(values, how);
+        let left_out = left_out.saturating_add(more);
+        match &mut self.sealer {
+            Some(sealer) if self.parameters == Parameters::Full && !parameters.is_empty() => {
+                let plain = Zeroizing::new(serde_json::to_vec(&parameters).map_err(std::io::Error::from)?);
+                let list = sealer.seal(id, "parameters", &plain)?;
+                Ok(Listed { sealed: Some(list), left_out, ..Listed::default() })
+            }
+            _ => Ok(Listed { parameters, left_out, ..Listed::default() }),
+        }
     }
 }

@@ -22,7 +22,7 @@ pub(super) struct Arguments {
     /// Print the public key of this private key
     #[arg(long, value_name = "FILE")]
     of: Option<PathBuf>,
-    /// Write 32 random bytes there (mode 0600; nothing is replaced), for audit.sealing.key
+    /// Write 32 random bytes there (mode 0600; nothing is replaced), for `audit.sealing.key` or `audit.parameters_key`
     #[arg(long, value_name = "FILE", conflicts_with_all = ["new", "of"])]
     new_secret: Option<PathBuf>,
 }

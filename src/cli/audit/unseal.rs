@@ -52,8 +52,32 @@ impl Keys {
 }
 
 impl Opener {
-    /// Puts the text in the place of its shape.
+    /// Puts parameters in their place, and the text in the place of its shape. What becomes of the first that does not
+    /// open tells for both: they have one key.
     pub(super) fn open(&self, fields: &mut Fields) -> Opened {
+        let parameters = self.open_parameters(fields);
+        let text = self.open_text(fields);
+        if parameters == Opened::Yes { text } else { parameters }
+    }
+
+    fn open_parameters(&self, fields: &mut Fields) -> Opened {
+        let Some(sealed) = fields.get("parameters_sealed") else { return Opened::Yes };
+        let Some(vault) = &self.0 else { return Opened::Unasked };
+        let Ok(sealed) = serde_json::from_value::<Sealed>(sealed.clone()) else { return Opened::Damaged };
+        let (outcome, name, value) = match sealed.open(vault, text(fields, "id"), "parameters") {
+            Ok(Some(plain)) => match serde_json::from_slice(&plain) {
+                Ok(list) => (Opened::Yes, "parameters", list),
+                Err(_) => return Opened::Damaged,
+            },
+            Ok(None) => (Opened::Erased, "parameters_erased", true.into()),
+            Err(_) => return Opened::Damaged,
+        };
+        fields.remove("parameters_sealed");
+        fields.insert(name.to_owned(), value);
+        outcome
+    }
+
+    fn open_text(&self, fields: &mut Fields) -> Opened {
         let Some(sealed) = fields.get("text_sealed") else { return Opened::Yes };
         let Some(vault) = &self.0 else { return Opened::Unasked };
         let Ok(sealed) = serde_json::from_value::<Sealed>(sealed.clone()) else { return Opened::Damaged };

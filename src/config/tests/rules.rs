@@ -1,7 +1,7 @@
 //! Who a rule is for, what it lets clients start with, and rules that no caller gets to.
 
 use super::{APP_RULE, MINIMAL, checked, edited, folder, problems, shown};
-use crate::audit::UnrecordedCommit;
+use crate::audit::{Parameters, UnrecordedCommit};
 use crate::config::load;
 use crate::policy::{Power, Powers};
 
@@ -204,4 +204,40 @@ fn a_commit_that_is_in_no_record_is_a_choice_that_is_warned_of() {
     assert!(only(&warnings).starts_with("30: rule.people.commit_unrecorded: lets transactions commit"), "{warnings:?}");
     let found = problems(&named(&format!("{GROUP}\ncommit_unrecorded = \"yes\"")));
     assert!(only(&found).contains("commit_unrecorded"), "{found:?}");
+}
+
+#[test]
+fn what_is_recorded_of_parameters_is_a_choice_and_hmacs_need_a_key() {
+    let of = |line: &str| checked(&named(&format!("{GROUP}\n{line}")));
+    let choice = |line: &str| of(line).unwrap().config.policy.rules()[0].recorded_parameters;
+    assert_eq!((choice(""), choice("parameters = \"off\"")), (Parameters::Off, Parameters::Off));
+    let full = of("parameters = \"full\"").unwrap();
+    assert_eq!(full.config.policy.rules()[0].recorded_parameters, Parameters::Full);
+    assert!(only(&shown(&full.warnings)).starts_with("30: rule.people.parameters: has the values"));
+    let hmac = named(&format!("{GROUP}\nparameters = \"hmac\""));
+    let found = problems(&hmac);
+    assert!(only(&found).starts_with("30: rule.people.parameters: needs audit.parameters_key"), "{found:?}");
+
+    let folder = folder();
+    let path = folder.path().join("p.toml");
+    let loaded = |key: &str| {
+        let line = format!("[audit]\nparameters_key = \"{key}\"");
+        std::fs::write(&path, hmac.replace("[audit]", &line)).unwrap();
+        load(&path).map(|loaded| (loaded.config.audit.recording.parameters_key.is_some(), shown(&loaded.warnings)))
+    };
+    let key = crate::audit::sealing::new_wrapping_key().unwrap();
+    std::fs::write(folder.path().join("values.key"), key.expose()).unwrap();
+    let (there, warnings) = loaded("values.key").unwrap();
+    assert!(there && only(&warnings).contains("audit.parameters_key: can be read by every user"), "{warnings:?}");
+    for (key, says) in [
+        ("audit/values.key", "is inside audit.folder"),
+        ("no.key", "make it with: pgpassport audit key --new-secret"),
+        ("tls.key", "is not base64 of 32 bytes"),
+    ] {
+        let problems = shown(&loaded(key).unwrap_err());
+        assert!(
+            only(&problems).contains("audit.parameters_key: ") && only(&problems).contains(says),
+            "{key}: {problems:?}"
+        );
+    }
 }

@@ -89,6 +89,7 @@ fn rule(name: &str, databases: &[&str], who: Who, how: How) -> Rule {
         limits: Limits::default(),
         lifetime: Lifetime::default(),
         durability: Durability::default(),
+        recorded_parameters: crate::audit::Parameters::default(),
         texts: Texts::default(),
         unrecorded_commit: UnrecordedCommit::default(),
     }

@@ -12,6 +12,9 @@ const SMALL_MESSAGE: usize = 10_000;
 /// `PQ_LARGE_MESSAGE_LIMIT` (`libpq.h`), in bytes with the length word.
 pub(super) const LARGE_MESSAGE: usize = 0x3fff_ffff - 1;
 
+/// How much of a `FunctionCall` is looked at where its arguments are not recorded, in bytes: the function.
+pub(super) const OID_BYTES: usize = 4;
+
 /// What one message needs.
 pub(super) struct Frame<'a> {
     pub header: Header,
@@ -39,12 +42,13 @@ pub(super) struct Text<'a> {
 }
 
 impl<'a> Frame<'a> {
-    /// The frame at the start of `rest`, once as much of it is there as must be looked at.
-    pub fn next(rest: &'a [u8], at: usize, now: Instant) -> Result<Option<Self>, Violation> {
+    /// The frame at the start of `rest`, once as much of it is there as must be looked at: of a `FunctionCall`, `call`
+    /// bytes.
+    pub fn next(rest: &'a [u8], at: usize, call: usize, now: Instant) -> Result<Option<Self>, Violation> {
         let Some(header) = Header::decode(rest).map_err(|_| Violation::Length)? else { return Ok(None) };
         let (limit, looked_at) = match header.kind {
             b'Q' | b'P' | b'B' => (LARGE_MESSAGE, header.body.min(INSPECTED_BYTES)),
-            b'F' => (LARGE_MESSAGE, header.body.min(4)),
+            b'F' => (LARGE_MESSAGE, header.body.min(call)),
             b'd' => (LARGE_MESSAGE, 0),
             b'E' | b'C' | b'D' => (SMALL_MESSAGE, header.body),
             b'S' | b'H' | b'X' | b'c' | b'f' => (SMALL_MESSAGE, 0),

@@ -11,8 +11,20 @@ pub(super) const REPEATED_TEXT_BYTES: usize = 4 * 1024;
 /// A begin line that has nothing yet.
 pub(super) fn begin<'a>(event: u64, stage: Stage) -> Begin<'a> {
     let (text, text_of, text_doubtful, role_changes) = (None, None, false, [].as_slice());
-    let (statement, portal, function_oid, tagged) = (b"".as_slice(), b"".as_slice(), None, false);
-    Begin { event, stage, text, text_of, text_doubtful, role_changes, statement, portal, function_oid, tagged }
+    let (statement, portal, function_oid, parameters, tagged) = (b"".as_slice(), b"".as_slice(), None, None, false);
+    Begin {
+        event,
+        stage,
+        text,
+        text_of,
+        text_doubtful,
+        role_changes,
+        statement,
+        portal,
+        function_oid,
+        parameters,
+        tagged,
+    }
 }
 
 /// A begin line on a remembered text: the Parse's line has all of it. Its start is repeated by the first line of a batch

@@ -89,7 +89,7 @@ impl ClientSide {
                 at = self.flow.stream(at, rest.len(), output);
                 continue;
             }
-            let Ok(Some(frame)) = Frame::next(rest, at, Instant::now()) else { break };
+            let Ok(Some(frame)) = Frame::next(rest, at, self.call_bytes, Instant::now()) else { break };
             self.flow.discard = false;
             // What was measured before this message is told; what began with it or behind it is forgotten.
             self.following = None;

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 /// A client of whose texts so many bytes are recorded.
 fn client(tag: Tag, max_text_bytes: u32) -> Client {
     let mut client = Client::new(tag);
-    client.recorder = recorder(&client.log).recording(Recording { max_text_bytes });
+    client.recorder = recorder(&client.log).recording(Recording { max_text_bytes, ..Recording::default() });
     client
 }
 

@@ -78,6 +78,7 @@ fn judge(issuer: IssuerConfig, who: &[&str]) -> Arc<Judge> {
         limits: crate::policy::Limits::default(),
         lifetime,
         durability: crate::audit::Durability::default(),
+        recorded_parameters: crate::audit::Parameters::default(),
         texts: crate::audit::sealing::Texts::default(),
         unrecorded_commit: crate::audit::UnrecordedCommit::default(),
     };

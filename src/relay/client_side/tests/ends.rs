@@ -74,7 +74,7 @@ fn where_the_reserve_fails_a_commit_passes_only_if_its_rule_says_so() {
 fn a_commit_that_is_refused_for_another_reason_is_not_offered_to_the_reserve() {
     let mut client = Client::new(Tag::none());
     let commit = query("commit");
-    let mut frame = Frame::next(&commit, 0, Instant::now()).unwrap().unwrap();
+    let mut frame = Frame::next(&commit, 0, OID_BYTES, Instant::now()).unwrap().unwrap();
     frame.refusal = Some(Refusal::Withdrawn);
     let mut output = Output::default();
     client.side.message(&frame, &mut client.tracker, &mut client.recorder, &mut output);

@@ -75,7 +75,7 @@ async fn what_the_disk_does_not_confirm_is_refused_at_strict_and_the_session_liv
 /// What was confirmed before goes on: the rest of a message past what is recorded of it, and the data of a COPY.
 #[tokio::test]
 async fn what_left_before_the_disk_failed_is_not_cut() {
-    let mut setup = start_recording(Durability::Strict, Recording { max_text_bytes: 64 << 10 });
+    let mut setup = start_recording(Durability::Strict, Recording { max_text_bytes: 64 << 10, ..Recording::default() });
     let long = frame(b'Q', &[vec![b'x'; 100_000], vec![0]].concat());
     let (mut client_read, mut client_write) = tokio::io::split(setup.client);
     let mut start = vec![0; 90_000];
