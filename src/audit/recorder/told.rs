@@ -33,7 +33,7 @@ pub(super) struct Listed {
 }
 
 impl Recorder {
-    /// Prepares what follows of an event's text, from `offset` on, at most [`MAX_TEXT_BYTES`] of it; [`Recorder::commit`]
+    /// Prepares what follows of an event's text, from `offset` on, at most 64 KiB of it; [`Recorder::commit`]
     /// writes it. `false` where the text goes on past what is recorded: it says so, and nothing more of it is to follow.
     pub fn text(&mut self, event: u64, offset: u64, part: &[u8]) -> bool {
         let room = u64::from(self.recording.max_text_bytes).saturating_sub(offset);
