@@ -4,6 +4,7 @@
 //!
 //! A test starts with a [`chain::Chain`]: everything a caller needs, joined and ready, gone when it is dropped.
 
+pub mod answers;
 pub mod audit;
 pub mod balancer;
 pub mod chain;

@@ -1,9 +1,10 @@
 //! `audit_mib_per_day`: one caller does not fill the log's disk. What is over it fails at the database too and gets no
 //! record of its own; other callers are not hit.
 
+use proto_tests::answers;
 use proto_tests::chain::{Chain, Setup};
 use proto_tests::script::{bind, execute, parse, query, sync};
-use proto_tests::wire;
+use proto_tests::wire::{self, Message};
 use std::fs;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -17,26 +18,12 @@ const COUNT: &str = "select count(*) from orders where id >= 9000";
 const MIB: u64 = 1 << 20;
 
 async fn ask(stream: &mut Raw, messages: &[Vec<u8>]) -> Vec<String> {
-    stream.write_all(&messages.concat()).await.expect("sent");
-    let mut answers = Vec::new();
-    loop {
-        let answer = wire::read(stream).await.expect("an answer");
-        let body = String::from_utf8_lossy(&answer.body).into_owned();
-        assert!(!body.contains("refused by pgpassport"), "the client sees what must fail at the server: {body}");
-        answers.push(match answer.tag {
-            b'E' => {
-                let hint = answer.field(b'H').unwrap_or_default();
-                let over = answer.sqlstate() == "53400";
-                assert!(!over || hint.contains("audit_mib_per_day"), "the next step: {hint}");
-                format!("E {}", answer.sqlstate())
-            }
-            b'C' | b'Z' => format!("{} {}", char::from(answer.tag), body.trim_end_matches('\0')),
-            tag => char::from(tag).to_string(),
-        });
-        if answer.tag == b'Z' {
-            return answers;
-        }
-    }
+    answers::ask_with(stream, messages, says_the_next_step).await
+}
+
+fn says_the_next_step(error: &Message) {
+    let hint = error.field(b'H').unwrap_or_default();
+    assert!(error.sqlstate() != "53400" || hint.contains("audit_mib_per_day"), "the next step: {hint}");
 }
 
 /// What records take of the disk, in bytes.

@@ -2,6 +2,7 @@
 //! commits, the session lives, and goes on when there is room again.
 
 use pgpassport::sim::{Fault, Hop};
+use proto_tests::answers;
 use proto_tests::chain::{Chain, Setup};
 use proto_tests::proxy::Limited;
 use proto_tests::records::Records;
@@ -28,32 +29,15 @@ fn function_call(oid: u32) -> Vec<u8> {
     message(b'F', &[oid.to_be_bytes().as_slice(), &[0; 6]].concat())
 }
 
-/// Sends and reads up to `ReadyForQuery`: short forms of what came.
 async fn ask(stream: &mut Raw, messages: &[Vec<u8>]) -> Vec<String> {
-    stream.write_all(&messages.concat()).await.expect("sent");
-    until(stream, b'Z').await
+    answers::ask_with(stream, messages, explains_itself).await
 }
 
-/// Reads up to a message of this type: errors as `E SQLSTATE`, completions and statuses with their text, others as
-/// their letter.
 async fn until(stream: &mut Raw, last: u8) -> Vec<String> {
-    let mut answers = Vec::new();
-    loop {
-        let answer = wire::read(stream).await.expect("an answer");
-        let body = String::from_utf8_lossy(&answer.body).into_owned();
-        assert!(!body.contains("refused by pgpassport"), "the client sees what must fail at the server: {body}");
-        answers.push(match answer.tag {
-            b'E' => error(&answer),
-            b'C' | b'Z' => format!("{} {}", char::from(answer.tag), body.trim_end_matches('\0')),
-            tag => char::from(tag).to_string(),
-        });
-        if answer.tag == last {
-            return answers;
-        }
-    }
+    answers::until_with(stream, last, explains_itself).await
 }
 
-fn error(answer: &Message) -> String {
+fn explains_itself(answer: &Message) {
     if answer.sqlstate() == "53100" {
         assert_eq!(answer.field(b'S').as_deref(), Some("ERROR"), "the session lives");
         assert!(answer.field(b'M').is_some_and(|message| message.contains("audit log")), "{answer:?}");
@@ -61,7 +45,6 @@ fn error(answer: &Message) -> String {
         assert!(answer.field(b'H').is_some_and(|hint| hint.contains("ROLLBACK")), "{answer:?}");
         assert_eq!((answer.field(b'P'), answer.field(b'F')), (None, None), "nothing of the server's own error");
     }
-    format!("E {}", answer.sqlstate())
 }
 
 /// A session in a transaction that has written a row.

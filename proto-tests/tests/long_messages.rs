@@ -1,12 +1,13 @@
 //! Long messages at a real PostgreSQL, while the audit log takes nothing: what is recorded goes on, what is refused is
 //! dropped to its end, and a session that owes too much breaks off in mid-message, so that PostgreSQL takes back.
 
+use proto_tests::answers;
 use proto_tests::chain::{Chain, Setup};
 use proto_tests::proxy::Limited;
 use proto_tests::records::Records;
 use proto_tests::script::{bind, execute, parse, query, sync, to_end};
 use proto_tests::servers::{At, each};
-use proto_tests::wire::{self, Message, message};
+use proto_tests::wire::{self, message};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
@@ -36,23 +37,9 @@ fn long_insert(id: u32) -> String {
 async fn ask(stream: &mut Raw, bytes: &[u8]) -> Vec<String> {
     stream.write_all(bytes).await.expect("sent");
     stream.flush().await.expect("sent");
-    let mut answers = Vec::new();
-    loop {
-        let answer = wire::read(stream).await.expect("an answer");
-        answers.extend(told(&answer));
-        if answer.tag == b'Z' {
-            return answers;
-        }
-    }
-}
-
-fn told(answer: &Message) -> Option<String> {
-    let body = String::from_utf8_lossy(&answer.body).into_owned();
-    match answer.tag {
-        b'E' => Some(format!("E {}", answer.sqlstate())),
-        b'C' | b'Z' => Some(format!("{} {}", char::from(answer.tag), body.trim_end_matches('\0'))),
-        _ => None,
-    }
+    let mut told = answers::until(stream, b'Z').await;
+    told.retain(|answer| answer.len() > 1);
+    told
 }
 
 /// Texts of which as much is recorded as is to be: what follows does not need the log.
@@ -206,11 +193,7 @@ async fn the_longest_query_is_refused_as_it_streams_and_a_longer_one_ends_the_se
     for At { name, chain, .. } in each(Setup::default, "").await {
         let mut session = chain.session(&chain.app()).await;
         send_blanks(&mut session, LONGEST).await.expect("all of it is read");
-        let mut answers = Vec::new();
-        while answers.last().is_none_or(|last: &String| !last.starts_with('Z')) {
-            answers.extend(told(&wire::read(&mut session).await.expect("an answer")));
-        }
-        assert_eq!(answers, ["E 54000", "Z I"], "{name}");
+        assert_eq!(answers::until(&mut session, b'Z').await, ["E 54000", "Z I"], "{name}");
         assert_eq!(ask(&mut session, &query("select 1")).await, ["C SELECT 1", "Z I"], "{name}: the session lives");
         let _ = send_blanks(&mut session, LONGEST + 1).await;
         let answers = to_end(&mut session).await;

@@ -1,14 +1,13 @@
 //! A log with nothing left but its reserve, and a COMMIT that comes in one read with what the log refuses: it is recorded
 //! by itself, and what it means is PostgreSQL's to say.
 
+use proto_tests::answers::{ask, until};
 use proto_tests::chain::{Chain, Setup};
 use proto_tests::psql::Login;
 use proto_tests::records::Records;
 use proto_tests::script::{bind, execute, parse, query, sync};
 use proto_tests::servers;
-use proto_tests::wire;
 use std::fs;
-use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
@@ -16,29 +15,6 @@ type Raw = TlsStream<TcpStream>;
 
 fn insert(id: u32) -> String {
     format!("insert into orders values ({id}, 'longer than what is left of the segment', 1, '2026-11-22')")
-}
-
-async fn ask(stream: &mut Raw, messages: &[Vec<u8>]) -> Vec<String> {
-    stream.write_all(&messages.concat()).await.expect("sent");
-    until_ready(stream).await
-}
-
-/// Errors as `E SQLSTATE`, completions and statuses with their text, others as their letter.
-async fn until_ready(stream: &mut Raw) -> Vec<String> {
-    let mut answers = Vec::new();
-    loop {
-        let answer = wire::read(stream).await.expect("an answer");
-        let body = String::from_utf8_lossy(&answer.body).into_owned();
-        assert!(!body.contains("refused by pgpassport"), "the client sees what must fail at the server: {body}");
-        answers.push(match answer.tag {
-            b'E' => format!("E {}", answer.sqlstate()),
-            b'C' | b'Z' => format!("{} {}", char::from(answer.tag), body.trim_end_matches('\0')),
-            tag => char::from(tag).to_string(),
-        });
-        if answer.tag == b'Z' {
-            return answers;
-        }
-    }
 }
 
 /// A session in a transaction that has written this row.
@@ -81,20 +57,20 @@ async fn a_commit_in_one_read_with_what_is_refused_is_recorded_from_the_reserve(
 
         // In front of what is refused it commits what was recorded; behind it, PostgreSQL takes all back.
         assert_eq!(ask(before, &[query("commit"), query(&insert(9101))]).await, ["C COMMIT", "Z I"], "{name}");
-        assert_eq!(until_ready(before).await, ["E 53100", "Z I"], "{name}");
+        assert_eq!(until(before, b'Z').await, ["E 53100", "Z I"], "{name}");
         assert_eq!(ask(behind, &[query(&insert(9102)), query("commit;")]).await, ["E 53100", "Z E"], "{name}");
-        assert_eq!(until_ready(behind).await, ["C ROLLBACK", "Z I"], "{name}");
+        assert_eq!(until(behind, b'Z').await, ["C ROLLBACK", "Z I"], "{name}");
 
         let execution = |text: &str| [parse("", text), bind("", ""), execute("")].concat();
         let messages = [execution("commit"), sync(), execution(&insert(9103)), sync()];
         assert_eq!(ask(extended, &messages).await, ["1", "2", "C COMMIT", "Z I"], "{name}");
-        assert_eq!(until_ready(extended).await, ["E 53100", "Z I"], "{name}");
+        assert_eq!(until(extended, b'Z').await, ["E 53100", "Z I"], "{name}");
         let messages = [execution(&insert(9104)), execution("COMMIT"), sync()];
         assert_eq!(ask(pipeline, &messages).await, ["E 53100", "Z E"], "{name}: it is skipped with the rest");
         assert_eq!(ask(pipeline, &[query("commit")]).await, ["C ROLLBACK", "Z I"], "{name}");
         let messages = [execution(&insert(9105)), sync(), execution("end"), sync()];
         assert_eq!(ask(two_syncs, &messages).await, ["E 53100", "Z E"], "{name}");
-        assert_eq!(until_ready(two_syncs).await, ["1", "2", "C ROLLBACK", "Z I"], "{name}");
+        assert_eq!(until(two_syncs, b'Z').await, ["1", "2", "C ROLLBACK", "Z I"], "{name}");
 
         fs::remove_dir(chain.segment_path().with_file_name("0000000000000002.tmp")).expect("removed");
         let committed = "select string_agg(id::text, ' ' order by id) from orders where id > 9000";

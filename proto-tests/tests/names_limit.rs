@@ -2,10 +2,11 @@
 //! are given back make room, and what 250,000 of them take of the proxy has a bound.
 
 use pgpassport::audit::ledger::read;
+use proto_tests::answers;
 use proto_tests::chain::Setup;
 use proto_tests::script::{bind, execute, parse, query, sync};
 use proto_tests::servers::{self, At};
-use proto_tests::wire::{self, message};
+use proto_tests::wire::{self, Message, message};
 use serde_json::Value;
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -116,28 +117,14 @@ fn every_statement_has_its_end(folder: &Path, name: &str) {
     assert!(parsed >= LIMIT - 1, "{name}: {parsed} statements ended as parsed");
 }
 
-/// Reads up to `ReadyForQuery`: errors as `E SQLSTATE`, completions and statuses with their text, others as their letter.
 async fn ask(stream: &mut Raw, messages: &[Vec<u8>]) -> Vec<String> {
-    stream.write_all(&messages.concat()).await.expect("sent");
-    let mut answers = Vec::new();
-    loop {
-        let answer = wire::read(stream).await.expect("an answer");
-        let body = String::from_utf8_lossy(&answer.body).into_owned();
-        assert!(!body.contains("refused by pgpassport"), "the client sees what must fail at the server: {body}");
-        answers.push(match answer.tag {
-            b'E' => {
-                let hint = answer.field(b'H').unwrap_or_default();
-                assert!(hint.contains("Close prepared statements"), "the next step: {hint}");
-                assert!(proto_tests::correlation(&answer.field(b'D').unwrap_or_default()).is_some(), "{body}");
-                format!("E {}", answer.sqlstate())
-            }
-            b'C' | b'Z' => format!("{} {}", char::from(answer.tag), body.trim_end_matches('\0')),
-            tag => char::from(tag).to_string(),
-        });
-        if answer.tag == b'Z' {
-            return answers;
-        }
-    }
+    answers::ask_with(stream, messages, says_the_next_step).await
+}
+
+fn says_the_next_step(error: &Message) {
+    let hint = error.field(b'H').unwrap_or_default();
+    assert!(hint.contains("Close prepared statements"), "the next step: {hint}");
+    assert!(proto_tests::correlation(&error.field(b'D').unwrap_or_default()).is_some(), "{error:?}");
 }
 
 async fn value(stream: &mut Raw, statement: &str) -> String {

@@ -2,9 +2,10 @@
 //! too; answers, cancels and ends go on; other callers are not hit.
 
 use pgpassport::sim::world::ORDERS_APP;
+use proto_tests::answers;
 use proto_tests::chain::{Chain, Setup};
 use proto_tests::script::{self, Step, bind, execute, parse, query, sync};
-use proto_tests::wire::{self, message};
+use proto_tests::wire::{self, Message, message};
 use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -26,30 +27,12 @@ async fn limited(members: &str) -> Chain {
 }
 
 async fn ask(stream: &mut Raw, messages: &[Vec<u8>]) -> Vec<String> {
-    stream.write_all(&messages.concat()).await.expect("sent");
-    until_ready(stream).await
+    answers::ask_with(stream, messages, lets_the_session_live).await
 }
 
-/// Errors as `E SQLSTATE`, completions and statuses with their text, others as their letter.
-async fn until_ready(stream: &mut Raw) -> Vec<String> {
-    let mut answers = Vec::new();
-    loop {
-        let answer = wire::read(stream).await.expect("an answer");
-        let body = String::from_utf8_lossy(&answer.body).into_owned();
-        assert!(!body.contains("refused by pgpassport"), "the client sees what must fail at the server: {body}");
-        answers.push(match answer.tag {
-            b'E' => {
-                assert_eq!(answer.field(b'V').as_deref(), Some("ERROR"), "the session lives: {body}");
-                assert!(answer.field(b'H').is_some() && answer.field(b'P').is_none(), "{body}");
-                format!("E {}", answer.sqlstate())
-            }
-            b'C' | b'Z' => format!("{} {}", char::from(answer.tag), body.trim_end_matches('\0')),
-            tag => char::from(tag).to_string(),
-        });
-        if answer.tag == b'Z' {
-            return answers;
-        }
-    }
+fn lets_the_session_live(error: &Message) {
+    assert_eq!(error.field(b'V').as_deref(), Some("ERROR"), "the session lives: {error:?}");
+    assert!(error.field(b'H').is_some() && error.field(b'P').is_none(), "{error:?}");
 }
 
 async fn metric(chain: &Chain, limit: &str, outcome: &str) -> u64 {

@@ -81,7 +81,7 @@ pub enum Event<'a> {
         /// Messages of a whole `ROLLBACK` or `ABORT`, and of what `commits` counts, that passed unrecorded.
         passed: u64,
         /// Of those, messages of a whole `COMMIT` or `END`: only where the session's rule lets them pass.
-        #[serde(skip_serializing_if = "is_zero")]
+        #[serde(skip_serializing_if = "is_default")]
         commits: u64,
         /// End lines that could not wait any longer.
         lost: u64,
@@ -96,7 +96,7 @@ pub enum Event<'a> {
         /// Messages of a whole `ROLLBACK` or `ABORT`, and of what `commits` counts, that passed.
         passed: u64,
         /// Of those, messages of a whole `COMMIT` or `END`: only where the session's rule lets them pass.
-        #[serde(skip_serializing_if = "is_zero")]
+        #[serde(skip_serializing_if = "is_default")]
         commits: u64,
     },
     /// The process before this one did not close the log: it was killed, or the machine stopped.
@@ -255,11 +255,6 @@ pub struct Refused<'a> {
     pub via: Option<SocketAddr>,
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
-fn is_zero(count: &u64) -> bool {
-    *count == 0
-}
-
 /// Which message opened or continued an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -309,7 +304,7 @@ pub struct Begin<'a> {
     /// gave and took names that could not be told. The end line's `text_of` says which it was, if that became certain.
     /// Without `text_of` here no text is known at all: what has that name, if anything has, was prepared or declared by SQL
     /// within a function, or is a cursor that outlived its transaction.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(skip_serializing_if = "is_default")]
     pub text_doubtful: bool,
     /// What the text says of who the session acts as (`SET ROLE` and its like), as far as a text shows it.
     #[serde(skip_serializing_if = "<[RoleChange]>::is_empty")]
@@ -334,10 +329,10 @@ pub struct Begin<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parameters_sealed: Option<Sealed>,
     /// How many more the message has: past its first 65 KiB, or past 4096 values.
-    #[serde(skip_serializing_if = "is_none_left_out")]
+    #[serde(skip_serializing_if = "is_default")]
     pub parameters_left_out: u32,
     /// The message's parameters cannot be told apart; the server refuses it.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(skip_serializing_if = "is_default")]
     pub parameters_malformed: bool,
     /// Whether the statement carries the caller's tag: a Query or Parse left with it, a Bind or Execute is of a text that
     /// did, as far as the line is certain of its text (`text_doubtful`, in the end line too). False where no text is known,
@@ -369,7 +364,7 @@ pub struct Text {
     pub text_sealed: Option<Sealed>,
     /// Nothing of the text from this offset on is recorded, though it goes on (`audit.max_text_bytes`): the end record
     /// has its length and SHA-256.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(skip_serializing_if = "is_default")]
     pub cut: bool,
     /// As in the begin record.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -385,10 +380,10 @@ pub struct RoleChange {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
     /// Back to what the session started with.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(skip_serializing_if = "is_default")]
     pub reset: bool,
     /// Up to the transaction's end only.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(skip_serializing_if = "is_default")]
     pub local: bool,
 }
 
@@ -400,11 +395,6 @@ pub enum Acting {
     Role,
     /// `session_authorization`.
     SessionAuthorization,
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-fn is_none_left_out(count: &u32) -> bool {
-    *count == 0
 }
 
 /// How an event ended.
@@ -463,7 +453,7 @@ pub struct End<'a> {
     pub text_bytes: Option<u64>,
     /// The command tag cannot be that of the text which the begin line told: something else ran, to which SQL within a
     /// function gave the name. Its text is not known, and it carried no tag.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(skip_serializing_if = "is_default")]
     pub text_doubtful: bool,
     /// SQL-level EXECUTE as a text's first statement: the event whose text gave the name its meaning, by Parse or by
     /// PREPARE, where that is certain.
@@ -486,4 +476,9 @@ pub struct End<'a> {
     /// As in the begin record.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub durability: Option<Durability>,
+}
+
+/// Whether a member is left out: the ordinary is not said.
+pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }

@@ -1,6 +1,7 @@
 //! What is recorded of a Bind's parameters and a FunctionCall's arguments: nothing, an HMAC of each, or each.
 
 use super::digest::hex;
+use super::event::is_default;
 use super::text::{Encoded, Form, encode_text, start};
 use aws_lc_rs::hmac;
 use base64::Engine as _;
@@ -73,10 +74,10 @@ pub struct Value<'a> {
 #[derive(Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Parameter {
     /// The format code: 1 is binary; 0, which is text, is left out.
-    #[serde(skip_serializing_if = "is_text")]
+    #[serde(skip_serializing_if = "is_default")]
     pub format: u16,
     /// It is NULL.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(skip_serializing_if = "is_default")]
     pub is_null: bool,
     /// Its length in bytes. Left out beside `hmac_sha256`: of a short value a length tells much.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -91,13 +92,8 @@ pub struct Parameter {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hmac_sha256: Option<String>,
     /// More of the value was sent than is recorded; with `hmac_sha256` asked for: it is too long for one.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(skip_serializing_if = "is_default")]
     pub cut: bool,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
-fn is_text(format: &u16) -> bool {
-    *format == 0
 }
 
 /// Why a key cannot be used.

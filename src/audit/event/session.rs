@@ -1,6 +1,6 @@
 //! What a session itself says: how it starts, what it is given, how it ends.
 
-use super::{Caller, Claimed};
+use super::{Caller, Claimed, is_default};
 use crate::audit::sealing::Texts;
 use crate::audit::{Durability, Parameters};
 use crate::names::{DatabaseAlias, DatabaseName, InstanceName, RoleName, RuleName};
@@ -47,7 +47,7 @@ pub struct SessionStart<'a> {
     /// Whether statements carry the caller's tag.
     pub tag: bool,
     /// Whether it is a replication session.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(skip_serializing_if = "is_default")]
     pub replication: bool,
     /// What the session's records outlive before its bytes leave.
     pub durability: Durability,
@@ -58,10 +58,10 @@ pub struct SessionStart<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parameters_key: Option<String>,
     /// `sealed`, where the rule says so: texts and parameters can be read with the caller's key of the day only.
-    #[serde(skip_serializing_if = "is_clear")]
+    #[serde(skip_serializing_if = "is_default")]
     pub texts: Texts,
     /// Whether a whole `COMMIT` or `END` passes where not even the log's reserve takes its record.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(skip_serializing_if = "is_default")]
     pub commit_unrecorded: bool,
     /// When the token ends.
     pub token_expires: Timestamp,
@@ -109,10 +109,4 @@ pub struct SessionEnd<'a> {
     pub bytes_in: u64,
     /// To the client.
     pub bytes_out: u64,
-}
-
-/// The ordinary is not said. Serde passes a reference.
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-fn is_clear(texts: &Texts) -> bool {
-    *texts == Texts::Clear
 }
