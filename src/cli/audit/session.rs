@@ -11,16 +11,24 @@ use crate::cli::Outcome;
 use crate::time::Timestamp;
 use serde_json::Value;
 use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
 
 /// Arguments of `audit session`.
+///
+/// The folder may be left out and stands in front of the id: which of both a word is, their number says, once all are
+/// known; a parser that had to say it at the first would take no options between them.
 #[derive(Debug, clap::Args)]
-#[command(allow_missing_positional = true)]
+#[command(override_usage = "pgpassport audit session [OPTIONS] [FOLDER] <ID>")]
 pub(super) struct Arguments {
-    #[command(flatten)]
-    place: Place,
+    /// The log's folder, or a copy of it; without it, audit.folder of --config
+    #[arg(value_name = "FOLDER")]
+    first: PathBuf,
     /// The session's id, which errors call correlation id
-    #[arg(required = true)]
-    id: String,
+    #[arg(value_name = "ID", required_unless_present = "config")]
+    second: Option<String>,
+    /// The proxy's config file, whose audit.folder is read where no folder is given
+    #[arg(long, value_name = "FILE", env = "PGPASSPORT_CONFIG")]
+    config: Option<PathBuf>,
     #[command(flatten)]
     keys: Keys,
     /// One JSON object a line, in order: the session's records, each execution joined, with its text as far as it is recorded
@@ -32,10 +40,15 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, out: &mut impl Write, err: &mut impl Write) -> Result<Outcome, Error> {
-    let Arguments { place, id, keys, json, width } = arguments;
-    let filter = Filter::of_session(id);
+    let Arguments { first, second, config, keys, json, width } = arguments;
+    let (folder, id) = match second {
+        Some(id) => (Some(first.clone()), id.clone()),
+        None => (None, first.to_string_lossy().into_owned()),
+    };
+    let place = &Place { folder, config: config.clone() };
+    let filter = Filter::of_session(&id);
     let folder = Folder::open(&place.folder()?, err)?;
-    let which = folder.span(began(id), None);
+    let which = folder.span(began(&id), None);
     let wanted = Wanted { whole_texts: *json, ..filter.wanted(keys.opener(place)?) };
     let mut join = Join::new(&folder, which.start, wanted);
     let mut story = Story { out: BufWriter::new(out), json: *json, width: *width, told: 0, ended: None };

@@ -108,3 +108,56 @@ fn a_proof_checks_with_the_public_key_and_the_record_alone() {
         assert!(outcome == Outcome::Failed && err.contains("has no record of"), "{err}");
     }
 }
+
+/// Every order of these.
+fn orders<'a>(parts: &[&'a [&'a str]]) -> Vec<Vec<&'a str>> {
+    if parts.is_empty() {
+        return vec![Vec::new()];
+    }
+    let mut all = Vec::new();
+    for first in 0..parts.len() {
+        let rest: Vec<_> = parts.iter().enumerate().filter(|(n, _)| *n != first).map(|(_, part)| *part).collect();
+        all.extend(orders(&rest).into_iter().map(|rest| [parts[first], &rest].concat()));
+    }
+    all
+}
+
+/// A command, its words in their order, and its options, each with its value.
+type Typed = (&'static str, &'static [&'static str], &'static [&'static [&'static str]]);
+
+#[test]
+fn options_stand_anywhere_among_the_words() {
+    let parsed = |line: &[&str]| Line::try_parse_from(line).map(|line| format!("{line:?}"));
+    let commands: [Typed; 9] = [
+        ("session", &["log", "id"], &[&["--json"], &["--config", "c"], &["--unseal"]]),
+        ("session", &["id"], &[&["--config=c"], &["--width", "80"]]),
+        ("session", &["log", "id"], &[&["--sealing-folder", "f"], &["--sealing-key", "k"], &["--json"]]),
+        ("search", &["log"], &[&["--who", "w"], &["--rows-over", "5"], &["--csv"], &["--since", "2026-11-01"]]),
+        ("tail", &["log"], &[&["-n", "5"], &["-f"], &["--json"], &["--event", "refused"]]),
+        ("verify", &["log"], &[&["--public", "p"], &["--anchor", "a"], &["--witness", "w"], &["--json"]]),
+        ("prove", &["log"], &[&["--public", "p"], &["--event", "e"], &["--out", "o"]]),
+        ("erase", &[], &[&["--config", "c"], &["--object-id", "o"], &["--before", "2026-11-01"], &["--json"]]),
+        ("search", &[], &[&["--config", "c"], &["--unseal"], &["--text", "x"]]),
+    ];
+    for (command, words, options) in commands {
+        let first = [&["audit", command], words, &options.concat()].concat();
+        let expected = parsed(&first).unwrap_or_else(|error| panic!("{first:?}: {error}"));
+        let split: Vec<&[&str]> = words.iter().map(std::slice::from_ref).collect();
+        let mut tried = 0;
+        for order in orders(&[&split, options].concat()) {
+            // Folder and id are told apart by their order alone.
+            let at = |word: &str| order.iter().position(|other| *other == word);
+            if words.len() == 2 && at("id") < at("log") {
+                continue;
+            }
+            let line = [&["audit", command], &order[..]].concat();
+            assert_eq!(parsed(&line).unwrap_or_else(|error| panic!("{line:?}: {error}")), expected, "{line:?}");
+            tried += 1;
+        }
+        assert!(tried >= 6, "{command}: {tried} orders");
+    }
+    for wrong in [&["session"][..], &["session", "id"], &["session", "log", "id", "more"], &["search"], &["tail"]] {
+        let refused = Line::try_parse_from([&["audit"], wrong].concat()).expect_err("not enough, or too much");
+        assert_eq!(refused.exit_code(), 2, "{wrong:?}");
+    }
+}
