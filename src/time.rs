@@ -58,6 +58,11 @@ pub fn from_unix(seconds: i64) -> Option<Timestamp> {
     Timestamp::from_second(seconds).ok()
 }
 
+/// The day that a time is in, in UTC: `YYYY-MM-DD`. Days sort as they follow.
+pub fn day(at: Timestamp) -> String {
+    at.to_string().get(..10).unwrap_or_default().to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

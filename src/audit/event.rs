@@ -114,7 +114,7 @@ pub enum Event<'a> {
     },
     /// Segments whose records are all older than `audit.keep` are deleted as soon as every anchor has a checkpoint that
     /// covers this record.
-    SegmentsDeleted(SegmentsDeleted),
+    SegmentsDeleted(SegmentsDeleted<'a>),
     /// The config file was read again (SIGHUP). Written before anything of it counts.
     Reload {
         /// `applied`, or `refused`: then everything stays as it was.
@@ -178,7 +178,7 @@ pub struct Claimed {
 
 /// [`Event::SegmentsDeleted`].
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct SegmentsDeleted {
+pub struct SegmentsDeleted<'a> {
     /// Who deletes: `retention`, by the config's `audit.keep`.
     pub by: &'static str,
     /// `audit.keep`, in seconds.
@@ -195,6 +195,13 @@ pub struct SegmentsDeleted {
     pub tree_size: u64,
     /// Its root (SHA-256, base64).
     pub tree_root: String,
+    /// With them go the keys of sealed texts of all days before this one (`YYYY-MM-DD`, UTC): no record that stays names
+    /// one. Left out where there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text_keys_before: Option<&'a str>,
+    /// How many keys that are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text_keys: Option<u64>,
 }
 
 /// [`Event::OperatorAction`].

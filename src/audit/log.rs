@@ -4,11 +4,12 @@ use super::event::{Event, SegmentsDeleted};
 use super::ledger::anchor::{Anchor, FileAnchor, WriterAnchor};
 use super::ledger::checkpoint::{KeyError, Signer};
 use super::ledger::medium::Disk;
-use super::ledger::retention::{Deletion, Retention};
+use super::ledger::retention::{DayKeys, Deletion, Retention};
 use super::ledger::sink::{Lines, LinesFile, Sink, Target};
 use super::ledger::witness::{WitnessAnchor, WitnessConfig};
 use super::ledger::{self, Behind, Ledger, Opening, Settings, frame, read};
 use super::line;
+use super::sealing::Vault;
 use crate::http::Client;
 use crate::names::SessionId;
 use crate::time::Clock;
@@ -98,24 +99,31 @@ pub enum OpenError {
 }
 
 /// Opens the log, and begins one where there is none. Witnesses are called with the trust roots in `ca`, or the platform's.
-pub fn open(config: &LogConfig, ca: Option<&Path>, clock: Clock) -> Result<(Ledger, Opening), OpenError> {
+/// Retention deletes the keys of `vault` that only deleted records needed.
+pub fn open(
+    config: &LogConfig,
+    ca: Option<&Path>,
+    vault: Option<Arc<Vault>>,
+    clock: Clock,
+) -> Result<(Ledger, Opening), OpenError> {
     let LogConfig { folder, key, segment_bytes, jsonl, anchors, keep } = config;
     make_folder(folder).map_err(|source| OpenError::Folder { path: folder.clone(), source })?;
     let signer = Signer::read(key).map_err(|source| OpenError::Key { path: key.clone(), source })?;
     let settings = Settings::new(folder.clone()).with_segments_of(*segment_bytes);
     let anchors = anchors.iter().map(|anchoring| anchor(anchoring, folder, ca)).collect::<Result<_, _>>()?;
     let sinks = jsonl.iter().map(|output| sink(folder, output)).collect::<Result<_, _>>()?;
-    let retention = keep.map(|keep| retention(keep, clock.clone()));
+    let retention = keep.map(|keep| retention(keep, vault, clock.clone()));
     Ok(Ledger::open(settings, Arc::new(Disk), clock, signer, Behind { anchors, sinks, retention })?)
 }
 
-fn retention(keep: Duration, clock: Clock) -> Retention {
-    Retention { keep, tell: Arc::new(move |deletion| deleted(deletion, keep, &clock)) }
+fn retention(keep: Duration, vault: Option<Arc<Vault>>, clock: Clock) -> Retention {
+    let keys = vault.map(|vault| vault as Arc<dyn DayKeys>);
+    Retention { keep, tell: Arc::new(move |deletion| deleted(deletion, keep, &clock)), keys }
 }
 
 /// The record of a deletion, in its frame.
 fn deleted(deletion: &Deletion, keep: Duration, clock: &Clock) -> io::Result<Vec<u8>> {
-    let Deletion { first_segment, last_segment, first, before, tree_size, ref tree_root, .. } = *deletion;
+    let Deletion { first_segment, last_segment, first, before, tree_size, ref tree_root, ref keys, .. } = *deletion;
     let event = Event::SegmentsDeleted(SegmentsDeleted {
         by: "retention",
         keep_s: keep.as_secs(),
@@ -125,6 +133,8 @@ fn deleted(deletion: &Deletion, keep: Duration, clock: &Clock) -> io::Result<Vec
         before,
         tree_size,
         tree_root: STANDARD.encode(tree_root.0),
+        text_keys_before: keys.as_ref().map(|keys| keys.before.as_str()),
+        text_keys: keys.as_ref().map(|keys| keys.count),
     });
     let (mut out, mut record) = (Vec::new(), Vec::new());
     line::write(&mut record, clock.now(), SessionId::generate(), &event)?;

@@ -72,9 +72,10 @@ struct Dialling {
 
 impl Lasting {
     pub fn open(config: &Config, metrics: Arc<Metrics>, clock: Clock) -> Result<Self, Error> {
-        let (log, opening) = audit::open(&config.audit.log, config.ca_certificate.as_deref(), clock.clone())?;
-        let refusals = config.audit.unverified_refusals_per_minute;
         let vault = config.audit.sealing.as_ref().map(SealingConfig::open).transpose()?.map(Arc::new);
+        let ca = config.ca_certificate.as_deref();
+        let (log, opening) = audit::open(&config.audit.log, ca, vault.clone(), clock.clone())?;
+        let refusals = config.audit.unverified_refusals_per_minute;
         let auditor = Auditor::new(Arc::new(log), refusals, clock.clone()).with_vault(vault);
         tell_opening(&auditor, &opening)?;
         let callers = Callers::new(config.limits.sessions, config.limits.sessions_per_caller);

@@ -6,10 +6,11 @@
 
 use super::hashes::Stored;
 use super::medium::Medium;
-use super::read::{self, Segment};
+use super::read::{self, Segment, Tail};
 use super::writer::{Urgency, Writer};
-use crate::time::{Clock, Timestamp, later};
+use crate::time::{Clock, Timestamp, day, later};
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -74,6 +75,35 @@ pub struct Deletion {
     pub tree_size: u64,
     /// Its root.
     pub tree_root: Hash,
+    /// Keys that go with them, where there are any.
+    pub keys: Option<OldKeys>,
+}
+
+/// Keys that nothing needs any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OldKeys {
+    /// Those of all days before this one.
+    pub before: String,
+    /// How many that are.
+    pub count: u64,
+}
+
+/// The search for what keys nothing needs.
+enum Search {
+    /// Those, if there are any.
+    Done(Option<OldKeys>),
+    /// One more segment has been read, and not all are.
+    GoesOn,
+}
+
+/// Keys that open what records have sealed, each of one day. Days are as [`day`] has them.
+pub trait DayKeys: Send + Sync + fmt::Debug {
+    /// The earliest day of a key that this record names.
+    fn named(&self, record: &[u8]) -> Option<String>;
+    /// How many there are of days before this one.
+    fn count(&self, before: &str) -> io::Result<u64>;
+    /// Deletes those; the disk has it when this returns. There may be none.
+    fn delete(&self, before: &str) -> io::Result<()>;
 }
 
 /// What could go; `None` where nothing could. The segment that is written never goes.
@@ -101,7 +131,24 @@ pub fn deletable(folder: &Path, until: Timestamp, covered: u64) -> Result<Option
         before: behind.first,
         tree_size: covered,
         tree_root: root.ok_or(Error::Hashes)?,
+        keys: None,
     }))
+}
+
+/// The earliest day of a key that any record here names.
+fn earliest_named(segment: &mut Segment, keys: &dyn DayKeys) -> Result<Option<String>, Error> {
+    let mut earliest = None;
+    while let Some(record) = segment.next_record()? {
+        earliest = [earliest, keys.named(record)].into_iter().flatten().min();
+    }
+    Ok(earliest)
+}
+
+/// The same of a segment that is written no more. What of it cannot be read may name any day.
+fn earliest_of_whole(path: &Path, keys: &dyn DayKeys) -> Result<Option<String>, Error> {
+    let mut segment = Segment::open(path)?;
+    let earliest = earliest_named(&mut segment, keys)?;
+    Ok(if segment.tail()? == Tail::Clean { earliest } else { Some(String::new()) })
 }
 
 /// Writes the record: its bytes, as a whole frame.
@@ -114,6 +161,8 @@ pub struct Retention {
     pub keep: Duration,
     /// Says what is deleted.
     pub tell: Tell,
+    /// The keys of what is sealed in records.
+    pub keys: Option<Arc<dyn DayKeys>>,
 }
 
 impl fmt::Debug for Retention {
@@ -144,13 +193,15 @@ pub struct Retainer {
     held_up: Option<Progress>,
     /// What goes as soon as the record of it, whose index this is, is anchored.
     recorded: Option<(Deletion, u64)>,
+    /// What the records of segments that are written no more name ([`earliest_of_whole`]), by path.
+    named: BTreeMap<PathBuf, Option<String>>,
 }
 
 impl Retainer {
     /// Looks at once, then every hour.
     pub fn new(retention: Retention, folder: &Path, medium: Arc<dyn Medium>, clock: Clock) -> Self {
         let (folder, due) = (folder.to_owned(), clock.now());
-        Self { retention, folder, medium, clock, due, held_up: None, recorded: None }
+        Self { retention, folder, medium, clock, due, held_up: None, recorded: None, named: BTreeMap::new() }
     }
 
     /// Does what can be done now: records what is to go, or deletes what was recorded. `append` gives the index of a
@@ -163,8 +214,12 @@ impl Retainer {
             for path in &deletion.segments {
                 self.medium.remove(path)?;
             }
+            if let (Some(keys), Some(old)) = (&self.retention.keys, &deletion.keys) {
+                keys.delete(&old.before)?;
+            }
             let (before, segments) = (deletion.before, deletion.segments.len());
-            tracing::info!(before, segments, record, "old segments of the audit log are deleted");
+            let keys = deletion.keys.as_ref().map(|old| old.count);
+            tracing::info!(before, segments, keys, record, "old segments of the audit log are deleted");
             self.recorded = None;
             return Ok(());
         }
@@ -172,17 +227,50 @@ impl Retainer {
         if self.due > now && self.held_up.is_none_or(|then| then == progress) {
             return Ok(());
         }
-        self.due = later(now, AGAIN);
         let until = now.checked_sub(self.retention.keep).unwrap_or(Timestamp::MIN);
+        self.due = later(now, AGAIN);
         let covered = progress.anchored.min(progress.delivered);
         let found = if covered == 0 { None } else { deletable(&self.folder, until, covered)? };
         self.held_up = found.is_none().then_some(progress);
-        if let Some(deletion) = found {
+        if let Some(mut deletion) = found {
+            deletion.keys = match self.old_keys(&deletion)? {
+                Search::Done(keys) => keys,
+                Search::GoesOn => {
+                    self.due = now;
+                    return Ok(());
+                }
+            };
             let index = append(&(self.retention.tell)(&deletion)?)?;
             self.recorded = Some((deletion, index));
         }
         self.due = later(now, EVERY);
         Ok(())
+    }
+
+    /// The keys that go with these segments.
+    ///
+    /// A record may be written days after it was sealed (it has waited for room), and a clock may be put back: what stays
+    /// is asked, and not the calendar alone.
+    fn old_keys(&mut self, deletion: &Deletion) -> Result<Search, Error> {
+        let Some(keys) = self.retention.keys.clone() else { return Ok(Search::Done(None)) };
+        let mut stay = read::segments(&self.folder)?;
+        stay.retain(|path| !deletion.segments.contains(path));
+        let (Some(first), Some(written)) = (stay.first(), stay.last()) else { return Ok(Search::Done(None)) };
+        let begun = day(Segment::open(first)?.header().created);
+        if self.named.is_empty() && keys.count(&begun)? == 0 {
+            return Ok(Search::Done(None));
+        }
+        self.named.retain(|path, _| stay.contains(path));
+        if let Some(unread) = stay.iter().find(|path| *path != written && !self.named.contains_key(*path)) {
+            self.named.insert(unread.clone(), earliest_of_whole(unread, &*keys)?);
+            return Ok(Search::GoesOn);
+        }
+        let named = self.named.values().flatten().min().cloned();
+        let before =
+            [Some(begun), named, earliest_named(&mut Segment::open(written)?, &*keys)?].into_iter().flatten().min();
+        let before = before.unwrap_or_default();
+        let count = keys.count(&before)?;
+        Ok(Search::Done((count > 0).then_some(OldKeys { before, count })))
     }
 }
 

@@ -1,6 +1,8 @@
 //! What is sealed opens where it belongs, with the right keys, until it is erased.
 
 use super::*;
+use crate::audit::ledger::retention::DayKeys as _;
+use crate::time::{Timestamp, day};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -147,4 +149,61 @@ fn a_digest_is_told_by_who_has_the_key_only() {
     assert_ne!(of_a, of_b);
     assert_eq!(of_a, set.sealer("a").mac(&digest).unwrap());
     assert_ne!(of_a.hmac, digest.sha256());
+}
+
+fn in_days(days: i64) -> String {
+    day(Timestamp::from_second(Timestamp::now().as_second() + days * DAY).unwrap())
+}
+
+#[test]
+fn old_keys_go_and_who_has_no_other_is_forgotten() {
+    let set = Set::new();
+    let (mut a, mut b) = (set.sealer("a"), set.sealer("b"));
+    let first = a.seal("s.1", "text@0", b"first day").unwrap();
+    b.seal("s.9", "text@0", b"x").unwrap();
+    set.shift.store(DAY, Ordering::Relaxed);
+    let second = a.seal("s.2", "text@0", b"second day").unwrap();
+    let keys = set.folder.path().join("keys");
+    let folder = |sealed: &Sealed| keys.join(sealed.key.split('/').next().unwrap());
+    for strange in [keys.join("0.strange"), folder(&first).join("0.strange")] {
+        std::fs::write(strange, "").unwrap();
+    }
+    assert_eq!((set.vault.count(&in_days(0)).unwrap(), set.vault.count(&in_days(1)).unwrap()), (0, 2));
+    set.vault.delete(&in_days(0)).unwrap();
+    assert!(first.open(&set.vault, "s.1", "text@0").unwrap().is_some());
+    set.vault.delete(&in_days(1)).unwrap();
+    assert_eq!(first.open(&set.vault, "s.1", "text@0").unwrap(), None);
+    assert_eq!(second.open(&set.vault, "s.2", "text@0").unwrap().as_deref(), Some(&b"second day"[..]));
+    assert_eq!(set.vault.persons("b", None, None).unwrap(), [], "of whom nothing is left nothing says who they were");
+    assert!(keys.join("0.strange").exists() && folder(&first).join("0.strange").exists(), "only keys are deleted");
+    // A clock that is put back finds no key that is gone.
+    set.shift.store(0, Ordering::Relaxed);
+    for sealer in [&mut a, &mut b] {
+        let again = sealer.seal("s.3", "text@0", b"again").unwrap();
+        assert_eq!(again.open(&set.vault, "s.3", "text@0").unwrap().as_deref(), Some(&b"again"[..]));
+        assert_ne!(again.key, first.key);
+    }
+    assert_eq!(set.vault.persons("b", None, None).unwrap().len(), 1);
+    assert_eq!(set.vault.erase(&person("b"), None).unwrap(), 1);
+}
+
+#[test]
+fn a_record_names_its_keys_and_no_text_does() {
+    let set = Set::new();
+    let sealed = |days: i64| {
+        set.shift.store(days * DAY, Ordering::Relaxed);
+        set.sealer("a").seal("s.1", "text@0", b"x").unwrap()
+    };
+    let (early, late) = (sealed(0), sealed(2));
+    let mac = set.sealer("b").mac(&TextDigest::of(b"x")).unwrap();
+    let named = |record: &serde_json::Value| set.vault.named(record.to_string().as_bytes());
+    let json = |value: &Sealed| serde_json::to_value(value).unwrap();
+    assert_eq!(
+        named(&serde_json::json!({"text_sealed": json(&late), "parameters_sealed": json(&early)})),
+        Some(in_days(0))
+    );
+    assert_eq!(named(&serde_json::json!({ "text_mac": mac })), Some(in_days(2)));
+    let quoted = json(&early).to_string();
+    assert_eq!(named(&serde_json::json!({ "text": quoted })), None);
+    assert_eq!(named(&serde_json::json!({ "key": "nothing of the kind" })), None);
 }

@@ -10,8 +10,9 @@
 use super::{cipher, decrypt, encrypt, mac};
 use crate::audit::digest::{TextDigest, hex};
 use crate::audit::ledger::medium::{Disk, Medium};
+use crate::audit::ledger::retention::DayKeys;
 use crate::secret::Secret;
-use crate::time::Timestamp;
+use crate::time::{Timestamp, day};
 use aws_lc_rs::aead::RandomizedNonceKey;
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::{hmac, rand};
@@ -42,6 +43,8 @@ const MAX_FILE_BYTES: u64 = 4096;
 const MAX_KEPT: usize = 10_000;
 /// The file that says whose a folder is.
 const WHO: &str = "who";
+/// How a record names a key: the member of [`super::Sealed`] and [`super::Mac`].
+const KEY_MEMBER: &[u8] = b"\"key\":\"";
 
 /// Why something cannot be sealed or opened.
 #[derive(Debug, thiserror::Error)]
@@ -234,27 +237,58 @@ impl Vault {
     /// Unlinks a person's keys of the days before this one (`YYYY-MM-DD`), or all; how many. Sessions that are there seal
     /// with a new key from then on.
     pub fn erase(&self, person: &Person, before: Option<&str>) -> Result<usize, VaultError> {
-        let folder = self.folder.join(person.folder());
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut count = 0_usize;
-        for entry in entries(&folder)? {
-            let goes = entry != WHO && before.is_none_or(|before| day_of(&entry) < before);
-            if goes {
-                let path = folder.join(&entry);
-                fs::remove_file(&path).map_err(|source| VaultError::Io { path, source })?;
-                // What was not written to its end is no key.
-                count = count.saturating_add(usize::from(is_name(&format!("{}/{entry}", person.folder()))));
-            }
-        }
-        let synced = fs::File::open(&folder).and_then(|folder| folder.sync_all());
-        synced.map_err(|source| VaultError::Io { path: folder.clone(), source })?;
+        let count = self.unlink(&person.folder(), before)?;
         // The next key of today's is another one.
-        let today_goes = |key: &Arc<DayKey>| before.is_none_or(|before| key.day.as_str() < before);
-        if let Some(key) = kept.get(person).filter(|key| today_goes(key)) {
+        if let Some(key) = kept.get(person).filter(|key| before.is_none_or(|before| key.day.as_str() < before)) {
             key.erased.store(true, Ordering::Relaxed);
             kept.remove(person);
         }
         Ok(count)
+    }
+
+    /// Unlinks everybody's keys of the days before this one. Of whom none is left, nothing is left.
+    fn delete_before(&self, before: &str) -> Result<(), VaultError> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        for folder in self.folders()? {
+            self.unlink(&folder, Some(before))?;
+            let path = self.folder.join(&folder);
+            if entries(&path)?.iter().all(|entry| entry == WHO) {
+                unlink(&path.join(WHO))?;
+                fs::remove_dir(&path).map_err(|source| VaultError::Io { path, source })?;
+            }
+        }
+        sync(&self.folder)?;
+        // Nobody seals with a day that is over, unless a clock is put back.
+        kept.retain(|_, key| {
+            let stays = key.day.as_str() >= before;
+            key.erased.fetch_or(!stays, Ordering::Relaxed);
+            stays
+        });
+        Ok(())
+    }
+
+    /// Unlinks the keys in a person's folder, of the days before this one or all; how many.
+    fn unlink(&self, person: &str, before: Option<&str>) -> Result<usize, VaultError> {
+        let folder = self.folder.join(person);
+        let mut count = 0_usize;
+        for entry in entries(&folder)? {
+            let is_old = |before| is_day(day_of(&entry)) && day_of(&entry) < before;
+            if entry != WHO && before.is_none_or(is_old) {
+                unlink(&folder.join(&entry))?;
+                // What was not written to its end is no key.
+                count = count.saturating_add(usize::from(is_name(&format!("{person}/{entry}"))));
+            }
+        }
+        sync(&folder)?;
+        Ok(count)
+    }
+
+    /// The persons' folders.
+    fn folders(&self) -> Result<Vec<String>, VaultError> {
+        let mut folders = entries(&self.folder)?;
+        folders.retain(|name| is_hexadecimal(name) && self.folder.join(name).is_dir());
+        Ok(folders)
     }
 
     /// One of this day that can be unwrapped.
@@ -301,6 +335,32 @@ impl Vault {
     }
 }
 
+/// What retention asks, which deletes records.
+impl DayKeys for Vault {
+    fn named(&self, record: &[u8]) -> Option<String> {
+        // Within a JSON string its quotes would be escaped: this is a member, of whatever kind of sealed thing.
+        let names = memchr::memmem::find_iter(record, KEY_MEMBER).filter_map(|at| {
+            let name = record.get(at.checked_add(KEY_MEMBER.len())?..)?.split(|byte| *byte == b'"').next()?;
+            std::str::from_utf8(name).ok().filter(|name| is_name(name))
+        });
+        names.filter_map(|name| name.split_once('/')).map(|(_, file)| day_of(file)).min().map(str::to_owned)
+    }
+
+    fn count(&self, before: &str) -> io::Result<u64> {
+        let mut count = 0_u64;
+        for folder in self.folders().map_err(io::Error::other)? {
+            let names = entries(&self.folder.join(&folder)).map_err(io::Error::other)?;
+            let old = names.iter().filter(|name| is_name(&format!("{folder}/{name}")) && day_of(name) < before);
+            count = count.saturating_add(old.count() as u64);
+        }
+        Ok(count)
+    }
+
+    fn delete(&self, before: &str) -> io::Result<()> {
+        self.delete_before(before).map_err(io::Error::other)
+    }
+}
+
 /// A folder for its owner alone, and its own place on the disk.
 fn make_folder(path: &Path) -> Result<(), VaultError> {
     let made = match DirBuilder::new().mode(0o700).create(path) {
@@ -309,6 +369,20 @@ fn make_folder(path: &Path) -> Result<(), VaultError> {
         made => made,
     };
     made.map_err(|source| VaultError::Io { path: path.to_owned(), source })
+}
+
+/// Makes what was unlinked in a folder durable.
+fn sync(folder: &Path) -> Result<(), VaultError> {
+    let synced = fs::File::open(folder).and_then(|folder| folder.sync_all());
+    synced.map_err(|source| VaultError::Io { path: folder.to_owned(), source })
+}
+
+/// Unlinks a file; one that is not there is none.
+fn unlink(path: &Path) -> Result<(), VaultError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        unlinked => unlinked.map_err(|source| VaultError::Io { path: path.to_owned(), source }),
+    }
 }
 
 /// The names in a folder.
@@ -326,11 +400,6 @@ fn read(path: &Path) -> io::Result<Zeroizing<String>> {
     Ok(text)
 }
 
-/// The day of a time, in UTC: `YYYY-MM-DD`.
-fn day(now: Timestamp) -> String {
-    now.to_string().get(..10).unwrap_or_default().to_owned()
-}
-
 /// The day in a key's file name.
 fn day_of(name: &str) -> &str {
     name.split('.').next().unwrap_or_default()
@@ -338,9 +407,14 @@ fn day_of(name: &str) -> &str {
 
 /// Whether a record's word for a key has the form that [`Vault::new_key`] gives.
 fn is_name(name: &str) -> bool {
-    let hexadecimal =
-        |part: &str| part.len() == 2 * NAME_BYTES && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    let is_day = |day: &str| day.len() == 10 && day.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
     let parts = name.split_once('/').and_then(|(person, rest)| Some((person, rest.split_once('.')?)));
-    parts.is_some_and(|(person, (day, id))| hexadecimal(person) && is_day(day) && hexadecimal(id))
+    parts.is_some_and(|(person, (day, id))| is_hexadecimal(person) && is_day(day) && is_hexadecimal(id))
+}
+
+fn is_hexadecimal(part: &str) -> bool {
+    part.len() == 2 * NAME_BYTES && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+fn is_day(part: &str) -> bool {
+    part.len() == 10 && part.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-')
 }
