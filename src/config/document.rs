@@ -3,8 +3,8 @@
 use super::reader::{Report, Section};
 use toml::de::DeTable;
 
-/// The largest config file, in bytes.
-pub(super) const MAX_CONFIG_BYTES: u64 = 1024 * 1024;
+/// The largest config file, in bytes: room for more than ten thousand rules.
+pub(super) const MAX_CONFIG_BYTES: u64 = 16 * 1024 * 1024;
 /// Syntax errors that are listed; more are counted. One slip can unsettle all that follows.
 const MAX_SYNTAX_ERRORS: usize = 10;
 

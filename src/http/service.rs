@@ -19,8 +19,9 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 /// Calls of one service that are under way at most.
 pub const MAX_CALLS: usize = 64;
-/// Callers who wait for one service at most, and for the end of one quota's rest; a further one is refused.
-pub const MAX_WAITING: usize = 256;
+/// Callers who wait for one service at most, and for the end of one quota's rest; a further one is refused. So many
+/// clients come at once when all of them have lost their sessions; none waits longer than its call's deadline.
+pub const MAX_WAITING: usize = 5_000;
 /// Quotas of one service that are told apart at most; of more the rest share one.
 pub const MAX_QUOTAS: usize = 256;
 /// The quota that those share who find no place of their own; a real one has a name.

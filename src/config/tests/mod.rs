@@ -361,7 +361,7 @@ fn files_that_are_no_config_say_so() {
     fs::write(&path, b"[listen]\n\xff").unwrap();
     assert_eq!(shown(&load(&path).unwrap_err()), ["2: (syntax): is not valid UTF-8"]);
     fs::write(&path, vec![b'\n'; usize::try_from(document::MAX_CONFIG_BYTES).unwrap() + 1]).unwrap();
-    assert_eq!(reason(&path), "is larger than 1048576 bytes");
+    assert_eq!(reason(&path), "is larger than 16777216 bytes");
 }
 
 #[test]
