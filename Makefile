@@ -29,7 +29,7 @@ suites: ## what is slow: PostgreSQL's own suites; the Dockerfiles' build steps a
 	@bash .ci/prepare.sh --drivers
 	@bash .ci/suites.sh
 
-bench: ## what it costs beside PgBouncer and a bare TLS forwarder, release build, 15 minutes (BENCH=--quick: 3)
+bench: ## what it costs beside PgBouncer and a bare TLS forwarder, and at scale; release build, 30 minutes (BENCH=--quick: 6)
 	@bash benches/compare.sh $(BENCH)
 
 bench-audit: ## what the audit log alone costs: events a CPU second, bytes an event, latencies (BENCH=--json)

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # pgpassport beside Debian's PgBouncer and a bare TLS forwarder: builds and fetches what that needs, then measures
-# (benches/compare). Options are those of `compare --help`: --quick tries everything in about three minutes.
+# (benches/compare). Options are those of `compare --help`: --quick tries everything in about six minutes.
 #
+#   --parts cells,log-ins,scale   only these parts: the cells through every peer, the proxy's log-ins, what scale costs it
 #   --record benches/RESULTS.md   writes the report there too: results of record, on a quiet machine
 #   --instructions                user-space instructions per transaction (valgrind): exact on a busy machine too
 #   BENCH_PROFILE=dev    debug builds, to try the tool itself; its figures mean nothing
@@ -32,7 +33,7 @@ build() {
     described='debug: no results'
     return
   fi
-  cargo build --locked --release --no-default-features -p pgpassport -p forwarder
+  cargo build --locked --release --no-default-features -p pgpassport -p forwarder -p load
   binaries="$target/release"
   described="release, without the demo, $(rustc --version)"
 }

@@ -6,7 +6,7 @@ use crate::cloud::Facts;
 use proto_tests::ports::Port;
 use std::collections::BTreeMap;
 use std::fs::Permissions;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -27,8 +27,9 @@ const SETTINGS: &str = "unix_socket_permissions = 0700\nmax_connections = 600\ns
     fsync = off\nsynchronous_commit = off\nfull_page_writes = off\nmax_wal_size = '1GB'\nautovacuum = off\n\
     password_encryption = 'md5'\nssl = on\nssl_cert_file = 'server.crt'\nssl_key_file = 'server.key'\n";
 
-/// Clients come by TLS and say their password as it is: what an instance does for IAM logins.
-const ACCESS: &str = "local all all trust\nhostssl all all 127.0.0.1/32 password\n";
+/// Clients come by TLS and say their password as it is: what an instance does for IAM logins. Who comes without TLS is the
+/// simulated instance, which has taken its clients' off.
+const ACCESS: &str = "local all all trust\nhost all all 127.0.0.1/32 password\n";
 
 /// A running server.
 #[derive(Debug)]
@@ -74,6 +75,11 @@ impl Database {
         let database = Self { _server: server, port, socket: home, bin };
         database.fill(facts)?;
         Ok(database)
+    }
+
+    /// Its TLS listener.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.port.address()
     }
 
     /// Its TLS listener's port.

@@ -10,17 +10,21 @@ mod child;
 mod cloud;
 mod copy;
 mod database;
+mod driver;
 mod idle;
 mod instructions;
+mod log_ins;
 mod machine;
 mod peers;
 mod pgbench;
 mod report;
 mod rounds;
+mod scale;
 mod stage;
+mod table;
 
 use cells::{Cell, Size};
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use report::Report;
 use stage::Stage;
 use std::error::Error;
@@ -39,6 +43,9 @@ struct Arguments {
     /// One short round for each cell: to see that everything works
     #[arg(long)]
     quick: bool,
+    /// Only these parts of the report
+    #[arg(long, value_delimiter = ',', value_enum)]
+    parts: Vec<Part>,
     /// Rounds for each cell (3; with --quick 1)
     #[arg(long)]
     rounds: Option<u32>,
@@ -77,6 +84,17 @@ struct Arguments {
     hold: bool,
 }
 
+/// A part of the report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// The cells of pgbench, COPY, log-ins and idle sessions, through every peer
+    Cells,
+    /// Log-ins of the proxy: warm, cold, thousands at once
+    LogIns,
+    /// What sessions, long statements, remembered statements and rules cost the proxy
+    Scale,
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// The simulated Entra and Google, until standard input ends (started by the bench itself)
@@ -111,8 +129,11 @@ fn run(arguments: &Arguments) -> Result<()> {
         return hold(&stage);
     }
     let began = machine::Moment::now();
-    let rounds =
-        if arguments.instructions { instructions::measure(&stage)? } else { rounds::run(&mut stage, &cells, &size)? };
+    let rounds = if arguments.instructions {
+        instructions::measure(&stage)?
+    } else {
+        measure(&mut stage, &cells, &size, arguments)?
+    };
     let report = Report::new(&stage, &rounds, &size, arguments, &began)?;
     rounds::write(&arguments.output.join("rounds.json"), &report.facts, &rounds)?;
     let text = report.render();
@@ -122,6 +143,23 @@ fn run(arguments: &Arguments) -> Result<()> {
         std::fs::write(record, &text)?;
     }
     Ok(())
+}
+
+/// The chosen parts. Cells that are named leave the other parts out.
+fn measure(stage: &mut Stage, cells: &[Cell], size: &Size, arguments: &Arguments) -> Result<Vec<rounds::Round>> {
+    let all = arguments.parts.is_empty() && arguments.cells.is_empty();
+    let chosen = |part: Part| all || arguments.parts.contains(&part);
+    let mut rounds = Vec::new();
+    if chosen(Part::Cells) || !arguments.cells.is_empty() {
+        rounds.extend(rounds::run(stage, cells, size)?);
+    }
+    if chosen(Part::LogIns) {
+        rounds.extend(log_ins::measure(stage, size)?);
+    }
+    if chosen(Part::Scale) {
+        rounds.extend(scale::measure(stage, size)?);
+    }
+    Ok(rounds)
 }
 
 fn hold(stage: &Stage) -> Result<()> {

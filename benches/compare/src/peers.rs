@@ -34,6 +34,15 @@ pub(crate) struct Entry {
     pub(crate) group: Option<String>,
     #[serde(default)]
     pub(crate) subject: bool,
+    /// The peer that it is beside, in a table of their own.
+    #[serde(default)]
+    pub(crate) beside: Option<String>,
+    /// What that table is about.
+    #[serde(default)]
+    pub(crate) about: Option<String>,
+    /// The only cells that it takes part in; every cell where none is named.
+    #[serde(default)]
+    pub(crate) cells: Vec<String>,
     pub(crate) password: Password,
     command: String,
     #[serde(default)]
@@ -45,6 +54,18 @@ pub(crate) struct Entry {
     /// A remark on its log-ins.
     #[serde(default)]
     pub(crate) sessions: Option<String>,
+}
+
+impl Entry {
+    /// The same under another name.
+    pub(crate) fn renamed(self, name: &str) -> Self {
+        Self { name: name.to_owned(), ..self }
+    }
+
+    /// Whether it takes part in a cell.
+    pub(crate) fn has(&self, cell: &str) -> bool {
+        self.cells.is_empty() || self.cells.iter().any(|own| own == cell)
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -190,6 +211,12 @@ mod tests {
         let groups: Vec<&str> = entries.iter().filter_map(|entry| entry.group.as_deref()).collect();
         assert!(groups.contains(&"PgBouncer") && groups.contains(&"forwarder"), "{groups:?}");
         assert_eq!(entries.iter().filter(|entry| entry.subject).count(), 1);
+        let names: Vec<String> = crate::cells::Cell::all().into_iter().map(crate::cells::Cell::name).collect();
+        for entry in &entries {
+            assert!(entry.cells.iter().all(|cell| names.contains(cell)), "{:?}", entry.cells);
+            assert_eq!(entry.beside.is_some(), entry.about.is_some(), "{}", entry.name);
+            assert!(entry.beside.iter().all(|beside| entries.iter().any(|other| other.name == *beside)));
+        }
         assert!(load(&path, &["nobody".to_owned()]).is_err());
         assert_eq!(load(&path, &["pgbouncer".to_owned()]).unwrap().len(), 1);
     }

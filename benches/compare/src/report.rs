@@ -4,7 +4,8 @@ use crate::cells::{Cell, Size};
 use crate::machine::{Moment, commit, machine};
 use crate::rounds::{DIRECT, Round, median};
 use crate::stage::Stage;
-use crate::{Arguments, Result};
+use crate::table::{Figures, Section, aligned, number};
+use crate::{Arguments, Result, log_ins, scale};
 use std::fmt::Write as _;
 
 /// What a table shows.
@@ -34,6 +35,18 @@ const TABLES: [Table; 10] = [
     table("Memory (Pss) per idle session, KiB", "kib_session", 1, true),
 ];
 
+/// What is told of a peer that stands beside another one.
+const BESIDE: [(&str, &str); 8] = [
+    ("cpu_us", "proxy CPU µs a transaction"),
+    ("tps", "transactions a second"),
+    ("p50_us", "p50 µs"),
+    ("p99_us", "p99 µs"),
+    ("cpu_s_gb", "proxy CPU s/GB"),
+    ("mb_s", "MB a second"),
+    ("cpu_ms_log_in", "proxy CPU ms a log-in"),
+    ("log_ins_s", "log-ins a second"),
+];
+
 /// A peer as the tables know it.
 struct Column {
     name: String,
@@ -41,11 +54,19 @@ struct Column {
     subject: bool,
 }
 
+/// A peer that stands beside another one, and what that is about.
+struct Beside {
+    name: String,
+    other: String,
+    about: String,
+}
+
 /// Everything that the report says.
 pub(crate) struct Report<'a> {
     /// Machine, versions, size: name and value.
     pub(crate) facts: Vec<(String, String)>,
     columns: Vec<Column>,
+    besides: Vec<Beside>,
     remarks: Vec<String>,
     rounds: &'a [Round],
     quick: bool,
@@ -79,14 +100,26 @@ impl<'a> Report<'a> {
         );
         fact("Rounds", each);
         fact("Command", arguments.typed.clone());
-        let columns = stage.peers.iter().map(|peer| &peer.entry).map(|entry| Column {
+        let besides = stage.peers.iter().filter_map(|peer| {
+            let entry = peer.entry.clone();
+            Some(Beside { name: entry.name, other: entry.beside?, about: entry.about.unwrap_or_default() })
+        });
+        let columns = stage.peers.iter().map(|peer| &peer.entry).filter(|entry| entry.beside.is_none());
+        let columns = columns.map(|entry| Column {
             name: entry.name.clone(),
             group: entry.group.clone(),
             subject: entry.subject,
         });
         let remarks = stage.peers.iter().map(|peer| &peer.entry);
         let remarks = remarks.filter_map(|entry| Some(format!("{} {}.", entry.name, entry.sessions.as_ref()?)));
-        Ok(Self { facts, columns: columns.collect(), remarks: remarks.collect(), rounds, quick: size.quick })
+        Ok(Self {
+            facts,
+            columns: columns.collect(),
+            besides: besides.collect(),
+            remarks: remarks.collect(),
+            rounds,
+            quick: size.quick,
+        })
     }
 
     /// Markdown, aligned so that it reads well on a terminal.
@@ -105,7 +138,31 @@ impl<'a> Report<'a> {
         for table in &TABLES {
             self.append(&mut text, table);
         }
+        let besides = self.besides.iter().map(|beside| self.beside(beside));
+        for section in besides.chain(log_ins::sections(self.rounds)).chain(scale::sections(self.rounds)) {
+            text.push_str(&section.render());
+        }
         text
+    }
+
+    /// Every figure that both peers have.
+    fn beside(&self, beside: &Beside) -> Section {
+        let Beside { name, other, about } = beside;
+        let ratio = format!("{name} / {other}");
+        let mut section = Section::new(about, &["", other, name, "more", &ratio], "");
+        let (those, ours) = (Figures { rounds: self.rounds, peer: other }, Figures { rounds: self.rounds, peer: name });
+        for cell in Cell::all().into_iter().map(Cell::name) {
+            for (figure, unit) in BESIDE {
+                let Some((that, this)) = those.of(&cell, figure).zip(ours.of(&cell, figure)) else { continue };
+                let decimals = if that < 100.0 { 2 } else { 0 };
+                let figures = [that, this, this - that].map(|value| number(Some(value), decimals));
+                let mut line = vec![format!("{cell}: {unit}")];
+                line.extend(figures);
+                line.push(number(Some(this / that), 2));
+                section.lines.push(line);
+            }
+        }
+        section
     }
 
     fn append(&self, text: &mut String, table: &Table) {
@@ -160,32 +217,6 @@ impl<'a> Report<'a> {
     }
 }
 
-fn number(value: Option<f64>, decimals: usize) -> String {
-    value.map_or_else(|| "-".to_owned(), |value| format!("{value:.decimals$}"))
-}
-
-/// A Markdown table whose columns are as wide as their widest cell; the first line is the head.
-fn aligned(lines: &[Vec<String>]) -> String {
-    let columns = lines.first().map_or(0, Vec::len);
-    let width = |column: usize| lines.iter().filter_map(|line| line.get(column)).map(String::len).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    let mut text = String::new();
-    for (place, line) in lines.iter().enumerate() {
-        for (column, (cell, width)) in line.iter().zip(&widths).enumerate() {
-            let _ = if column == 0 { write!(text, "| {cell:<width$} ") } else { write!(text, "| {cell:>width$} ") };
-        }
-        text.push_str("|\n");
-        if place == 0 {
-            for (column, width) in widths.iter().enumerate() {
-                let dashes = "-".repeat(width + 1);
-                let _ = if column == 0 { write!(text, "|{dashes}-") } else { write!(text, "|{dashes}:") };
-            }
-            text.push_str("|\n");
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,12 +239,18 @@ mod tests {
             })
             .collect();
         let columns = vec![column("a", Some("A")), column("b", Some("B")), column("c", Some("B")), column("us", None)];
-        let report = Report { facts: Vec::new(), columns, remarks: Vec::new(), rounds: &rounds, quick: false };
+        let beside = Beside { name: "us".to_owned(), other: "a".to_owned(), about: "Us beside a".to_owned() };
+        let (facts, remarks) = (Vec::new(), Vec::new());
+        let report = Report { facts, columns, besides: vec![beside], remarks, rounds: &rounds, quick: false };
         let text = report.render();
         let line = |start: &str| text.lines().find(|line| line.starts_with(start)).unwrap_or_default().to_owned();
         let row: Vec<String> = line("| simple x8").split('|').map(|cell| cell.trim().to_owned()).collect();
         assert_eq!(row, ["", "simple x8", "40.0", "30.0", "50.0", "60.0", "1.50", "2.00", ""], "{text}");
         assert!(text.contains("## Transactions per second") && !text.contains("## COPY"), "{text}");
         assert!(text.contains("direct"), "{text}");
+        let (_, beside) = text.split_once("## Us beside a").unwrap();
+        let row = beside.lines().find(|line| line.contains("CPU")).unwrap();
+        let row: Vec<&str> = row.split('|').map(str::trim).collect();
+        assert_eq!(row, ["", "simple x8: proxy CPU µs a transaction", "40.00", "60.00", "20.00", "1.50", ""]);
     }
 }

@@ -31,6 +31,10 @@ pub(crate) fn run(stage: &mut Stage, cells: &[Cell], size: &Size) -> Result<Vec<
         eprint!("{} of {}: {} ", number + 1, cells.len(), cell.name());
         for round in 0..size.rounds {
             for peer in turn(stage.peers.len(), round) {
+                let entry = peer.and_then(|peer| stage.peers.get(peer)).map(|peer| &peer.entry);
+                if entry.is_some_and(|entry| !entry.has(&cell.name())) {
+                    continue;
+                }
                 rounds.push(once(stage, *cell, (peer, round), size)?);
                 eprint!(".");
                 std::io::stderr().flush()?;

@@ -4,9 +4,9 @@
 //! For benchmarks on loopback, not for use.
 
 mod arguments;
-mod tls;
 
 use arguments::{Arguments, Runtime};
+use forwarder::tls;
 use std::error::Error;
 use std::io;
 use std::process::ExitCode;

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 /// Towards clients.
-pub(crate) fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, Box<dyn Error>> {
+pub fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, Box<dyn Error>> {
     let chain = CertificateDer::pem_file_iter(certificate)?.collect::<Result<Vec<_>, _>>()?;
     let key = PrivateKeyDer::from_pem_file(key)?;
     let config = ServerConfig::builder_with_provider(provider())
@@ -27,7 +27,12 @@ pub(crate) fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, Bo
 }
 
 /// Towards the server, whose chain must lead to `ca`.
-pub(crate) fn connector(ca: &Path) -> Result<TlsConnector, Box<dyn Error>> {
+pub fn connector(ca: &Path) -> Result<TlsConnector, Box<dyn Error>> {
+    Ok(TlsConnector::from(Arc::new(client(ca)?)))
+}
+
+/// The settings of that.
+pub fn client(ca: &Path) -> Result<ClientConfig, Box<dyn Error>> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(ca)? {
         roots.add(certificate?)?;
@@ -38,11 +43,11 @@ pub(crate) fn connector(ca: &Path) -> Result<TlsConnector, Box<dyn Error>> {
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(ChainOnly(chain)))
         .with_no_client_auth();
-    Ok(TlsConnector::from(Arc::new(config)))
+    Ok(config)
 }
 
 /// Any name: it is not compared.
-pub(crate) fn server_name() -> io::Result<ServerName<'static>> {
+pub fn server_name() -> io::Result<ServerName<'static>> {
     ServerName::try_from("localhost").map_err(io::Error::other)
 }
 
