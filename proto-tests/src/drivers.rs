@@ -115,6 +115,11 @@ impl Program {
 
     /// Runs it through the chain; `wrong` is a token that must be refused.
     pub async fn run(self, chain: &Chain, login: &Login, wrong: &str) -> Acts {
+        self.run_with(chain, login, &[("WRONG_TOKEN", wrong)]).await
+    }
+
+    /// Runs it through the chain, with these facts in its environment.
+    pub async fn run_with(self, chain: &Chain, login: &Login, facts: &[(&str, &str)]) -> Acts {
         let run = self
             .command()
             // No `~/.postgresql` of the person who runs the tests.
@@ -127,7 +132,7 @@ impl Program {
             .env("PGPASSWORD", &login.password)
             .env("PGSSLMODE", login.sslmode)
             .env("PGSSLROOTCERT", chain.cloud.ca_path())
-            .env("WRONG_TOKEN", wrong)
+            .envs(facts.iter().copied())
             .stdin(Stdio::null())
             .kill_on_drop(true)
             .output();

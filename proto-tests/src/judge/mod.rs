@@ -339,7 +339,7 @@ impl Step {
 
     /// Whether it executes a named portal whose text opens a cursor.
     fn declares_a_cursor(&self) -> bool {
-        let word = self.text.as_ref().and_then(|text| text.head.split_whitespace().next());
+        let word = self.text.as_ref().and_then(|text| text.recorded.split_whitespace().next());
         self.stage == "execute"
             && !self.portal.is_empty()
             && word.is_some_and(|word| word.eq_ignore_ascii_case("declare"))
@@ -406,7 +406,7 @@ impl Step {
     }
 
     fn shown(&self) -> String {
-        let text: String = self.text.as_ref().map_or("?", |text| &text.head).chars().take(120).collect();
+        let text: String = self.text.as_ref().map_or("?", |text| &text.recorded).chars().take(120).collect();
         format!("{} {} {:?} {text:?}", self.stage, self.name, self.fate)
     }
 }

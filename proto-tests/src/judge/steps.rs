@@ -2,7 +2,7 @@
 
 use crate::records::Records;
 use base64::Engine;
-use pgpassport::audit::TextDigest;
+use pgpassport::audit::{DEFAULT_MAX_TEXT_BYTES, TextDigest};
 use serde_json::Value;
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Write;
@@ -30,13 +30,18 @@ pub enum Fate {
     Unknown,
 }
 
-/// A statement's text: its start, its length in bytes, and its digest where it has one.
+/// A character that a cut has gone through is left out: so many bytes of it at most.
+const PART_OF_A_CHARACTER: usize = 3;
+
+/// A statement's text, joined of its begin line and the `text` lines behind it.
 #[derive(Debug, Clone, Default)]
 pub struct Text {
     /// As far as it is recorded.
-    pub head: String,
-    /// Of the whole.
+    pub recorded: String,
+    /// Of the whole it is at least what was recorded, and at most this, in bytes.
     pub bytes: usize,
+    /// It goes on behind what is recorded.
+    pub cut: bool,
     /// What an end line says of the whole, in SHA-256 and bytes.
     pub digest: Option<(String, usize)>,
 }
@@ -134,6 +139,7 @@ fn sessions(records: &Records) -> (BySession<String>, BySession<u32>) {
 #[derive(Debug, Default)]
 struct Events<'a> {
     begins: HashMap<&'a str, Vec<&'a Value>>,
+    texts: HashMap<&'a str, Vec<&'a Value>>,
     ends: HashMap<&'a str, Vec<&'a Value>>,
 }
 
@@ -143,6 +149,7 @@ impl<'a> Events<'a> {
         for record in records {
             let lines = match text_of(record, "event") {
                 "begin" => &mut events.begins,
+                "text" => &mut events.texts,
                 "end" => &mut events.ends,
                 _ => continue,
             };
@@ -157,10 +164,13 @@ impl<'a> Events<'a> {
         let ends = self.ends.get(text_of(begin, "id")).map(Vec::as_slice).unwrap_or_default();
         let other = ends.iter().find_map(|end| self.begins.get(end["text_of"].as_str()?));
         let own = other.map_or(begins, Vec::as_slice);
-        // A line of a batch that repeats no text names the event whose line has it.
+        // A line on a remembered text names the event whose line has it, and at most repeats its start.
+        let enters = |lines: &[&Value]| {
+            let mut lines = lines.iter().filter(|begin| begin["text_of"].is_null());
+            lines.find_map(|begin| self.text(begin))
+        };
         let elsewhere = || own.iter().find_map(|begin| self.begins.get(begin["text_of"].as_str()?));
-        let told = |lines: &[&Value]| lines.iter().find_map(|begin| text(begin));
-        let text = told(own).or_else(|| told(elsewhere()?));
+        let text = enters(own).or_else(|| enters(elsewhere()?)).map(|text| text.unless_repeated_otherwise(own));
         let text = text.map(|text| Text { digest: ends.iter().find_map(|end| digest(end)), ..text });
         let named = |field: &str| begins.iter().find_map(|begin| begin[field].as_str()).unwrap_or_default().to_owned();
         let parsed = other.and_then(|lines| lines.iter().find(|line| line["stage"] == "parse"));
@@ -187,6 +197,20 @@ impl<'a> Events<'a> {
             portal,
             stage,
         }
+    }
+
+    /// What is recorded of a text from its begin line on. Where a part is missing it ends, and is another one then.
+    fn text(&self, begin: &Value) -> Option<Text> {
+        let bytes = usize::try_from(begin["text_bytes"].as_u64()?).ok()?;
+        let (mut recorded, mut cut) = (part(begin)?, false);
+        for more in self.texts.get(text_of(begin, "id")).into_iter().flatten() {
+            if cut || more["offset"] != recorded.len() {
+                break;
+            }
+            recorded.extend(part(more).unwrap_or_default());
+            cut = more["cut"] == true;
+        }
+        Some(Text { recorded: String::from_utf8_lossy(&recorded).into_owned(), bytes, cut, digest: None })
     }
 
     /// A message that a later one of the same event follows has passed; the last one's fate is the event's end.
@@ -225,7 +249,7 @@ pub fn named_in_log(statement: &str, portal: &str) -> String {
 impl Text {
     /// Nothing but spaces, semicolons and comments (`scan.l`: those with `*` nest).
     fn is_blank(&self) -> bool {
-        let mut rest = self.head.as_str();
+        let mut rest = self.recorded.as_str();
         let mut depth = 0_u32;
         while let Some(c) = rest.chars().next() {
             let inside = depth > 0;
@@ -243,30 +267,40 @@ impl Text {
         depth == 0
     }
 
-    /// Whether this is the text of which we know the start and the length.
+    /// This text, or what one of these lines says in its place where it is to repeat the start.
+    fn unless_repeated_otherwise(self, lines: &[&Value]) -> Self {
+        let mut starts = lines.iter().filter(|begin| !begin["text_of"].is_null()).filter_map(|begin| part(begin));
+        let other = starts.find_map(|start| {
+            let start = String::from_utf8_lossy(&start).into_owned();
+            let known = self.recorded.starts_with(start.trim_end_matches(char::REPLACEMENT_CHARACTER));
+            (!known).then_some(start)
+        });
+        other.map_or(self, |recorded| Self { bytes: recorded.len(), recorded, ..Self::default() })
+    }
+
+    /// Whether this is the text: to the last byte, or, past what is recorded of any, as far as that goes and by digest.
     pub fn is(&self, whole: &str) -> bool {
-        if let Some((sha256, bytes)) = &self.digest {
-            let same = whole.len() == *bytes && TextDigest::of(whole.as_bytes()).sha256() == *sha256;
-            return same && whole.starts_with(&self.head);
-        }
-        if self.head.len() == self.bytes {
-            return whole == self.head;
-        }
-        whole.starts_with(&self.head) && whole.len() > self.head.len() && whole.len() <= self.bytes
+        let as_digested = self.digest.as_ref().is_none_or(|(sha256, bytes)| {
+            whole.len() == *bytes && TextDigest::of(whole.as_bytes()).sha256() == *sha256
+        });
+        let most = DEFAULT_MAX_TEXT_BYTES as usize;
+        let as_recorded = if self.cut {
+            let enough = (most - PART_OF_A_CHARACTER..=most).contains(&self.recorded.len());
+            enough && whole.len() > self.recorded.len() && whole.starts_with(&self.recorded)
+        } else {
+            whole == self.recorded
+        };
+        as_digested && as_recorded && whole.len() <= self.bytes
     }
 }
 
-fn text(begin: &Value) -> Option<Text> {
-    let bytes = usize::try_from(begin["text_bytes"].as_u64()?).ok()?;
-    let head = match (begin["text"].as_str(), begin["text_base64"].as_str()) {
-        (Some(text), _) => text.to_owned(),
-        (_, Some(encoded)) => {
-            let bytes = base64::engine::general_purpose::STANDARD.decode(encoded).expect("base64");
-            String::from_utf8_lossy(&bytes).into_owned()
-        }
-        _ => return None,
-    };
-    Some(Text { head, bytes, digest: None })
+/// A line's part of a text, in bytes.
+fn part(line: &Value) -> Option<Vec<u8>> {
+    match (line["text"].as_str(), line["text_base64"].as_str()) {
+        (Some(text), _) => Some(text.as_bytes().to_vec()),
+        (_, Some(encoded)) => Some(base64::engine::general_purpose::STANDARD.decode(encoded).expect("base64")),
+        _ => None,
+    }
 }
 
 fn digest(end: &Value) -> Option<(String, usize)> {
@@ -313,7 +347,7 @@ mod tests {
             ("*/", false),
             ("/* open", false),
         ] {
-            let text = Text { head: text.to_owned(), bytes: text.len(), digest: None };
+            let text = Text { recorded: text.to_owned(), bytes: text.len(), ..Text::default() };
             assert_eq!(text.is_blank(), blank, "{text:?}");
         }
     }

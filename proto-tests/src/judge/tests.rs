@@ -244,3 +244,109 @@ fn what_is_in_doubt_is_an_earlier_text_of_the_same_caller() {
     assert!(!ran(&format!("{TAG}select 3")).faults.is_empty(), "a text that was never sent");
     assert!(!ran(&format!("{}select 2", TAG.replace("2b8f", "2b80"))).faults.is_empty(), "another caller");
 }
+
+/// A Query of a text that no begin line holds, in parts of odd sizes; one of them ends within a character.
+fn long(text: &str, most: usize) -> Vec<Value> {
+    use base64::Engine;
+    let caller = records()[2]["caller"].clone();
+    let recorded = &text.as_bytes()[..most.min(text.len())];
+    let (head, mut rest) = recorded.split_at(65_535);
+    let mut lines =
+        vec![json!({"event": "begin", "session": "s", "id": "s.3", "stage": "query", "caller": caller, "tagged": true,
+                                "text": std::str::from_utf8(head).unwrap(), "text_bytes": text.len()})];
+    while !rest.is_empty() {
+        let (part, more) = rest.split_at(rest.len().min(49_999));
+        let offset = recorded.len() - rest.len();
+        let mut line = json!({"event": "text", "session": "s", "id": "s.3", "offset": offset});
+        match std::str::from_utf8(part) {
+            Ok(part) => line["text"] = part.into(),
+            Err(_) => line["text_base64"] = base64::engine::general_purpose::STANDARD.encode(part).into(),
+        }
+        lines.push(line);
+        rest = more;
+    }
+    if recorded.len() < text.len() {
+        lines.last_mut().unwrap()["cut"] = true.into();
+    }
+    let digest = pgpassport::audit::TextDigest::of(text.as_bytes());
+    lines.push(json!({"event": "end", "session": "s", "id": "s.3", "outcome": "ok", "command": "SELECT",
+                      "text_sha256": digest.sha256(), "text_bytes": text.len()}));
+    [records(), lines].concat()
+}
+
+fn with_line(text: &str) -> Vec<String> {
+    [statements(), vec![line(&format!("00000 LOG:  statement: {TAG}{text}"))]].concat()
+}
+
+#[test]
+fn a_long_text_is_compared_to_its_last_byte_in_the_parts_and_not_by_its_digest_alone() {
+    let text = format!("select '{}'", "x\u{e9}".repeat(70_000));
+    let log = with_line(&text);
+    let whole = long(&text, usize::MAX);
+    assert!(whole.iter().filter(|record| record["event"] == "text").count() > 2);
+    tried(Mode::Statements, &log, &whole).holds(5);
+    let condemned = |what: &str, doctor: &dyn Fn(&mut Vec<Value>)| {
+        let mut doctored = whole.clone();
+        doctor(&mut doctored);
+        assert!(!tried(Mode::Statements, &log, &doctored).faults.is_empty(), "{what}");
+    };
+    let first = whole.iter().position(|record| record["event"] == "text").expect("a part");
+    let last = whole.len() - 2;
+    for part in first..=last {
+        condemned("a part is missing", &|records| drop(records.remove(part)));
+        condemned("a part is another", &|records| {
+            let records = &mut records[part];
+            records["text_base64"] = Value::Null;
+            records["text"] = "x".repeat(49_999).into();
+        });
+    }
+    condemned("parts are swapped", &|records| records.swap(first, first + 1));
+    condemned("it goes on, as they say, where it is over", &|records| records[last]["cut"] = true.into());
+    // Nor does it help that nothing else knows the text.
+    let without = |records: &mut Vec<Value>| {
+        let end = records.last_mut().expect("an end").as_object_mut().expect("an object");
+        end.retain(|member, _| !member.starts_with("text"));
+    };
+    let mut bare = whole.clone();
+    without(&mut bare);
+    tried(Mode::Statements, &log, &bare).holds(5);
+    assert!(!tried(Mode::Statements, &with_line(&format!("{}y'", &text[..text.len() - 1])), &bare).faults.is_empty());
+    condemned("the last part is missing", &|records| {
+        without(records);
+        records.remove(last);
+    });
+}
+
+#[test]
+fn past_what_is_recorded_of_any_text_its_digest_says_the_rest() {
+    const MOST: usize = pgpassport::audit::DEFAULT_MAX_TEXT_BYTES as usize;
+    let text = format!("select '{}'", "x".repeat(MOST));
+    tried(Mode::Statements, &with_line(&text), &long(&text, MOST)).holds(5);
+    let less = long(&text, MOST - 50_000);
+    assert!(!tried(Mode::Statements, &with_line(&text), &less).faults.is_empty(), "less is recorded than is to be");
+    let other = format!("{}y'", &text[..text.len() - 2]);
+    assert!(
+        !tried(Mode::Statements, &with_line(&other), &long(&text, MOST)).faults.is_empty(),
+        "behind what is recorded"
+    );
+}
+
+/// An Execute of a remembered text, whose line repeats a start of it, and the log's line of that Execute.
+#[test]
+fn a_text_that_is_repeated_is_the_whole_one_of_the_event_that_has_it() {
+    let text = format!("select '{}'", "x".repeat(100_000));
+    let caller = records()[2]["caller"].clone();
+    let again = |start: &str| {
+        let begin = json!({"event": "begin", "session": "s", "id": "s.4", "stage": "execute", "caller": caller,
+                           "text": start, "text_bytes": text.len(), "text_of": "s.3"});
+        let end = json!({"event": "end", "session": "s", "id": "s.4", "outcome": "ok", "command": "SELECT"});
+        [long(&text, usize::MAX), vec![begin, end]].concat()
+    };
+    let ran = |executed: &str| {
+        [with_line(&text), vec![line(&format!("00000 LOG:  execute <unnamed>: {TAG}{executed}"))]].concat()
+    };
+    tried(Mode::Statements, &ran(&text), &again(&text[..4096])).holds(6);
+    let other = format!("{}y'", &text[..text.len() - 2]);
+    assert!(!tried(Mode::Statements, &ran(&other), &again(&text[..4096])).faults.is_empty(), "it differs at its end");
+    assert!(!tried(Mode::Statements, &ran(&text), &again("select 'y")).faults.is_empty(), "another start is repeated");
+}

@@ -3,6 +3,7 @@
 //! Every driver does every act and prints what it saw; what is right is known here. A cell is `n/a` only where the
 //! driver has no such call (`ABSENCES` cites its documentation).
 
+mod long;
 mod sqlx_acts;
 mod tokio_postgres_acts;
 
