@@ -12,7 +12,9 @@ use crate::policy::{How, Rule, Target};
 
 /// Each provider is fed by one issuer, and none by two; the proxy's own by none.
 pub(super) fn feeds(report: &Report<'_>, rules: &[Placed<Rule>], own: Option<&OwnIdentityConfig>) {
-    for (index, rule) in rules.iter().enumerate() {
+    // Of those with the same provider and issuer the first: rules can be thousands.
+    let mut earlier: Vec<&Placed<Rule>> = Vec::new();
+    for rule in rules {
         let provider = rule.value.how.provider();
         let key = format!("{}.grant.provider", rule.key);
         if let Some(OwnIdentityConfig::AzureManagedIdentity { provider: own, .. }) = own
@@ -20,10 +22,9 @@ pub(super) fn feeds(report: &Report<'_>, rules: &[Placed<Rule>], own: Option<&Ow
         {
             report.problem(rule.at, &key, "is the proxy's own (own_identity.provider), which must take no callers");
         }
-        let other = rules
-            .iter()
-            .take(index)
-            .find(|other| other.value.how.provider() == provider && other.value.issuer != rule.value.issuer);
+        let mut same = earlier.iter().filter(|other| other.value.how.provider() == provider).peekable();
+        let known = same.clone().any(|other| other.value.issuer == rule.value.issuer);
+        let other = same.find(|other| other.value.issuer != rule.value.issuer);
         if let Some(other) = other {
             let (ours, theirs) = (&rule.value.issuer, &other.value.issuer);
             let reason = format!(
@@ -32,6 +33,9 @@ pub(super) fn feeds(report: &Report<'_>, rules: &[Placed<Rule>], own: Option<&Ow
                 other.key
             );
             report.problem(rule.at, &key, &reason);
+        }
+        if !known {
+            earlier.push(rule);
         }
     }
 }
@@ -51,18 +55,23 @@ pub(super) fn subjects(
     issuers: &Declared<IssuerConfig>,
     databases: &Declared<Target>,
 ) {
-    let namings: Vec<Naming<'_>> = rules.iter().filter_map(|rule| naming(rule, issuers)).collect();
-    for (index, later) in namings.iter().enumerate() {
+    // Of those who name in the same way on the same databases the first: rules can be thousands.
+    let mut earlier: Vec<Naming<'_>> = Vec::new();
+    for later in rules.iter().filter_map(|rule| naming(rule, issuers)) {
         let shared = |other: &Naming<'_>| shared_instance(&other.rule.value, &later.rule.value, databases);
-        let mut earlier = namings.iter().take(index).filter(|other| can_meet(other, later));
-        let Some((other, instance)) = earlier.find_map(|other| Some((other, shared(other)?))) else { continue };
-        let reason = format!(
-            "can name a person of {} as {} names another of {} on {instance}, and Cloud SQL cannot tell them apart: map \
-             `oid` of Entra tenants, or give each a subject_prefix of its own with a character that no user name has, \
-             such as a colon",
-            later.issuer.name, other.rule.key, other.issuer.name
-        );
-        report.problem(later.rule.at, &format!("{}.grant.subject_claim", later.rule.key), &reason);
+        let mut meeting = earlier.iter().filter(|other| can_meet(other, &later));
+        if let Some((other, instance)) = meeting.find_map(|other| Some((other, shared(other)?))) {
+            let reason = format!(
+                "can name a person of {} as {} names another of {} on {instance}, and Cloud SQL cannot tell them apart: \
+                 map `oid` of Entra tenants, or give each a subject_prefix of its own with a character that no user name \
+                 has, such as a colon",
+                later.issuer.name, other.rule.key, other.issuer.name
+            );
+            report.problem(later.rule.at, &format!("{}.grant.subject_claim", later.rule.key), &reason);
+        }
+        if !earlier.iter().any(|other| other.is_like(&later)) {
+            earlier.push(later);
+        }
     }
 }
 
@@ -94,6 +103,12 @@ enum Shape {
 }
 
 impl Naming<'_> {
+    /// Whether whatever is true of one is true of the other, too.
+    fn is_like(&self, other: &Self) -> bool {
+        (&self.issuer.name, self.claim, self.prefix, &self.rule.value.databases)
+            == (&other.issuer.name, other.claim, other.prefix, &other.rule.value.databases)
+    }
+
     fn shape(&self) -> Shape {
         match (&self.issuer.dialect, self.claim) {
             (Dialect::Entra(_), "oid") => Shape::ObjectId,

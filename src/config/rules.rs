@@ -8,6 +8,8 @@ use crate::audit::{Durability, Parameters, UnrecordedCommit};
 use crate::identity::{CallerKind, IssuerConfig};
 use crate::names::{DatabaseAlias, IssuerName, RuleName, ServiceAccount};
 use crate::policy::{How, Rule, Target, refused_subject_claim};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use toml::de::DeValue;
 
 /// As rules and issuers name them.
@@ -41,15 +43,20 @@ pub(super) fn rules(
     databases: &Declared<Target>,
 ) -> Vec<Placed<Rule>> {
     let mut rules: Vec<Placed<Rule>> = Vec::new();
+    let mut names = HashMap::new();
     let audit = root.section("audit");
     let entries = root.required_field("rule").and_then(|field| field.entries()).unwrap_or_default();
     for entry in entries {
         let Some(section) = entry.section() else { continue };
         let Some(rule) = rule(section, issuers, databases, audit.as_ref()) else { continue };
-        let twin = rules.iter().find(|other| other.value.name == rule.value.name);
-        if let Some(twin) = twin {
-            let line = entry.report.line(twin.at);
-            entry.report.problem(rule.at, &rule.key, &format!("is the name of the rule on line {line} as well"));
+        match names.entry(rule.value.name.clone()) {
+            Entry::Vacant(place) => {
+                place.insert(rule.at);
+            }
+            Entry::Occupied(twin) => {
+                let line = entry.report.line(*twin.get());
+                entry.report.problem(rule.at, &rule.key, &format!("is the name of the rule on line {line} as well"));
+            }
         }
         rules.push(rule);
     }

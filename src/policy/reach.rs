@@ -96,6 +96,10 @@ pub fn reach(
     let places = addresses(&rule.who, rivals().map(|(_, rival)| &rival.who));
     let mut takers: Vec<usize> = Vec::new();
     for (traits, address) in callers(&rule.who, population, &places) {
+        // Nothing more is known.
+        if *budget == 0 {
+            return Reach::Somebody;
+        }
         let mut taken = None;
         for (place, rival) in rivals() {
             *budget = budget.saturating_sub(1);

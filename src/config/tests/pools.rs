@@ -92,6 +92,17 @@ fn two_issuers_on_one_instance_whose_subjects_can_meet_are_refused() {
 }
 
 #[test]
+fn of_rules_that_name_people_alike_each_instance_counts() {
+    let elsewhere = format!(
+        "[[rule]]\nname = \"elsewhere\"\nissuer = \"contoso\"\ndatabases = [\"elsewhere\"]\nkind = \"user\"\neveryone = true\n\
+         grant = {{ kind = \"workforce\", provider = \"{CONTOSO}\", subject_claim = \"upn\" }}\n\n[[rule]]"
+    );
+    let text = Second { prefix: "", ..PARTNER }.beside("upn", "").replacen("[[rule]]", &elsewhere, 1);
+    let more = "demo-project:europe-west1:elsewhere";
+    assert!(meets(&format!("{text}[database.elsewhere]\ninstance = \"{more}\"\n\n[instance.\"{more}\"]\n")));
+}
+
+#[test]
 fn one_tenants_people_may_come_through_two_pools_by_one_claim() {
     let second = |claim: &str| {
         let rule = MINIMAL.split("[[rule]]").nth(1).unwrap().replace("\"people\"", "\"second\"");
