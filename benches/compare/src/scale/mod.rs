@@ -27,6 +27,8 @@ const SETTLE: Duration = Duration::from_millis(1200);
 pub(crate) const RESPONDER: &str = "responder";
 /// PostgreSQL's.
 pub(crate) const POSTGRESQL: &str = "PostgreSQL";
+/// The name of a bare forwarder in front of the responder.
+const FORWARDER: &str = "forwarder";
 
 /// What all tables need.
 pub(crate) struct Ground<'a> {
@@ -93,6 +95,21 @@ impl<'a> Ground<'a> {
             without_copies(variables)?;
             with_rules(variables, differs.rules)
         })
+    }
+
+    /// Starts the list's first forwarder in front of the responder; `None` where none was chosen.
+    fn forwarder(&self) -> Result<Option<Peer>> {
+        let entries = self.stage.peers.iter().map(|peer| &peer.entry);
+        let mut forwarders = entries.filter(|entry| entry.group.as_deref() == Some(FORWARDER));
+        let Some(entry) = forwarders.next() else { return Ok(None) };
+        let port = self.responder.port();
+        let start = self.stage.start(entry.clone().renamed("forwarder-scale"), |variables| {
+            let server = variables.get("server").cloned().ok_or("no server")?;
+            let words = variables.get_mut("forwarder").ok_or("no forwarder")?;
+            *words = words.replace(&server, &format!("127.0.0.1:{port}"));
+            Ok(())
+        });
+        start.map(Some)
     }
 
     /// Runs statements, and says what each has cost; late work included.
