@@ -1,4 +1,4 @@
-//! Deadlines: the README's table is the code's defaults, and a hop that hangs is given up in time, by name.
+//! Deadlines: config/README.md's table is the code's defaults, and a hop that hangs is given up in time, by name.
 
 use pgpassport::config::Deadlines;
 use pgpassport::sim::world::ANALYST;
@@ -26,7 +26,7 @@ const EARLY: Duration = Duration::from_millis(100);
 const HANG: Duration = Duration::from_secs(30);
 
 #[test]
-fn the_readme_lists_every_deadline_with_its_default() {
+fn the_reference_lists_every_deadline_with_its_default() {
     let Deadlines {
         startup,
         keys,
@@ -55,9 +55,9 @@ fn the_readme_lists_every_deadline_with_its_default() {
         ("cancel", cancel),
         ("drain", drain),
     ]);
-    let readme =
-        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")).expect("README.md");
-    let section = readme.split("### Deadlines").nth(1).expect("a section on deadlines");
+    let reference = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/README.md");
+    let reference = std::fs::read_to_string(reference).expect("config/README.md");
+    let section = reference.split("\n## Deadlines\n").nth(1).expect("a section on deadlines");
     let section = section.split("\n#").next().unwrap_or_default();
     let row = |line: &str| {
         let mut cells = line.strip_prefix("| `")?.split('|').map(str::trim);

@@ -29,7 +29,7 @@ fn threats_name_tests_that_exist() {
 }
 
 #[test]
-fn the_readme_lists_every_sqlstate_of_the_rejection_table() {
+fn the_reference_lists_every_sqlstate_of_the_rejection_table() {
     let table = read("src/session/rejection.rs");
     let codes: BTreeSet<&str> = table
         .lines()
@@ -37,10 +37,14 @@ fn the_readme_lists_every_sqlstate_of_the_rejection_table() {
         .filter(|code| code.len() == 5)
         .collect();
     assert!(codes.contains("28P01") && codes.len() > 10, "the table was not read: {codes:?}");
-    let readme = read("README.md");
-    let section = readme.split("## Refusals").nth(1).expect("a section on refusals");
-    let missing: Vec<&&str> = codes.iter().filter(|code| !section.contains(**code)).collect();
-    assert!(missing.is_empty(), "README.md does not explain {missing:?}");
+    let refusals = read("config/refusals.md");
+    let listed: BTreeSet<&str> = refusals
+        .lines()
+        .filter_map(|line| line.strip_prefix("| ")?.split_once(" |"))
+        .flat_map(|(codes, _)| codes.split(", "))
+        .collect();
+    let missing: Vec<&&str> = codes.iter().filter(|code| !listed.contains(**code)).collect();
+    assert!(missing.is_empty(), "config/refusals.md does not explain {missing:?}");
 }
 
 /// What a heading is linked as: lower case, words joined by hyphens.
@@ -53,17 +57,35 @@ fn slug(line: &str) -> Option<String> {
 #[test]
 fn which_rule_decides_is_said_once_and_in_one_place() {
     let said = |text: &str| text.to_lowercase().matches("the first whose conditions all hold decides").count();
-    assert_eq!(said(&read("README.md")), 1);
-    for document in ["ARCHITECTURE.md", "THREATS.md", "config/example.toml"] {
+    assert_eq!(said(&read("config/README.md")), 1);
+    for document in [
+        "README.md",
+        "config/refusals.md",
+        "config/audit-log.md",
+        "ARCHITECTURE.md",
+        "THREATS.md",
+        "config/example.toml",
+    ] {
         let text = read(document).to_lowercase();
         let again = ["first rule", "first that matches", "first match"].iter().find(|words| text.contains(**words));
         assert!(said(&text) == 0 && again.is_none(), "{document} says which rule decides: {again:?}");
     }
 }
 
+/// Pages in Markdown that people have written, in the project's own folders.
+const PAGES: [&str; 7] = [
+    "README.md",
+    "ARCHITECTURE.md",
+    "THREATS.md",
+    "config/README.md",
+    "config/refusals.md",
+    "config/audit-log.md",
+    "docker/README.md",
+];
+
 #[test]
 fn links_lead_somewhere() {
-    for document in ["README.md", "ARCHITECTURE.md", "THREATS.md", "docker/README.md"] {
+    for document in PAGES {
         let text = read(document);
         let folder = Path::new(document).parent().expect("a folder").to_owned();
         for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
@@ -77,5 +99,14 @@ fn links_lead_somewhere() {
             let found = anchor.is_empty() || headings.lines().any(|line| slug(line).as_deref() == Some(anchor));
             assert!(found, "{document} links to {target}");
         }
+    }
+}
+
+/// What was one page is several: each is found from the first.
+#[test]
+fn every_page_is_linked_from_the_readme() {
+    let readme = read("README.md");
+    for page in PAGES.iter().filter(|page| **page != "README.md") {
+        assert!(readme.contains(&format!("]({page})")), "README.md does not link to {page}");
     }
 }

@@ -1,4 +1,4 @@
-//! What helps against what a service answers: one table of the documented errors, for refusals and for the README.
+//! What helps against what a service answers: one table of the documented errors, for refusals and for config/refusals.md.
 //!
 //! Sources: Security Token Service API, `v1.token` (errors as in RFC 6749 §5.2 and RFC 8693 §2.2.2); "Troubleshoot
 //! Workload Identity Federation"; IAM Service Account Credentials API, "Migrate to the Service Account Credentials API"

@@ -64,7 +64,7 @@ pub const MATRIX: [Row; 11] = [
     Row { deadline: "keys", cells: [UNAVAILABLE; 8] },
     Row { deadline: "keys", cells: [UNAVAILABLE; 8] },
     Row { deadline: "keys", cells: [UNAVAILABLE; 8] },
-    // A refusal of Entra's own is JSON, and its table is in README.md; a status alone says nothing.
+    // A refusal of Entra's own is JSON, and its table is in config/refusals.md; a status alone says nothing.
     Row {
         deadline: "on_behalf_of",
         cells: [UNAVAILABLE, UNAVAILABLE, BROKEN, BROKEN, UNAVAILABLE, UNAVAILABLE, BROKEN, BROKEN],

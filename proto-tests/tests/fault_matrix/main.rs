@@ -60,7 +60,7 @@ pub async fn unharmed(chain: &Chain, next: &Login) {
 /// As it is checked in.
 fn printed() -> String {
     let mut text = "# The fault matrix\n\nEach hop of a login × each way to go wrong: the SQLSTATE that the client is \
-                    told, within the hop's deadline\n(`[deadlines]`, README.md). `proto-tests/tests/fault_matrix` tries \
+                    told, within the hop's deadline\n(`[deadlines]`, config/README.md). `proto-tests/tests/fault_matrix` tries \
                     every cell and prints this page.\n\n| hop | deadline |"
         .to_owned();
     for fault in FAULTS {

@@ -149,7 +149,7 @@ mod tests {
     use std::fmt::Write as _;
     use std::time::Duration;
 
-    /// As README.md has it.
+    /// As config/refusals.md has it.
     fn table() -> String {
         let mut table = "| from | error | says | SQLSTATE | next step |\n|---|---|---|---|---|\n".to_owned();
         for row in REMEDIES {
@@ -161,9 +161,9 @@ mod tests {
     }
 
     #[test]
-    fn the_readme_has_the_table_of_remedies() {
-        let readme = include_str!("../../../README.md");
-        assert!(readme.contains(&table()), "README.md should have:\n{}", table());
+    fn the_reference_has_the_table_of_remedies() {
+        let reference = include_str!("../../../config/refusals.md");
+        assert!(reference.contains(&table()), "config/refusals.md should have:\n{}", table());
     }
 
     #[test]
