@@ -18,6 +18,8 @@ enum Source {
     System,
     /// The system's clock, moved by a number of seconds that tests can change.
     Shifted(Arc<AtomicI64>),
+    /// It stands still.
+    Fixed(Timestamp),
 }
 
 impl Clock {
@@ -31,10 +33,16 @@ impl Clock {
         Self(Source::Shifted(offset))
     }
 
+    /// A clock that stands still, for what must come out the same in every run.
+    pub fn fixed(at: Timestamp) -> Self {
+        Self(Source::Fixed(at))
+    }
+
     /// The current wall time.
     pub fn now(&self) -> Timestamp {
         match &self.0 {
             Source::System => Timestamp::now(),
+            Source::Fixed(at) => *at,
             Source::Shifted(offset) => {
                 let shift = jiff::SignedDuration::from_secs(offset.load(Ordering::Relaxed));
                 Timestamp::now().checked_add(shift).unwrap_or(Timestamp::MAX)

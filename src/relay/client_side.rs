@@ -155,6 +155,7 @@ impl ClientSide {
     }
 
     /// The same in a session of this purpose.
+    #[must_use]
     pub fn serving(self, purpose: Purpose) -> Self {
         Self { purpose, ..self }
     }
@@ -194,7 +195,18 @@ impl ClientSide {
         recorder: &mut Recorder,
         output: &mut Output,
     ) -> (usize, Stop) {
-        let now = Instant::now();
+        self.process_at(Instant::now(), input, tracker, recorder, output)
+    }
+
+    /// The same, of bytes that came at this time.
+    pub fn process_at(
+        &mut self,
+        now: Instant,
+        input: &[u8],
+        tracker: &mut Tracker,
+        recorder: &mut Recorder,
+        output: &mut Output,
+    ) -> (usize, Stop) {
         let arguments_are_read = recorder.parameters() != Parameters::Off;
         self.call_bytes = if arguments_are_read { INSPECTED_BYTES } else { OID_BYTES };
         self.before = (self.flow, tracker.mark());
@@ -410,6 +422,16 @@ impl ClientSide {
             Ok(()) => output.pass(frame.at..frame.seen()),
         }
         self.recorded.push(own);
+    }
+
+    /// The tag's way into the Query at the start of `query`, and nothing else: to be measured alone.
+    #[doc(hidden)]
+    pub fn splice(&self, query: &[u8], now: Instant, output: &mut Output) {
+        if let Ok(Some(frame)) = Frame::next(query, 0, self.call_bytes, now)
+            && let Ok(header) = tagged(frame.header, &self.tag)
+        {
+            self.insert_tag(header, &frame, 0, output);
+        }
     }
 
     /// The message leaves with the tag at `at` of its body.

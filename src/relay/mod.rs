@@ -12,6 +12,8 @@ pub mod fuzzing;
 mod gate;
 mod meter;
 mod output;
+#[doc(hidden)]
+pub mod parts;
 mod pump;
 mod server_side;
 mod substitute;

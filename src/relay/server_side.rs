@@ -58,11 +58,12 @@ enum Mute {
     Yes,
 }
 
-/// An error or notice, as far as it is looked at, and where it starts in the read buffer.
+/// An error or notice, as far as it is looked at, where it starts in the read buffer, and when that was read.
 struct Report<'a> {
     header: Header,
     body: &'a [u8],
     at: usize,
+    now: Instant,
 }
 
 /// SQLSTATE of a cancelled statement (`query_canceled`, `errcodes.txt`).
@@ -111,7 +112,18 @@ impl ServerSide {
         words: &dyn Fn(Refusal) -> ErrorFields,
         output: &mut Output,
     ) -> Result<usize, Misbehaved> {
-        let now = Instant::now();
+        self.process_at(Instant::now(), input, tracker, words, output)
+    }
+
+    /// The same, of bytes that came at this time.
+    pub fn process_at(
+        &mut self,
+        now: Instant,
+        input: &[u8],
+        tracker: &mut Tracker,
+        words: &dyn Fn(Refusal) -> ErrorFields,
+        output: &mut Output,
+    ) -> Result<usize, Misbehaved> {
         let mut at = 0;
         while let Some(rest) = input.get(at..).filter(|rest| !rest.is_empty()) {
             if self.passing > 0 {
@@ -123,7 +135,7 @@ impl ServerSide {
             let Some(body) = rest.get(HEADER_BYTES..HEADER_BYTES.saturating_add(looked_at(header)?)) else { break };
             (self.fields, self.discard) = (Fields::Over, false);
             let seen = if matches!(header.kind, b'E' | b'N') {
-                self.report(&Report { header, body, at }, tracker, words, output)?
+                self.report(&Report { header, body, at, now }, tracker, words, output)?
             } else {
                 let seen = HEADER_BYTES.saturating_add(body.len());
                 tracker.server(header.kind, body, header.frame() as u64, now)?;
@@ -162,7 +174,7 @@ impl ServerSide {
         words: &dyn Fn(Refusal) -> ErrorFields,
         output: &mut Output,
     ) -> Result<usize, Misbehaved> {
-        let Report { header, body, at } = *report;
+        let Report { header, body, at, now } = *report;
         let is_whole = body.len() == header.body;
         // What cannot be looked through whole could quote it anywhere.
         let shows = || tracker.shows_substitute(body) || (!is_whole && tracker.works_on_substitute());
@@ -173,7 +185,7 @@ impl ServerSide {
             false => ErrorFields::decode_start(body),
         };
         if header.kind == b'E'
-            && let Some(instead) = self.error(&fields, tracker, words, Instant::now())
+            && let Some(instead) = self.error(&fields, tracker, words, now)
         {
             self.insert(&instead.frame(b'E'), output);
             self.discard = true;

@@ -141,11 +141,13 @@ impl Admission {
 
 impl ClientSide {
     /// The same within these bounds.
+    #[must_use]
     pub fn within(self, bounds: Option<Arc<Bounds>>) -> Self {
         Self { admission: bounds.map(|bounds| Box::new(Admission::new(bounds))), ..self }
     }
 
     /// The same under a rule that says this of a COMMIT that cannot be recorded.
+    #[must_use]
     pub fn committing(self, unrecorded_commit: UnrecordedCommit) -> Self {
         let admission = self.admission.map(|admission| Box::new(Admission { unrecorded_commit, ..*admission }));
         Self { admission, unrecorded_commit, ..self }

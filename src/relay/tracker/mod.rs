@@ -31,7 +31,7 @@ use crate::relay::substitute::Ends;
 use crate::relay::substitute::Refused;
 pub use acting::role_changes;
 use book::Book;
-use names::Names;
+use names::{Hashing, Names};
 pub use refuse::Mark;
 use sql::Effect;
 use std::collections::VecDeque;
@@ -290,6 +290,13 @@ impl Tracker {
     /// A session that has just logged in.
     pub fn new() -> Self {
         Self { status: Some(b'I'), ..Self::default() }
+    }
+
+    /// The same, with names hashed alike in every process: two runs of one script do the same. Not for sessions, whose
+    /// clients could make their names collide.
+    pub fn reproducible() -> Self {
+        let by = Hashing::Fixed;
+        Self { statements: Names::hashed(&by), portals: Names::hashed(&by), ..Self::new() }
     }
 
     /// Lines that are ready, in the order in which the server settled what they tell.

@@ -6,6 +6,7 @@
 //! earlier segment may have failed.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, DefaultHasher, RandomState};
 use std::sync::Arc;
 
 /// How many outstanding changes of one name are looked through; past it the name's meaning is not certain.
@@ -15,8 +16,8 @@ const MAX_LOOKED_AT: usize = 64;
 #[derive(Debug)]
 pub(super) struct Names<T> {
     unnamed: Arc<[u8]>,
-    confirmed: HashMap<Arc<[u8]>, Known<T>>,
-    pending: HashMap<Arc<[u8]>, VecDeque<Change<T>>>,
+    confirmed: HashMap<Arc<[u8]>, Known<T>, Hashing>,
+    pending: HashMap<Arc<[u8]>, VecDeque<Change<T>>, Hashing>,
     /// Changes in `pending`.
     changes: usize,
     /// How often everything that has a name was put in doubt.
@@ -61,12 +62,37 @@ pub(super) struct Place {
 
 impl<T> Default for Names<T> {
     fn default() -> Self {
-        let (confirmed, pending) = (HashMap::new(), HashMap::new());
-        Self { unnamed: Arc::from([]), confirmed, pending, changes: 0, doubts: 0, left_out: false }
+        Self::hashed(&Hashing::Drawn(RandomState::new()))
+    }
+}
+
+/// How names are hashed. Clients choose them.
+#[derive(Debug, Clone)]
+pub(super) enum Hashing {
+    /// With keys that nobody knows: no client can make its names collide.
+    Drawn(RandomState),
+    /// The same in every process, for runs that are compared.
+    Fixed,
+}
+
+impl BuildHasher for Hashing {
+    type Hasher = DefaultHasher;
+
+    fn build_hasher(&self) -> DefaultHasher {
+        match self {
+            Self::Drawn(keys) => keys.build_hasher(),
+            Self::Fixed => DefaultHasher::new(),
+        }
     }
 }
 
 impl<T> Names<T> {
+    /// No names yet.
+    pub fn hashed(by: &Hashing) -> Self {
+        let (confirmed, pending) = (HashMap::with_hasher(by.clone()), HashMap::with_hasher(by.clone()));
+        Self { unnamed: Arc::from([]), confirmed, pending, changes: 0, doubts: 0, left_out: false }
+    }
+
     /// Names that are known, without the unnamed one, and changes that are outstanding.
     pub fn len(&self) -> usize {
         let unnamed = usize::from(self.confirmed.contains_key(b"".as_slice()));
