@@ -6,7 +6,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 PROXY := $(TARGET_DIR)/debug/pgpassport
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-check build test suites bench bench-audit fuzz fresh clean
+.PHONY: help demo demo-check build test suites bench bench-audit bench-parts fuzz fresh clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,11 @@ bench: ## what it costs beside PgBouncer and a bare TLS forwarder, and at scale;
 bench-audit: ## what the audit log alone costs: events a CPU second, bytes an event, latencies (BENCH=--json)
 	@bash .ci/prepare.sh
 	@$(CARGO) run --locked --quiet --release -p audit-cost -- $(BENCH)
+
+bench-parts: ## what each part of the hot path costs beside its budget, and a fixed replay's instructions (PARTS=--help)
+	@bash .ci/prepare.sh --valgrind
+	@$(CARGO) build --locked --quiet --release -p parts
+	@NO_PROXY=127.0.0.1 $(TARGET_DIR)/release/parts $(PARTS)
 
 fuzz: ## libFuzzer over TARGET (default: each in turn) for TIME seconds; KEEP=1 adds what reaches new code to the corpus
 	@TARGET="$(TARGET)" TIME="$(TIME)" KEEP="$(KEEP)" bash .ci/fuzz.sh

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What a fresh Debian 12 lacks for building, testing and the demo. Installs only what is missing:
 # as root, else through sudo; when neither works it prints the line to run and stops. With --drivers (or
-# --strangers, the same): also what the drivers and strangers of proto-tests run on.
+# --strangers, the same): also what the drivers and strangers of proto-tests run on; with --valgrind: valgrind.
 set -euo pipefail
 
 main() {
@@ -51,6 +51,7 @@ missing_packages() {
   command -v psql >/dev/null || echo postgresql-client
   # For the test in a network namespace, which only root can have.
   [[ $(id -u) -ne 0 ]] || command -v ip >/dev/null || echo iproute2
+  [[ -z ${valgrind:-} ]] || command -v valgrind >/dev/null || echo valgrind
   [[ -n ${drivers:-} ]] || return 0
   # For PostgreSQL's own suites.
   command -v bzip2 >/dev/null || echo bzip2
@@ -93,6 +94,10 @@ case "${1:-}" in
     ;;
   --drivers | --strangers)
     drivers=1
+    main
+    ;;
+  --valgrind)
+    valgrind=1
     main
     ;;
   *) main ;;

@@ -17,7 +17,7 @@ target="${CARGO_TARGET_DIR:-$PWD/target}"
 unpacked="$target/bench/pgbouncer"
 
 main() {
-  bash .ci/prepare.sh
+  if [[ " $* " == *' --instructions '* ]]; then bash .ci/prepare.sh --valgrind; else bash .ci/prepare.sh; fi
   build
   find_pgbouncer
   exec "$target/debug/compare" --binaries "$binaries" --output "$target/bench" --profile "$described" \

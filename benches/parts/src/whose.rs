@@ -1,0 +1,82 @@
+//! Whose session is measured: an analyst's, with the default tag, at `batch`, texts in the clear.
+
+use crate::Result;
+use pgpassport::audit::event::{Caller, Claimed, SessionStart};
+use pgpassport::audit::sealing::Texts;
+use pgpassport::audit::{Auditor, Durability, Recorder};
+use pgpassport::identity::{CallerKind, IdentityFacts};
+use pgpassport::names::{
+    DatabaseAlias, DatabaseName, InstanceName, IssuerName, RoleName, RuleName, SessionId, TenantId,
+};
+use pgpassport::relay::tag::{Subject, Tag, Template};
+use pgpassport::time::Timestamp;
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+
+/// The person's tenant.
+pub const TENANT: &str = "7d1f2a0e-5d55-4d0f-9a53-3c0f6d1e2b3a";
+
+/// What the person's token says.
+pub fn facts() -> Result<IdentityFacts> {
+    Ok(IdentityFacts {
+        issuer: IssuerName::parse("contoso")?,
+        issuer_url: format!("https://login.microsoftonline.com/{TENANT}/v2.0"),
+        tenant: TenantId::parse(TENANT)?.into(),
+        object_id: "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9".to_owned(),
+        kind: CallerKind::User,
+        guest: false,
+        label: "analyst@contoso.example".to_owned(),
+        app: "11112222-3333-4444-5555-666677778888".to_owned(),
+        groups: None,
+        overage: false,
+        asked_groups: None,
+        roles: None,
+        claims: BTreeMap::new(),
+        token_id: Some("kGx0Yk9yQkq1t2u3v4w5xy".to_owned()),
+        issued_at: Timestamp::UNIX_EPOCH,
+        expires_at: Timestamp::MAX,
+    })
+}
+
+/// The session's tag, by the default template.
+pub fn tag() -> Result<Tag> {
+    let (caller, rule, database) = (facts()?, RuleName::parse("analysts")?, DatabaseAlias::parse("orders")?);
+    Ok(Tag::of(&Template::default(), Subject { caller: &caller, rule: &rule, database: &database }))
+}
+
+/// The session's place in a log.
+pub fn recorder(auditor: Auditor) -> Result<Recorder> {
+    let facts = facts()?;
+    let caller = Caller {
+        label: facts.label,
+        issuer: facts.issuer,
+        tenant: facts.tenant,
+        object_id: facts.object_id,
+        kind: "user",
+        app: facts.app,
+        token_id: facts.token_id,
+    };
+    let start = SessionStart {
+        caller: &caller,
+        claimed: &Claimed::default(),
+        rule: &RuleName::parse("analysts")?,
+        grant: "workforce",
+        database: &DatabaseAlias::parse("orders")?,
+        database_name: &DatabaseName::parse("orders")?,
+        instance: &InstanceName::parse("contoso-prod:europe-north1:orders")?,
+        database_user: &RoleName::parse("analyst@contoso.example")?,
+        role: None,
+        session_authorization: None,
+        client: SocketAddr::from((Ipv4Addr::new(203, 0, 113, 9), 40_000)),
+        via: None,
+        tag: true,
+        replication: false,
+        durability: Durability::Batch,
+        parameters: None,
+        parameters_key: None,
+        commit_unrecorded: false,
+        texts: Texts::Clear,
+        token_expires: Timestamp::MAX,
+    };
+    Ok(Recorder::open(auditor, SessionId::generate(), start)?)
+}
