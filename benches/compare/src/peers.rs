@@ -40,6 +40,9 @@ pub(crate) struct Entry {
     /// What that table is about.
     #[serde(default)]
     pub(crate) about: Option<String>,
+    /// What must be said under it.
+    #[serde(default)]
+    pub(crate) note: String,
     /// The only cells that it takes part in; every cell where none is named.
     #[serde(default)]
     pub(crate) cells: Vec<String>,
@@ -165,6 +168,14 @@ impl Peer {
     /// The end of its log.
     pub(crate) fn last_words(&self) -> String {
         self.child.as_ref().map(Child::last_words).unwrap_or_default()
+    }
+}
+
+/// Its records can be gigabytes: they go with it.
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.child = None;
+        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 

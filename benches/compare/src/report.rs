@@ -36,7 +36,8 @@ const TABLES: [Table; 10] = [
 ];
 
 /// What is told of a peer that stands beside another one.
-const BESIDE: [(&str, &str); 8] = [
+const BESIDE: [(&str, &str); 9] = [
+    ("instructions", "instructions in user space"),
     ("cpu_us", "proxy CPU µs a transaction"),
     ("tps", "transactions a second"),
     ("p50_us", "p50 µs"),
@@ -59,6 +60,7 @@ struct Beside {
     name: String,
     other: String,
     about: String,
+    note: String,
 }
 
 /// Everything that the report says.
@@ -102,7 +104,8 @@ impl<'a> Report<'a> {
         fact("Command", arguments.typed.clone());
         let besides = stage.peers.iter().filter_map(|peer| {
             let entry = peer.entry.clone();
-            Some(Beside { name: entry.name, other: entry.beside?, about: entry.about.unwrap_or_default() })
+            let about = entry.about.unwrap_or_default();
+            Some(Beside { name: entry.name, other: entry.beside?, about, note: entry.note })
         });
         let columns = stage.peers.iter().map(|peer| &peer.entry).filter(|entry| entry.beside.is_none());
         let columns = columns.map(|entry| Column {
@@ -147,9 +150,9 @@ impl<'a> Report<'a> {
 
     /// Every figure that both peers have.
     fn beside(&self, beside: &Beside) -> Section {
-        let Beside { name, other, about } = beside;
+        let Beside { name, other, about, note } = beside;
         let ratio = format!("{name} / {other}");
-        let mut section = Section::new(about, &["", other, name, "more", &ratio], "");
+        let mut section = Section::new(about, &["", other, name, "more", &ratio], note);
         let (those, ours) = (Figures { rounds: self.rounds, peer: other }, Figures { rounds: self.rounds, peer: name });
         for cell in Cell::all().into_iter().map(Cell::name) {
             for (figure, unit) in BESIDE {
@@ -239,7 +242,12 @@ mod tests {
             })
             .collect();
         let columns = vec![column("a", Some("A")), column("b", Some("B")), column("c", Some("B")), column("us", None)];
-        let beside = Beside { name: "us".to_owned(), other: "a".to_owned(), about: "Us beside a".to_owned() };
+        let beside = Beside {
+            name: "us".to_owned(),
+            other: "a".to_owned(),
+            about: "Us beside a".to_owned(),
+            note: String::new(),
+        };
         let (facts, remarks) = (Vec::new(), Vec::new());
         let report = Report { facts, columns, besides: vec![beside], remarks, rounds: &rounds, quick: false };
         let text = report.render();
