@@ -1,4 +1,4 @@
-//! Times of the parts, each beside its budget.
+//! Times of the parts on a processor, each beside its budget.
 //!
 //! The budgets divide what the whole may cost beside PgBouncer, on the machine on which that was measured. Where PgBouncer
 //! takes 29.5 microseconds of CPU for a transaction of a simple Query, 0.9 of that are 26.6, and forwarding alone
@@ -7,6 +7,7 @@
 //! what is left, 40. A log-in may take 2 milliseconds, its token's check a small part of them. A machine of another
 //! speed has other times; an allocation where none is due is one on every machine.
 
+mod cpu_time;
 mod framing;
 mod record;
 mod statement;
@@ -15,6 +16,7 @@ mod token;
 mod tracker;
 
 use crate::arguments::Times;
+use cpu_time::CpuTime;
 use criterion::{BatchSize, Criterion};
 use parts::Result;
 use std::fmt;
@@ -89,7 +91,7 @@ impl fmt::Display for Report {
 
 /// Measures parts and notes their figures.
 pub struct Bench {
-    criterion: Criterion,
+    criterion: Criterion<CpuTime>,
     folder: PathBuf,
     only: Option<String>,
     report: Report,
@@ -151,6 +153,7 @@ impl Bench {
 /// Measures everything, or the parts whose names have this in them.
 pub fn measure(arguments: &Times, folder: PathBuf) -> Result<Report> {
     let criterion = Criterion::default()
+        .with_measurement(CpuTime)
         .without_plots()
         .output_directory(&folder)
         .sample_size(SAMPLES)
