@@ -114,6 +114,10 @@ impl fmt::Display for Counts {
             f,
             "# `target/release/parts instructions --write`; `make bench-parts` compares. The same in every run of one build."
         )?;
+        writeln!(
+            f,
+            "# Another build of the same code may inline otherwise: 0.3 % in all, several per cent of a function."
+        )?;
         writeln!(f, "# SHA-256 and what encrypts, sends and writes to the disk are not in it.\n")?;
         writeln!(f, "total = {}\n\n[by]", self.total)?;
         for (name, value) in &self.by {
