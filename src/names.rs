@@ -242,9 +242,17 @@ impl fmt::Display for TenantId {
 pub struct SessionId(Uuid);
 
 impl SessionId {
+    /// Length of its text.
+    pub const TEXT_BYTES: usize = uuid::fmt::Hyphenated::LENGTH;
+
     /// A fresh id. It is also the correlation id a refused client is told.
     pub fn generate() -> Self {
         Self(Uuid::now_v7())
+    }
+
+    /// Its text, without a formatter: records have it three times each.
+    pub fn encode(self, text: &mut [u8; Self::TEXT_BYTES]) -> &str {
+        self.0.hyphenated().encode_lower(text)
     }
 }
 

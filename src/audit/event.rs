@@ -4,6 +4,7 @@
 //! `begin` and `end` lines share `id`; an execution that goes through Parse, Bind and Execute is one event with a
 //! begin line for each. Members that do not apply are left out.
 
+mod id;
 mod session;
 
 use super::Durability;
@@ -11,10 +12,12 @@ use super::parameters::Parameter;
 use super::sealing::{Mac, Person, Sealed};
 use crate::names::{IssuerName, SessionId, Tenant};
 use crate::time::Timestamp;
+pub use id::EventId;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::value::RawValue;
 pub use session::{Exchanged, SessionEnd, SessionOpen, SessionStart};
+use std::borrow::Cow;
 use std::net::SocketAddr;
 
 /// Version of the lines' shape.
@@ -62,7 +65,7 @@ pub enum Event<'a> {
     Begin(Begin<'a>),
     /// More of a long text, before its bytes leave. The begin record's text and those of these, in the order of their
     /// offsets, are the text as the client sent it, up to the one that says `cut`.
-    Text(Text),
+    Text(Text<'a>),
     /// What became of it.
     End(End<'a>),
     /// The server reported an error outside any event, at Sync (a deferred constraint, say), Describe or Close: what
@@ -282,7 +285,8 @@ pub enum Stage {
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Begin<'a> {
     /// Joins begin and end lines: the session's id and the event's number in it.
-    pub id: String,
+    #[schemars(with = "String")]
+    pub id: EventId,
     /// Which message.
     pub stage: Stage,
     /// Who; the same as in the session's start line.
@@ -291,7 +295,7 @@ pub struct Begin<'a> {
     /// The statement's text as the client sent it, at most 64 KiB, of which `text` records have more; only where a text
     /// enters or an event opens on a remembered one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub text: Option<String>,
+    pub text: Option<Cow<'a, str>>,
     /// The text in base64, when it is not UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text_base64: Option<String>,
@@ -306,7 +310,8 @@ pub struct Begin<'a> {
     /// The event whose own begin line has the text to 64 KiB: this one only repeats its start, to 4 KiB of the
     /// line, and that only if it is the first of those written at once and the server does not skip it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub text_of: Option<String>,
+    #[schemars(with = "Option<String>")]
+    pub text_of: Option<EventId>,
     /// The name may mean another text by the time the server gets there: what was sent ahead has no answer yet, or SQL
     /// gave and took names that could not be told. The end line's `text_of` says which it was, if that became certain.
     /// Without `text_of` here no text is known at all: what has that name, if anything has, was prepared or declared by SQL
@@ -320,10 +325,10 @@ pub struct Begin<'a> {
     /// as doubtful as the text where the line says that this is (`text_doubtful`): then the event that the end line names
     /// (`text_of`) has the right one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub statement: Option<String>,
+    pub statement: Option<Cow<'a, str>>,
     /// Portal's name, when it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub portal: Option<String>,
+    pub portal: Option<Cow<'a, str>>,
     /// `FunctionCall`: the function's OID.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub function_oid: Option<u32>,
@@ -355,14 +360,15 @@ pub struct Begin<'a> {
 
 /// [`Event::Text`].
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct Text {
+pub struct Text<'a> {
     /// That of the begin line.
-    pub id: String,
+    #[schemars(with = "String")]
+    pub id: EventId,
     /// How many bytes of the text stand before this part.
     pub offset: u64,
     /// The part; a character that was cut in two is in base64.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub text: Option<String>,
+    pub text: Option<Cow<'a, str>>,
     /// The part in base64, when it is not UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text_base64: Option<String>,
@@ -432,7 +438,8 @@ pub enum Outcome {
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct End<'a> {
     /// Joins begin and end lines.
-    pub id: String,
+    #[schemars(with = "String")]
+    pub id: EventId,
     /// A Query with several statements has several end lines, from 0.
     pub part: u32,
     /// No end line of this id follows.
@@ -446,7 +453,8 @@ pub struct End<'a> {
     /// The event whose begin line has this one's text: where the begin line was doubtful, and the answers to what was
     /// sent ahead have told since.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub text_of: Option<String>,
+    #[schemars(with = "Option<String>")]
+    pub text_of: Option<EventId>,
     /// SHA-256 of the whole text, as the client sent it, in hexadecimal: where a text is over 64 KiB, or was
     /// not remembered for its later executions. Left out where the text did not arrive whole, or its own text is not
     /// certain.
@@ -465,7 +473,8 @@ pub struct End<'a> {
     /// SQL-level EXECUTE as a text's first statement: the event whose text gave the name its meaning, by Parse or by
     /// PREPARE, where that is certain.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub executes: Option<String>,
+    #[schemars(with = "Option<String>")]
+    pub executes: Option<EventId>,
     /// The server's command tag, without its numbers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command: Option<&'a str>,

@@ -48,10 +48,6 @@ use crate::time::Clock;
 /// What sessions that are over have left for the log to take, in bytes at most; past it records are lost, and counted.
 pub const MAX_LEFT_BYTES: usize = 16 * 1024 * 1024;
 
-/// Records of rules with `durability = "none"` that wait to be written, in bytes at most; from there on they are written
-/// at once.
-const MAX_DEFERRED_BYTES: usize = 256 * 1024;
-
 /// How much of what clients send is recorded.
 #[derive(Debug, Clone)]
 pub struct Recording {
@@ -83,6 +79,8 @@ impl From<VaultError> for Unrecorded {
 pub trait RecordLog: Send + Sync + std::fmt::Debug {
     /// Appends whole frames in one write, or reports that none of them is there; the index behind the last.
     fn append(&self, frames: &[u8], urgency: Urgency) -> io::Result<u64>;
+    /// Has whole frames written before what is appended next, and within a second; or reports that nothing of them will be.
+    fn append_later(&self, frames: &[u8]) -> io::Result<()>;
     /// Waits until the records before this index outlive a loss of power.
     async fn durable(&self, index: u64) -> Result<(), NotDurable>;
     /// The last call: what was appended is made durable and is signed. Blocks.
@@ -97,6 +95,10 @@ pub trait RecordLog: Send + Sync + std::fmt::Debug {
 impl RecordLog for Ledger {
     fn append(&self, frames: &[u8], urgency: Urgency) -> io::Result<u64> {
         Self::append(self, frames, urgency)
+    }
+
+    fn append_later(&self, frames: &[u8]) -> io::Result<()> {
+        Self::append_later(self, frames)
     }
 
     async fn durable(&self, index: u64) -> Result<(), NotDurable> {
@@ -127,14 +129,12 @@ struct Waiting {
     budget: Budget,
     /// Each session's records of those that are over, which the log did not take then.
     left: VecDeque<Vec<u8>>,
-    /// Records whose rule does not have them written at once.
-    deferred: Vec<u8>,
 }
 
 impl Auditor {
     /// Writes to any log: the seam for tests and fault injection.
     pub fn new(log: Arc<dyn RecordLog>, refusals_per_minute: u32, clock: Clock) -> Self {
-        let waiting = Waiting { budget: Budget::new(refusals_per_minute), left: VecDeque::new(), deferred: Vec::new() };
+        let waiting = Waiting { budget: Budget::new(refusals_per_minute), left: VecDeque::new() };
         Self { log, waiting: Arc::new(Mutex::new(waiting)), clock, vault: None }
     }
 
@@ -227,10 +227,6 @@ impl Auditor {
 
     /// What sessions have left goes first, by the log's reserve if need be: it has happened.
     fn take_left(&self, waiting: &mut Waiting) -> Result<(), Unrecorded> {
-        if !waiting.deferred.is_empty() {
-            self.log.append(&waiting.deferred, Urgency::Reserve)?;
-            waiting.deferred.clear();
-        }
         while let Some(frames) = waiting.left.front() {
             self.log.append(frames, Urgency::Reserve)?;
             waiting.left.pop_front();
@@ -238,20 +234,13 @@ impl Auditor {
         Ok(())
     }
 
-    /// Has these records written within a second, with the next [`Auditor::flush`] or the next write. Where too many wait
-    /// already they are written now.
-    fn defer(&self, frames: &[u8]) -> Result<(), Unrecorded> {
-        let mut waiting = self.lock();
-        if waiting.deferred.len().saturating_add(frames.len()) > MAX_DEFERRED_BYTES {
-            self.take_left(&mut waiting)?;
-            self.log.append(frames, Urgency::Normal)?;
-        } else {
-            waiting.deferred.extend_from_slice(frames);
-        }
-        Ok(())
+    /// Has these records written with the next ones, within a second.
+    fn append_later(&self, frames: &[u8]) -> Result<(), Unrecorded> {
+        self.take_left(&mut self.lock())?;
+        Ok(self.log.append_later(frames)?)
     }
 
-    /// Writes what waits. Once a second.
+    /// Writes what sessions have left. Once a second.
     pub fn flush(&self) -> Result<(), Unrecorded> {
         self.take_left(&mut self.lock())
     }
@@ -294,7 +283,7 @@ pub(crate) mod testing {
 
     #![allow(clippy::unwrap_used, reason = "for tests and fuzz targets only")]
 
-    use super::ledger::{NotDurable, Urgency, frame};
+    use super::ledger::{MAX_WAITING_BYTES, NotDurable, Urgency, frame};
     use super::{Auditor, RecordLog};
     use crate::time::Clock;
     use async_trait::async_trait;
@@ -308,6 +297,8 @@ pub(crate) mod testing {
     #[derive(Debug, Default)]
     struct Inner {
         frames: Vec<u8>,
+        /// What the next write takes with it.
+        waiting: Vec<u8>,
         /// No write succeeds, not even from the reserve.
         failing: bool,
         /// Only what may use the reserve does.
@@ -360,10 +351,17 @@ pub(crate) mod testing {
             self.0.lock().unwrap().unconfirmed = unconfirmed;
         }
 
-        /// The records so far, parsed.
+        /// How many records are written.
+        #[cfg(test)]
+        pub fn written(&self) -> u64 {
+            frame::count(&self.0.lock().unwrap().frames)
+        }
+
+        /// The records so far, parsed: those that are written, then those that wait.
         pub fn lines(&self) -> Vec<serde_json::Value> {
             let inner = self.0.lock().unwrap();
-            frame::records(&inner.frames).map(|record| serde_json::from_slice(record).unwrap()).collect()
+            let frames = [&inner.frames[..], &inner.waiting].concat();
+            frame::records(&frames).map(|record| serde_json::from_slice(record).unwrap()).collect()
         }
     }
 
@@ -382,8 +380,20 @@ pub(crate) mod testing {
             }
             #[cfg(test)]
             inner.writes.push(frames.len());
+            let waiting = std::mem::take(&mut inner.waiting);
+            inner.frames.extend_from_slice(&waiting);
             inner.frames.extend_from_slice(frames);
             Ok(frame::count(&inner.frames))
+        }
+
+        fn append_later(&self, frames: &[u8]) -> io::Result<()> {
+            let mut inner = self.0.lock().unwrap();
+            if inner.waiting.len() + frames.len() > MAX_WAITING_BYTES {
+                drop(inner);
+                return self.append(frames, Urgency::Normal).map(drop);
+            }
+            inner.waiting.extend_from_slice(frames);
+            Ok(())
         }
 
         async fn durable(&self, _index: u64) -> Result<(), NotDurable> {

@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use schemars::JsonSchema;
 use serde::Serialize;
+use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
@@ -178,6 +179,7 @@ fn parameter(value: Value<'_>, how: Recorded<'_>, room: &mut usize) -> Parameter
             let cut = !whole || kept.len() < known.len();
             let form = if format == 0 { Form::Text } else { Form::Binary };
             let Encoded { text: value, base64: value_base64 } = encode_text(kept, form);
+            let value = value.map(Cow::into_owned);
             Parameter { format, bytes: Some(length), value, value_base64, cut, ..Parameter::default() }
         }
     }

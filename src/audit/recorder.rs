@@ -3,7 +3,7 @@
 mod told;
 
 use super::end::End;
-use super::event::{self, Caller, Event, MAX_TEXT_BYTES, RoleChange, Stage};
+use super::event::{self, Caller, Event, EventId, MAX_TEXT_BYTES, RoleChange, Stage};
 use super::ledger::{NotDurable, frame};
 use super::missed::{Gap, Missed};
 use super::sealing::{Sealer, Texts};
@@ -59,7 +59,7 @@ pub const COMMIT_AT: usize = 1024 * 1024;
 /// Of what the log does not take, so much is owed at a time, in bytes.
 const OWE_AT: usize = 64 * 1024;
 /// How much of the prepared records' room is kept from commit to commit, in bytes.
-const KEPT_BYTES: usize = 64 * 1024;
+const KEPT_BYTES: usize = 4 * 1024;
 /// Records of one session that wait for the log to take them, in bytes at most.
 pub const MAX_OWED: usize = 1024 * 1024;
 /// How long a session may owe records to the log.
@@ -207,7 +207,7 @@ impl Recorder {
         let id = self.id(begin.event);
         let text = begin.text.map(|(text, whole)| start(text, whole, MAX_TEXT_BYTES));
         let text_bytes = text.map_or(0, <[u8]>::len);
-        let told = text.map(|text| self.tell_text(&id, 0, text)).transpose();
+        let told = text.map(|text| self.tell_text(id, 0, text)).transpose();
         let Told { text, text_base64, text_sealed } = match told {
             Ok(told) => told.unwrap_or_default(),
             Err(error) => {
@@ -215,7 +215,7 @@ impl Recorder {
                 return Begun { record: first..first, text_bytes };
             }
         };
-        let listed = begin.parameters.map(|values| self.list(&id, values)).transpose();
+        let listed = begin.parameters.map(|values| self.list(id, values)).transpose();
         let Listed { parameters, sealed: parameters_sealed, left_out, malformed } = match listed {
             Ok(listed) => listed.unwrap_or_default(),
             Err(error) => {
@@ -309,8 +309,8 @@ impl Recorder {
             return Ok(());
         }
         let plain = self.gap.is_none() && self.limited.is_none() && self.unwritable.is_none();
-        let deferred = self.durability == Durability::None && plain;
-        let mut result = if deferred { self.defer() } else { self.write() };
+        let later = self.durability == Durability::None && plain;
+        let mut result = if later { self.write_later() } else { self.write() };
         if result.is_ok() {
             self.gap = None;
             self.limited = self.limited.filter(|_| self.prepared == 0);
@@ -417,8 +417,8 @@ impl Recorder {
         Ok(())
     }
 
-    fn defer(&mut self) -> Result<(), Unrecorded> {
-        self.auditor.defer(&self.frames)?;
+    fn write_later(&mut self) -> Result<(), Unrecorded> {
+        self.auditor.append_later(&self.frames)?;
         self.wrote(self.frames.len());
         Ok(())
     }
@@ -452,11 +452,11 @@ impl Recorder {
         true
     }
 
-    fn id(&self, event: u64) -> String {
-        format!("{}.{event}", self.session)
+    fn id(&self, number: u64) -> EventId {
+        EventId { session: self.session, number }
     }
 }
 
-fn name(bytes: &[u8]) -> Option<String> {
-    (!bytes.is_empty()).then(|| String::from_utf8_lossy(bytes).into_owned())
+fn name(bytes: &[u8]) -> Option<Cow<'_, str>> {
+    (!bytes.is_empty()).then(|| String::from_utf8_lossy(bytes))
 }

@@ -4,6 +4,7 @@
 //! read as such: a character that a read has cut in two is in parts of its own.
 
 use base64::Engine;
+use std::borrow::Cow;
 use std::ops::RangeInclusive;
 
 /// The most of a text that is recorded, unless the config says another number, in bytes.
@@ -13,9 +14,9 @@ pub const MAX_TEXT_BYTES_RANGE: RangeInclusive<u32> = 64 << 10..=64 << 20;
 
 /// Bytes as two members of a record, one of which is there.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Encoded {
+pub(super) struct Encoded<'a> {
     /// As UTF-8.
-    pub text: Option<String>,
+    pub text: Option<Cow<'a, str>>,
     /// In base64, when they are not.
     pub base64: Option<String>,
 }
@@ -30,9 +31,9 @@ pub(super) enum Form {
 }
 
 /// A client's bytes, of texts and of parameters, become a record's members here and nowhere else.
-pub(super) fn encode_text(bytes: &[u8], form: Form) -> Encoded {
+pub(super) fn encode_text(bytes: &[u8], form: Form) -> Encoded<'_> {
     match std::str::from_utf8(bytes) {
-        Ok(text) if form == Form::Text => Encoded { text: Some(text.to_owned()), base64: None },
+        Ok(text) if form == Form::Text => Encoded { text: Some(Cow::Borrowed(text)), base64: None },
         _ => Encoded { text: None, base64: Some(base64::engine::general_purpose::STANDARD.encode(bytes)) },
     }
 }

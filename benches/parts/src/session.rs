@@ -203,6 +203,10 @@ impl RecordLog for NoLog {
         Ok(self.0.fetch_add(black_box(frames).len() as u64, Ordering::Relaxed))
     }
 
+    fn append_later(&self, frames: &[u8]) -> io::Result<()> {
+        self.append(frames, Urgency::Normal).map(drop)
+    }
+
     async fn durable(&self, _: u64) -> std::result::Result<(), NotDurable> {
         Ok(())
     }
@@ -256,6 +260,10 @@ impl RecordLog for MemoryLog {
         kept.frames.extend_from_slice(frames);
         kept.records += frame::count(frames);
         Ok(kept.records)
+    }
+
+    fn append_later(&self, frames: &[u8]) -> io::Result<()> {
+        self.append(frames, Urgency::Normal).map(drop)
     }
 
     async fn durable(&self, _: u64) -> std::result::Result<(), NotDurable> {

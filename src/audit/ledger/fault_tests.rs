@@ -3,29 +3,14 @@
 //! The run is one thread's, so that a fault's place is the same each time: appends, syncs and seals are called as the
 //! threads behind [`Ledger`] call them.
 
-use super::medium::{Disk, LogFile, Medium};
+use super::faulty::{FAULTS, Fault, Faulty};
 use super::tests::PRIVATE;
 use super::verify;
 use super::worker::{signable, sync_once};
 use super::*;
 use proptest::prelude::*;
-use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
-
-/// What a call does in place of its work.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fault {
-    /// Writes a part. Of what is no write: `NoRoom`.
-    Short,
-    /// No room.
-    NoRoom,
-    /// An error of the device. What a sync was to bring to the disk is forgotten with the power.
-    Io,
-    /// Does its work, and reports an error. A new file is there all the same.
-    Late,
-}
-
-const FAULTS: [Fault; 4] = [Fault::Short, Fault::NoRoom, Fault::Io, Fault::Late];
+use std::collections::BTreeMap;
+use std::path::Path;
 
 /// How a process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,174 +21,13 @@ enum End {
     PowerLoss,
 }
 
-/// The disk. Knows what of each file was synced.
-#[derive(Debug, Default, Clone)]
-pub(super) struct Faulty(Arc<Mutex<Faults>>);
-
-#[derive(Debug, Default)]
-struct Faults {
-    calls: usize,
-    /// By call.
-    schedule: BTreeMap<usize, Fault>,
-    synced: HashMap<PathBuf, Vec<u8>>,
-    /// A segment's sync has failed: its records may go with the power though later ones stay.
-    segment_in_doubt: bool,
-    /// A segment was left that could not be begun.
-    left_behind: bool,
-}
-
-impl Faulty {
-    fn next(&self) -> Option<Fault> {
-        let mut faults = self.0.lock().unwrap();
-        faults.calls += 1;
-        let call = faults.calls;
-        faults.schedule.remove(&call)
-    }
-
-    fn keep(&self, path: &Path) {
-        let bytes = std::fs::read(path).unwrap();
-        self.0.lock().unwrap().synced.insert(path.to_owned(), bytes);
-    }
-
-    /// Files are what was synced of them.
-    pub(super) fn lose_power(&self, folder: &Path) {
-        let faults = self.0.lock().unwrap();
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            match faults.synced.get(&path) {
-                Some(bytes) => std::fs::write(path, bytes).unwrap(),
-                None => std::fs::remove_file(path).unwrap(),
-            }
-        }
-    }
-
-    /// How often it was called.
-    pub(super) fn calls(&self) -> usize {
-        self.faults().calls
-    }
-
-    /// From the `nth` call from now on each fails; the first of them does its work where the fault is `Late`.
-    pub(super) fn stop_after(&self, nth: usize, first: Fault) {
-        let mut faults = self.faults();
-        let from = faults.calls + nth;
-        faults.schedule =
-            (from..from + 1000).map(|call| (call, if call == from { first } else { Fault::Io })).collect();
-    }
-
-    /// No call fails any more.
-    pub(super) fn whole_again(&self) {
-        self.faults().schedule.clear();
-    }
-
-    fn faults(&self) -> MutexGuard<'_, Faults> {
-        self.0.lock().unwrap()
-    }
-}
-
-fn error(fault: Fault) -> io::Error {
-    match fault {
-        Fault::Short | Fault::NoRoom => io::Error::from(io::ErrorKind::StorageFull),
-        Fault::Io | Fault::Late => io::Error::from_raw_os_error(5),
-    }
-}
-
-#[derive(Debug)]
-struct FaultyFile {
-    file: Box<dyn LogFile>,
-    disk: Faulty,
-    path: PathBuf,
-    /// Pages that the kernel has forgotten to be dirty.
-    forgotten: Mutex<bool>,
-}
-
-impl FaultyFile {
-    fn boxed(file: Box<dyn LogFile>, disk: &Faulty, path: &Path) -> Box<dyn LogFile> {
-        let forgotten = Mutex::new(false);
-        Box::new(Self { file, disk: disk.clone(), path: path.to_owned(), forgotten })
-    }
-}
-
-impl Medium for Faulty {
-    fn create(&self, path: &Path, start: &[u8], room: u64) -> io::Result<Box<dyn LogFile>> {
-        let fault = self.next();
-        if let Some(fault @ (Fault::Short | Fault::NoRoom | Fault::Io)) = fault {
-            std::fs::write(path.with_extension("tmp"), &start[..start.len() / 2]).unwrap();
-            return Err(error(fault));
-        }
-        let file = Disk.create(path, start, room)?;
-        self.keep(path);
-        if let Some(fault) = fault {
-            self.faults().left_behind = true;
-            return Err(error(fault));
-        }
-        Ok(FaultyFile::boxed(file, self, path))
-    }
-
-    fn open(&self, path: &Path) -> io::Result<Box<dyn LogFile>> {
-        if let Some(fault) = self.next() {
-            return Err(error(fault));
-        }
-        let file = Disk.open(path)?;
-        self.faults().synced.entry(path.to_owned()).or_default();
-        Ok(FaultyFile::boxed(file, self, path))
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        let fault = self.next();
-        if fault.is_none_or(|fault| fault == Fault::Late) {
-            Disk.remove(path)?;
-            self.faults().synced.remove(path);
-        }
-        fault.map_or(Ok(()), |fault| Err(error(fault)))
-    }
-}
-
-impl LogFile for FaultyFile {
-    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<usize> {
-        match self.disk.next() {
-            Some(Fault::Short) => self.file.write_at(&bytes[..bytes.len() * 3 / 4], at),
-            Some(fault) => {
-                if fault == Fault::Late {
-                    self.file.write_at(bytes, at)?;
-                }
-                Err(error(fault))
-            }
-            None => self.file.write_at(bytes, at),
-        }
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        let fault = self.disk.next();
-        let mut forgotten = self.forgotten.lock().unwrap();
-        if let Some(fault) = fault {
-            *forgotten = true;
-            self.disk.faults().segment_in_doubt |= self.path.extension().is_some_and(|suffix| suffix == "segment");
-            return Err(error(fault));
-        }
-        if !*forgotten {
-            self.disk.keep(&self.path);
-        }
-        Ok(())
-    }
-
-    fn truncate(&self, length: u64) -> io::Result<()> {
-        match self.disk.next() {
-            Some(fault) => {
-                if fault == Fault::Late {
-                    self.file.truncate(length)?;
-                }
-                Err(error(fault))
-            }
-            None => self.file.truncate(length),
-        }
-    }
-}
-
 /// What is done, in order.
 #[derive(Debug, Clone, Copy)]
 enum Step {
     /// So many records of so many bytes in one batch.
     Append(u64, usize),
+    /// One of so many bytes, with the next batch or the next sync.
+    Later(usize),
     /// As the first, from the reserve.
     Urgent(u64, usize),
     Sync,
@@ -213,14 +37,15 @@ enum Step {
 
 /// Several segments, with ends of processes in between.
 fn script(end: End) -> Vec<Step> {
-    use Step::{Append, Reopen, Seal, Sync, Urgent};
-    let filled = [Append(1, 200), Append(3, 60), Sync, Append(2, 150), Seal, Append(1, 300), Urgent(2, 40), Sync, Seal];
-    let filled = || filled.into_iter();
+    use Step::{Append, Later, Reopen, Seal, Sync, Urgent};
+    let filled = [Append(1, 200), Later(50), Append(3, 60), Later(30), Later(20), Sync, Append(2, 150), Seal];
+    let filled = filled.into_iter().chain([Append(1, 300), Later(100), Urgent(2, 40), Sync, Seal]);
+    let filled = || filled.clone();
     filled()
         .chain([Append(2, 90), Reopen(end), Append(1, 50), Sync, Append(4, 120)])
         .chain([Reopen(end), Reopen(end)])
         .chain(filled())
-        .chain([Append(5, 200), Append(5, 100), Seal, Sync, Append(1, 10), Reopen(end)])
+        .chain([Append(5, 200), Append(5, 100), Later(80), Seal, Sync, Append(1, 10), Later(10), Reopen(end)])
         .collect()
 }
 
@@ -230,6 +55,8 @@ struct Run {
     open: Option<Prepared>,
     /// Records that the log has taken.
     taken: BTreeMap<u64, String>,
+    /// Records that wait for it, in order.
+    waiting: Vec<String>,
     /// Records before this index were taken by this process and one before it, and confirmed or not.
     asked: u64,
     /// Records that the disk has confirmed.
@@ -244,7 +71,7 @@ impl Run {
         let disk = Faulty::default();
         disk.faults().schedule = schedule;
         let (taken, confirmed) = (BTreeMap::new(), BTreeMap::new());
-        Self { folder: folder.unwrap(), disk, open: None, taken, asked: 0, confirmed, written: 0 }
+        Self { folder: folder.unwrap(), disk, open: None, taken, waiting: Vec::new(), asked: 0, confirmed, written: 0 }
     }
 
     fn path(&self) -> &Path {
@@ -280,6 +107,7 @@ impl Run {
         match step {
             Step::Append(records, bytes) => drop(self.append(records, bytes, Urgency::Normal)),
             Step::Urgent(records, bytes) => drop(self.append(records, bytes, Urgency::Reserve)),
+            Step::Later(bytes) => self.append_later(bytes),
             Step::Sync => self.sync(),
             Step::Seal => {
                 let open = self.open.as_mut().unwrap();
@@ -287,6 +115,7 @@ impl Run {
             }
             Step::Reopen(end) => {
                 self.open = None;
+                self.waiting.clear();
                 if end == End::PowerLoss {
                     self.disk.lose_power(self.path());
                 }
@@ -297,34 +126,53 @@ impl Run {
     }
 
     fn append(&mut self, records: u64, bytes: usize, urgency: Urgency) -> io::Result<()> {
+        let (frames, texts) = self.texts(records, bytes);
         let mut writer = self.open.as_ref().unwrap().shared.writer();
         let first = writer.next();
-        let mut frames = Vec::new();
+        let appended = writer.append(&frames, records, urgency);
+        let next = writer.next();
+        drop(writer);
+        let waited = self.waiting.len() as u64;
+        match appended {
+            Ok(behind) => {
+                assert_eq!((behind, next), (next, first + waited + records), "numbers have no gaps");
+                self.waiting.extend(texts);
+            }
+            Err(_) => assert!([first, first + waited].contains(&next), "what was refused has no number"),
+        }
+        self.note_written(first, next);
+        appended.map(drop)
+    }
+
+    fn append_later(&mut self, bytes: usize) {
+        let (frames, texts) = self.texts(1, bytes);
+        self.open.as_ref().unwrap().shared.writer().append_later(&frames, 1).unwrap();
+        self.waiting.extend(texts);
+    }
+
+    fn texts(&mut self, records: u64, bytes: usize) -> (Vec<u8>, Vec<String>) {
         let texts: Vec<_> = (0..records).map(|n| format!("{:x>bytes$}", format!("{}.{n}", self.written))).collect();
         self.written += 1;
+        let mut frames = Vec::new();
         for text in &texts {
             assert!(frame::push(&mut frames, text.as_bytes()));
         }
-        let appended = writer.append(&frames, records, urgency);
-        match appended {
-            Ok(next) => {
-                assert_eq!(next, first + records, "numbers have no gaps");
-                self.taken.extend((first..next).zip(texts));
-                Ok(())
-            }
-            Err(error) => {
-                assert_eq!(writer.next(), first, "what was refused has no number");
-                Err(error)
-            }
-        }
+        (frames, texts)
+    }
+
+    /// What has got these numbers waits no longer.
+    fn note_written(&mut self, first: u64, next: u64) {
+        let count = usize::try_from(next - first).unwrap();
+        self.taken.extend((first..next).zip(self.waiting.drain(..count)));
     }
 
     /// What [`Ledger::durable`] would say of everything so far.
     fn sync(&mut self) {
         let shared = &self.open.as_ref().unwrap().shared;
-        let next = shared.writer().next();
+        let first = shared.writer().next();
         sync_once(shared);
-        let durable = *shared.durable.borrow();
+        let (next, durable) = (shared.writer().next(), *shared.durable.borrow());
+        self.note_written(first, next);
         if durable.doubtful < next {
             assert_eq!(durable.next, next);
             let new = self.taken.range(self.asked..next).map(|(index, text)| (*index, text.clone()));
@@ -432,6 +280,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let end = prop_oneof![Just(End::Kill), Just(End::PowerLoss)];
     let step = prop_oneof![
         6 => (1..5_u64, 1..200_usize).prop_map(|(records, bytes)| Step::Append(records, bytes)),
+        3 => (1..100_usize).prop_map(Step::Later),
         2 => (1..3_u64, 1..80_usize).prop_map(|(records, bytes)| Step::Urgent(records, bytes)),
         3 => Just(Step::Sync),
         2 => Just(Step::Seal),

@@ -1,12 +1,15 @@
 //! The log that can be proved: records in segments, their Merkle tree, its signed heads.
 //!
-//! [`Ledger::append`] is the data path: one write, no sync. Behind it two threads work: one syncs, every second or when
+//! [`Ledger::append`] is the data path: one write, no sync; what may be there later waits for the next
+//! ([`Ledger::append_later`]). Behind it two threads work: one syncs, every second or when
 //! somebody waits for it ([`Ledger::durable`]); one hashes what is synced, signs checkpoints and wakes the anchors.
 
 pub mod anchor;
 pub mod checkpoint;
 #[cfg(test)]
 mod fault_tests;
+#[cfg(test)]
+mod faulty;
 pub mod follow;
 pub mod frame;
 pub mod hashes;
@@ -45,7 +48,7 @@ use tokio::sync::watch;
 pub use worker::{Anchored, Behind};
 use worker::{Bell, Running, Slot};
 use writer::Writer;
-pub use writer::{DEFAULT_SEGMENT_BYTES, Settings, Urgency};
+pub use writer::{DEFAULT_SEGMENT_BYTES, MAX_WAITING_BYTES, Settings, Urgency};
 
 /// Under traffic a checkpoint covers at most this many records more than the one before.
 pub const SEAL_RECORDS: u64 = 10_000;
@@ -139,6 +142,12 @@ impl Ledger {
             self.shared.sync_bell.ring();
         }
         Ok(next)
+    }
+
+    /// Has whole frames written before whatever is appended next, and within a second in any case. After an error nothing
+    /// of them is in the log, nor waits.
+    pub fn append_later(&self, frames: &[u8]) -> io::Result<()> {
+        self.shared.writer().append_later(frames, frame::count(frames))
     }
 
     /// Waits until the records before `index` are on the disk. Many wait for one sync. May be dropped at any time.

@@ -1,7 +1,7 @@
 //! Deletion over a disk that stops at any call: whatever is left is sound, and says what was deleted.
 
 use super::checkpoint::FILE as CHECKPOINTS;
-use super::fault_tests::{Fault, Faulty};
+use super::faulty::{Fault, Faulty};
 use super::retention::{DayKeys, Progress, Retainer, Retention, append};
 use super::tests::PRIVATE;
 use super::worker::{signable, sync_once};

@@ -5,6 +5,8 @@
 //! the next is begun, so that a power loss takes from the end of the last one alone. The last
 //! [`Settings::reserve_bytes`] of a segment, set aside with the rest, are kept for what must be recorded while no new
 //! segment can be begun: the ballast of a full disk.
+//!
+//! What need not be there at once waits for the next write, and goes first with it ([`Writer::append_later`]).
 
 use super::medium::{LogFile, Medium};
 use super::segment::{self, HEADER_BYTES, Header};
@@ -16,6 +18,9 @@ use uuid::Uuid;
 
 /// A segment, unless the config says another size, in bytes.
 pub const DEFAULT_SEGMENT_BYTES: u64 = 64 << 20;
+
+/// What waits for the next write, in bytes at most.
+pub const MAX_WAITING_BYTES: usize = 256 * 1024;
 
 /// Where segments are and how large.
 #[derive(Debug, Clone)]
@@ -64,6 +69,16 @@ pub struct Writer {
     written: u64,
     /// A segment has ended whose sync failed, and nobody was told yet.
     ended_in_doubt: bool,
+    waiting: Waiting,
+}
+
+/// Whole frames that the next write takes with it.
+#[derive(Debug, Default)]
+struct Waiting {
+    frames: Vec<u8>,
+    records: u64,
+    /// They could not be written the last time.
+    stuck: bool,
 }
 
 #[derive(Debug)]
@@ -104,12 +119,73 @@ impl Writer {
         (number, first): (u64, u64),
     ) -> io::Result<Self> {
         let current = Current::begin(&settings, &*medium, &Header { log, number, first, created: clock.now() })?;
-        Ok(Self { settings, medium, clock, log, current, next: first, written: 0, ended_in_doubt: false })
+        let (ended_in_doubt, waiting) = (false, Waiting::default());
+        Ok(Self { settings, medium, clock, log, current, next: first, written: 0, ended_in_doubt, waiting })
     }
 
-    /// Appends a batch of `records` whole frames, and gives the index behind its last record. After an error nothing of
-    /// it is in the log.
+    /// Appends a batch of `records` whole frames behind those that wait, and gives the index behind its last record. After
+    /// an error nothing of it is in the log.
     pub fn append(&mut self, frames: &[u8], records: u64, urgency: Urgency) -> io::Result<u64> {
+        if self.waiting.frames.is_empty() {
+            return self.write(frames, records, urgency);
+        }
+        let mut batch = std::mem::take(&mut self.waiting.frames);
+        let waiting = batch.len();
+        batch.extend_from_slice(frames);
+        let written = self.write(&batch, self.waiting.records.saturating_add(records), urgency);
+        batch.truncate(if written.is_ok() { 0 } else { waiting });
+        batch.shrink_to(MAX_WAITING_BYTES);
+        self.waiting.frames = batch;
+        if written.is_ok() {
+            self.none_waits();
+            return written;
+        }
+        // What waits has happened: it may use the reserve, whatever becomes of the rest.
+        self.flush()?;
+        self.write(frames, records, urgency)
+    }
+
+    /// Has `records` whole frames written with the next batch, or the next [`Writer::flush`]. After an error they do not
+    /// wait: too many do already, and cannot be written.
+    pub fn append_later(&mut self, frames: &[u8], records: u64) -> io::Result<()> {
+        if self.waiting.frames.len().saturating_add(frames.len()) > MAX_WAITING_BYTES {
+            return self.append(frames, records, Urgency::Normal).map(drop);
+        }
+        self.waiting.frames.extend_from_slice(frames);
+        self.waiting.records = self.waiting.records.saturating_add(records);
+        Ok(())
+    }
+
+    /// Writes what waits, to the reserve if need be. After an error it still waits.
+    pub fn flush(&mut self) -> io::Result<()> {
+        if self.waiting.frames.is_empty() {
+            return Ok(());
+        }
+        let mut batch = std::mem::take(&mut self.waiting.frames);
+        let written = self.write(&batch, self.waiting.records, Urgency::Reserve);
+        if written.is_ok() {
+            batch.clear();
+        }
+        self.waiting.frames = batch;
+        match &written {
+            Ok(_) => self.none_waits(),
+            Err(error) if !self.waiting.stuck => {
+                tracing::error!(%error, records = self.waiting.records, "the audit log does not take records that wait for it");
+                self.waiting.stuck = true;
+            }
+            Err(_) => {}
+        }
+        written.map(drop)
+    }
+
+    fn none_waits(&mut self) {
+        self.waiting.records = 0;
+        if std::mem::take(&mut self.waiting.stuck) {
+            tracing::info!("the audit log has taken the records that waited for it");
+        }
+    }
+
+    fn write(&mut self, frames: &[u8], records: u64, urgency: Urgency) -> io::Result<u64> {
         let length = frames.len() as u64;
         let normal = self.settings.segment_bytes.saturating_sub(self.settings.reserve_bytes);
         if self.current.broken || !self.current.has_room(length, normal) {
@@ -146,8 +222,10 @@ impl Writer {
         self.current.number
     }
 
-    /// What has to be synced for all records so far to be durable.
+    /// What has to be synced for all records so far to be durable: what waits is written first, if it can be.
     pub fn take_unsynced(&mut self) -> Unsynced {
+        // It has said so itself.
+        let _ = self.flush();
         let file = std::mem::take(&mut self.current.dirty).then(|| Arc::clone(&self.current.file));
         let doubtful = std::mem::take(&mut self.ended_in_doubt);
         Unsynced { file, next: self.next, segment: self.current.number, doubtful }
@@ -332,6 +410,52 @@ mod tests {
             let segment = if fault == "io" { 2 } else { 1 };
             assert_eq!(records, [(1, "one".to_owned()), (segment, "four".to_owned())], "{fault}");
         }
+    }
+
+    #[test]
+    fn what_waits_goes_first_with_the_next_write_or_with_the_next_sync() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = writer(&folder, Arc::new(Disk));
+        writer.append_later(&batch("one"), 1).unwrap();
+        writer.append_later(&batch("two"), 1).unwrap();
+        assert_eq!((writer.next(), records(&folder).len()), (0, 0), "they have no place yet");
+        assert_eq!(writer.append(&batch("three"), 1, Urgency::Normal).unwrap(), 3);
+        writer.append_later(&batch("four"), 1).unwrap();
+        let unsynced = writer.take_unsynced();
+        assert_eq!((unsynced.next, unsynced.file.is_some()), (4, true));
+        let texts: Vec<String> = records(&folder).into_iter().map(|(_, text)| text).collect();
+        assert_eq!(texts, ["one", "two", "three", "four"]);
+        assert!(writer.take_unsynced().file.is_none(), "nothing twice");
+    }
+
+    #[test]
+    fn what_waits_on_a_full_disk_has_the_reserve_and_no_end_only_within_bounds() {
+        let folder = tempfile::tempdir().unwrap();
+        let flaky = Flaky::default();
+        let mut writer = writer(&folder, Arc::new(flaky.clone()));
+        writer.append(&batch(&"x".repeat(700)), 1, Urgency::Normal).unwrap();
+        flaky.fail_creates(true);
+        writer.append_later(&batch("end"), 1).unwrap();
+        assert!(writer.append(&batch(&"y".repeat(100)), 1, Urgency::Normal).is_err(), "it can be refused");
+        assert_eq!(records(&folder)[1..], [(1, "end".to_owned())], "what has happened is written");
+        writer.append_later(&batch(&"z".repeat(300)), 1).unwrap();
+        assert!(writer.append(&batch("more"), 1, Urgency::Reserve).is_err(), "nothing passes what waits");
+        assert!(writer.append_later(&batch(&"z".repeat(MAX_WAITING_BYTES)), 1).is_err());
+        assert!(writer.take_unsynced().file.is_some());
+        assert_eq!(records(&folder).len(), 2);
+        flaky.fail_creates(false);
+        assert_eq!(writer.append(&batch("last"), 1, Urgency::Normal).unwrap(), 4);
+        let lengths: Vec<usize> = records(&folder).iter().map(|(_, text)| text.len()).collect();
+        assert_eq!(lengths, [700, 3, 300, 4]);
+    }
+
+    #[test]
+    fn of_a_batch_that_is_too_long_with_what_waits_each_is_written_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = writer(&folder, Arc::new(Disk));
+        writer.append_later(&batch(&"x".repeat(500)), 1).unwrap();
+        assert_eq!(writer.append(&batch(&"y".repeat(500)), 1, Urgency::Normal).unwrap(), 2);
+        assert_eq!(records(&folder).len(), 2);
     }
 
     #[test]

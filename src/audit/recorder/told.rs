@@ -1,11 +1,12 @@
 //! What a record says of what a client sent: in the clear, or sealed where the rule says so.
 
 use super::Recorder;
-use crate::audit::event::{self, Event};
+use crate::audit::event::{self, Event, EventId};
 use crate::audit::parameters::{self, Parameter, Recorded};
 use crate::audit::sealing::{Sealed, shape};
 use crate::audit::text::{Encoded, Form, encode_text, pieces, start};
 use crate::audit::{Parameters, Unrecorded, Values};
+use std::borrow::Cow;
 use zeroize::Zeroizing;
 
 /// Whether a text is recorded no further.
@@ -17,8 +18,8 @@ enum Cut {
 
 /// A text as a record has it.
 #[derive(Debug, Default)]
-pub(super) struct Told {
-    pub text: Option<String>,
+pub(super) struct Told<'a> {
+    pub text: Option<Cow<'a, str>>,
     pub text_base64: Option<String>,
     pub text_sealed: Option<Sealed>,
 }
@@ -60,7 +61,7 @@ impl Recorder {
         let told = match cut {
             Cut::Yes => Ok(Told::default()),
             Cut::No if piece.is_empty() => return,
-            Cut::No => self.tell_text(&id, offset, piece),
+            Cut::No => self.tell_text(id, offset, piece),
         };
         match told {
             Ok(Told { text, text_base64, text_sealed }) => {
@@ -73,19 +74,19 @@ impl Recorder {
 
     /// What a record says of a text from this byte on: the one place that decides it. Sealed, only its start has a shape:
     /// a part can begin within a literal.
-    pub(super) fn tell_text(&mut self, id: &str, offset: u64, text: &[u8]) -> Result<Told, Unrecorded> {
+    pub(super) fn tell_text<'t>(&mut self, id: EventId, offset: u64, text: &'t [u8]) -> Result<Told<'t>, Unrecorded> {
         let Encoded { text: clear, base64: text_base64 } = encode_text(text, Form::Text);
         let Some(sealer) = &mut self.sealer else {
             return Ok(Told { text: clear, text_base64, text_sealed: None });
         };
-        let text_sealed = Some(sealer.seal(id, &format!("text@{offset}"), text)?);
-        let text = clear.filter(|_| offset == 0).and_then(|text| shape(&text));
+        let text_sealed = Some(sealer.seal(&id.to_string(), &format!("text@{offset}"), text)?);
+        let text = clear.filter(|_| offset == 0).and_then(|text| shape(&text)).map(Cow::Owned);
         Ok(Told { text, text_base64: None, text_sealed })
     }
 
     /// What a record says of a message's values: the one place that decides it. Without a key there is no HMAC, and
     /// nothing is said of a value.
-    pub(super) fn list(&mut self, id: &str, values: &Values<'_>) -> Result<Listed, Unrecorded> {
+    pub(super) fn list(&mut self, id: EventId, values: &Values<'_>) -> Result<Listed, Unrecorded> {
         let how = match (self.parameters, &self.recording.parameters_key) {
             (Parameters::Full, _) => Recorded::Full,
             (Parameters::Hmac, Some(key)) => Recorded::Hmac(key),
@@ -99,7 +100,7 @@ impl Recorder {
         match &mut self.sealer {
             Some(sealer) if self.parameters == Parameters::Full && !parameters.is_empty() => {
                 let plain = Zeroizing::new(serde_json::to_vec(&parameters).map_err(std::io::Error::from)?);
-                let list = sealer.seal(id, "parameters", &plain)?;
+                let list = sealer.seal(&id.to_string(), "parameters", &plain)?;
                 Ok(Listed { sealed: Some(list), left_out, ..Listed::default() })
             }
             _ => Ok(Listed { parameters, left_out, ..Listed::default() }),

@@ -1,0 +1,301 @@
+//! A statement's begin and end records, member by member in the order of their types.
+
+use super::super::event::{Begin, End, EventId, Outcome, Stage};
+use crate::names::SessionId;
+use serde::Serialize;
+use std::io;
+
+/// How many bytes of a text are looked at together: enough for a vector instruction or two.
+const LOOK: usize = 32;
+
+/// Appends what follows a begin record's head.
+pub(super) fn begin(out: &mut Vec<u8>, begin: &Begin<'_>) -> io::Result<()> {
+    // Every member is named: a new one cannot be forgotten here.
+    let Begin {
+        id,
+        stage,
+        caller,
+        text,
+        text_base64,
+        text_sealed,
+        text_bytes,
+        text_of,
+        text_doubtful,
+        role_changes,
+        statement,
+        portal,
+        function_oid,
+        parameters,
+        parameters_sealed,
+        parameters_left_out,
+        parameters_malformed,
+        tagged,
+        traceparent,
+        durability,
+    } = begin;
+    let mut members = Members(out);
+    members.raw(b",\"event\":\"begin\"");
+    members.id(b",\"id\":\"", Some(*id))?;
+    members.raw(stage_member(*stage));
+    members.raw(b",\"caller\":");
+    members.raw(caller.get().as_bytes());
+    members.text(b",\"text\":", text.as_deref())?;
+    members.text(b",\"text_base64\":", text_base64.as_deref())?;
+    members.json(b",\"text_sealed\":", text_sealed.as_ref())?;
+    members.json(b",\"text_bytes\":", text_bytes.as_ref())?;
+    members.id(b",\"text_of\":\"", *text_of)?;
+    members.flag(b",\"text_doubtful\":true", *text_doubtful);
+    members.json(b",\"role_changes\":", Some(role_changes).filter(|changes| !changes.is_empty()))?;
+    members.text(b",\"statement\":", statement.as_deref())?;
+    members.text(b",\"portal\":", portal.as_deref())?;
+    members.json(b",\"function_oid\":", function_oid.as_ref())?;
+    members.json(b",\"parameters\":", Some(parameters).filter(|values| !values.is_empty()))?;
+    members.json(b",\"parameters_sealed\":", parameters_sealed.as_ref())?;
+    members.json(b",\"parameters_left_out\":", Some(parameters_left_out).filter(|count| **count > 0))?;
+    members.flag(b",\"parameters_malformed\":true", *parameters_malformed);
+    members.raw(if *tagged { b",\"tagged\":true" } else { b",\"tagged\":false" });
+    members.text(b",\"traceparent\":", *traceparent)?;
+    members.json(b",\"durability\":", durability.as_ref())?;
+    members.raw(b"}");
+    Ok(())
+}
+
+/// Appends what follows an end record's head.
+pub(super) fn end(out: &mut Vec<u8>, end: &End<'_>) -> io::Result<()> {
+    let End {
+        id,
+        part,
+        last,
+        outcome,
+        sqlstate,
+        text_of,
+        text_sha256,
+        text_mac,
+        text_bytes,
+        text_doubtful,
+        executes,
+        command,
+        rows,
+        bytes_in,
+        bytes_out,
+        first_row_us,
+        duration_us,
+        durability,
+    } = end;
+    let mut members = Members(out);
+    members.raw(b",\"event\":\"end\"");
+    members.id(b",\"id\":\"", Some(*id))?;
+    members.json(b",\"part\":", Some(part))?;
+    members.raw(if *last { b",\"final\":true" } else { b",\"final\":false" });
+    members.raw(outcome_member(*outcome));
+    members.text(b",\"sqlstate\":", *sqlstate)?;
+    members.id(b",\"text_of\":\"", *text_of)?;
+    members.text(b",\"text_sha256\":", text_sha256.as_deref())?;
+    members.json(b",\"text_mac\":", text_mac.as_ref())?;
+    members.json(b",\"text_bytes\":", text_bytes.as_ref())?;
+    members.flag(b",\"text_doubtful\":true", *text_doubtful);
+    members.id(b",\"executes\":\"", *executes)?;
+    members.text(b",\"command\":", *command)?;
+    members.json(b",\"rows\":", Some(rows))?;
+    members.json(b",\"bytes_in\":", Some(bytes_in))?;
+    members.json(b",\"bytes_out\":", Some(bytes_out))?;
+    members.json(b",\"first_row_us\":", first_row_us.as_ref())?;
+    members.json(b",\"duration_us\":", Some(duration_us))?;
+    members.json(b",\"durability\":", durability.as_ref())?;
+    members.raw(b"}");
+    Ok(())
+}
+
+/// The members so far; each `name` has what stands before its value.
+struct Members<'a>(&'a mut Vec<u8>);
+
+impl Members<'_> {
+    fn raw(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+
+    fn flag(&mut self, member: &[u8], is_set: bool) {
+        if is_set {
+            self.raw(member);
+        }
+    }
+
+    fn id(&mut self, name: &[u8], id: Option<EventId>) -> io::Result<()> {
+        let Some(EventId { session, number }) = id else { return Ok(()) };
+        self.raw(name);
+        self.raw(session.encode(&mut [0; SessionId::TEXT_BYTES]).as_bytes());
+        self.json(b".", Some(&number))?;
+        self.raw(b"\"");
+        Ok(())
+    }
+
+    /// What needs no escape is copied; the rest is left to serde.
+    fn text(&mut self, name: &[u8], text: Option<&str>) -> io::Result<()> {
+        let Some(text) = text else { return Ok(()) };
+        if !is_plain(text.as_bytes()) {
+            return self.json(name, Some(text));
+        }
+        self.raw(name);
+        self.raw(b"\"");
+        self.raw(text.as_bytes());
+        self.raw(b"\"");
+        Ok(())
+    }
+
+    fn json<T: Serialize + ?Sized>(&mut self, name: &[u8], value: Option<&T>) -> io::Result<()> {
+        if let Some(value) = value {
+            self.raw(name);
+            serde_json::to_writer(&mut *self.0, value)?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether a JSON string has these bytes as they are (RFC 8259 §7).
+fn is_plain(text: &[u8]) -> bool {
+    let escaped = |byte: &u8| *byte < 0x20 || *byte == b'"' || *byte == b'\\';
+    // Whole chunks without a way out in their middle: the compiler makes vectors of them.
+    let chunk_is_plain = |chunk: &[u8]| !chunk.iter().fold(false, |any, byte| any | escaped(byte));
+    let chunks = text.chunks_exact(LOOK);
+    chunks.remainder().iter().all(|byte| !escaped(byte)) && { chunks }.all(chunk_is_plain)
+}
+
+fn stage_member(stage: Stage) -> &'static [u8] {
+    match stage {
+        Stage::Query => b",\"stage\":\"query\"",
+        Stage::Parse => b",\"stage\":\"parse\"",
+        Stage::Bind => b",\"stage\":\"bind\"",
+        Stage::Execute => b",\"stage\":\"execute\"",
+        Stage::FunctionCall => b",\"stage\":\"function_call\"",
+    }
+}
+
+fn outcome_member(outcome: Outcome) -> &'static [u8] {
+    match outcome {
+        Outcome::Ok => b",\"outcome\":\"ok\"",
+        Outcome::Error => b",\"outcome\":\"error\"",
+        Outcome::Canceled => b",\"outcome\":\"canceled\"",
+        Outcome::Suspended => b",\"outcome\":\"suspended\"",
+        Outcome::Bound => b",\"outcome\":\"bound\"",
+        Outcome::Parsed => b",\"outcome\":\"parsed\"",
+        Outcome::Refused => b",\"outcome\":\"refused\"",
+        Outcome::Skipped => b",\"outcome\":\"skipped\"",
+        Outcome::Unknown => b",\"outcome\":\"unknown\"",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::Durability;
+    use super::super::super::event::{Acting, Event, RoleChange};
+    use super::super::super::parameters::Parameter;
+    use super::super::super::sealing::{Mac, Sealed};
+    use super::super::tests::{derived, written};
+    use super::*;
+    use crate::names::SessionId;
+    use crate::time::Timestamp;
+    use proptest::option;
+    use proptest::prelude::*;
+    use serde_json::value::RawValue;
+    use std::borrow::Cow;
+
+    const STAGES: [Stage; 5] = [Stage::Query, Stage::Parse, Stage::Bind, Stage::Execute, Stage::FunctionCall];
+    const OUTCOMES: [Outcome; 9] = [
+        Outcome::Ok,
+        Outcome::Error,
+        Outcome::Canceled,
+        Outcome::Suspended,
+        Outcome::Bound,
+        Outcome::Parsed,
+        Outcome::Refused,
+        Outcome::Skipped,
+        Outcome::Unknown,
+    ];
+    const DURABILITIES: [Option<Durability>; 3] = [None, Some(Durability::Strict), Some(Durability::None)];
+
+    fn text() -> impl Strategy<Value = String> {
+        prop_oneof!["[ -~]{0,100}", any::<String>(), "[a-z \\\\\"\n\u{7f}é]{0,70}"]
+    }
+
+    fn sealed() -> Sealed {
+        Sealed { key: "p/2026-11-22.k".to_owned(), data: "b64==".to_owned() }
+    }
+
+    fn same(event: &Event<'_>) {
+        let (time, session) = (Timestamp::now(), SessionId::generate());
+        assert_eq!(written(time, session, event), derived(time, session, event));
+    }
+
+    proptest! {
+        #[test]
+        fn a_begin_record_is_what_its_type_says(
+            (stage, durability) in (prop::sample::select(&STAGES[..]), prop::sample::select(&DURABILITIES[..])),
+            texts in prop::array::uniform5(option::of(text())),
+            numbers in prop::array::uniform4(option::of(any::<u64>())),
+            flags in prop::array::uniform6(any::<bool>()),
+        ) {
+            let caller = RawValue::from_string("{\"issuer\":\"x\"}".to_owned()).unwrap();
+            let [of_text, statement, portal, base64, trace] = &texts;
+            let to = |text: &Option<String>| text.clone().map(Cow::Owned);
+            let session = SessionId::generate();
+            let changes = [RoleChange { setting: Acting::Role, to: Some("a\"b".to_owned()), reset: false, local: true }];
+            let parameter = Parameter { value: base64.clone(), ..Parameter::default() };
+            let begin = Begin {
+                id: EventId { session, number: numbers[0].unwrap_or_default() },
+                stage,
+                caller: &caller,
+                text: to(of_text),
+                text_base64: base64.clone(),
+                text_sealed: flags[0].then(sealed),
+                text_bytes: numbers[1],
+                text_of: numbers[2].map(|number| EventId { session, number }),
+                text_doubtful: flags[1],
+                role_changes: if flags[2] { &changes } else { &[] },
+                statement: to(statement),
+                portal: to(portal),
+                function_oid: numbers[3].map(|number| u32::try_from(number >> 32).unwrap()),
+                parameters: if flags[3] { vec![parameter] } else { Vec::new() },
+                parameters_sealed: flags[4].then(sealed),
+                parameters_left_out: u32::from(flags[0]) * 7,
+                parameters_malformed: flags[5],
+                tagged: flags[2],
+                traceparent: trace.as_deref(),
+                durability,
+            };
+            same(&Event::Begin(begin));
+        }
+
+        #[test]
+        fn an_end_record_is_what_its_type_says(
+            (outcome, durability) in (prop::sample::select(&OUTCOMES[..]), prop::sample::select(&DURABILITIES[..])),
+            texts in prop::array::uniform3(option::of(text())),
+            numbers in prop::array::uniform8(any::<u64>()),
+            flags in prop::array::uniform6(any::<bool>()),
+        ) {
+            let session = SessionId::generate();
+            let id = |number: u64| EventId { session, number };
+            let [sqlstate, sha256, command] = &texts;
+            let end = End {
+                id: id(numbers[0]),
+                part: u32::try_from(numbers[1] >> 32).unwrap(),
+                last: flags[0],
+                outcome,
+                sqlstate: sqlstate.as_deref(),
+                text_of: flags[1].then(|| id(numbers[2])),
+                text_sha256: sha256.clone(),
+                text_mac: flags[2].then(|| Mac { key: "k".to_owned(), hmac: "00".to_owned() }),
+                text_bytes: flags[2].then_some(numbers[3]),
+                text_doubtful: flags[3],
+                executes: flags[4].then(|| id(numbers[4])),
+                command: command.as_deref(),
+                rows: numbers[5],
+                bytes_in: numbers[6],
+                bytes_out: numbers[7],
+                first_row_us: flags[5].then_some(numbers[1]),
+                duration_us: numbers[2],
+                durability,
+            };
+            same(&Event::End(end));
+        }
+    }
+}
