@@ -7,6 +7,8 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 /// What is kept from write to write, in bytes of our own and in pieces; more is given back.
 const KEPT_BYTES: usize = 64 * 1024;
 const KEPT_PIECES: usize = 1024;
+/// So many are told to the kernel without an allocation.
+const FEW_PIECES: usize = 8;
 
 /// Pieces of one `write`, in order. Reused from read to read, so that the steady state allocates nothing.
 #[derive(Debug, Default)]
@@ -73,15 +75,21 @@ impl Output {
     /// Everything in one piece.
     #[cfg(any(test, fuzzing))]
     pub fn to_vec(&self, input: &[u8]) -> Vec<u8> {
-        self.slices(input).iter().flat_map(|slice| slice.iter().copied()).collect()
+        self.slices(input).flat_map(|slice| slice.to_vec()).collect()
     }
 
     /// Writes everything, in as few writes as the writer takes, and flushes. Not cancel-safe: dropped in mid-write
     /// it leaves a part written.
     pub async fn write_to(&mut self, input: &[u8], writer: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
         if !self.is_empty() {
-            let mut slices = self.slices(input);
-            let mut left = slices.as_mut_slice();
+            let (mut few, mut many) = ([IoSlice::new(&[]); FEW_PIECES], Vec::new());
+            let mut left = if self.pieces.len() <= FEW_PIECES {
+                few.iter_mut().zip(self.slices(input)).for_each(|(slot, slice)| *slot = slice);
+                few.get_mut(..self.pieces.len()).unwrap_or_default()
+            } else {
+                many.extend(self.slices(input));
+                many.as_mut_slice()
+            };
             while !left.is_empty() {
                 let written = writer.write_vectored(left).await?;
                 if written == 0 {
@@ -95,12 +103,12 @@ impl Output {
         Ok(())
     }
 
-    fn slices<'a>(&'a self, input: &'a [u8]) -> Vec<IoSlice<'a>> {
+    fn slices<'a>(&'a self, input: &'a [u8]) -> impl Iterator<Item = IoSlice<'a>> {
         let bytes = |piece: &Piece| match piece {
             Piece::Input(range) => input.get(range.clone()),
             Piece::Own(range) => self.own.get(range.clone()),
         };
-        self.pieces.iter().filter_map(bytes).map(IoSlice::new).collect()
+        self.pieces.iter().map(move |piece| IoSlice::new(bytes(piece).unwrap_or_default()))
     }
 }
 

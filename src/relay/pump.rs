@@ -26,8 +26,10 @@ use down::Down;
 pub use farewell::LAST_WORDS;
 use farewell::LINGER;
 use record::Log;
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{Notify, watch};
@@ -53,6 +55,8 @@ pub struct Relay {
     progress: Notify,
     /// The client's bytes are being written to the server.
     writing: AtomicBool,
+    /// The server's direction stops between two writes.
+    paused: AtomicBool,
     /// The disk did not confirm the last records that were waited for.
     unconfirmed: AtomicBool,
     gate: Arc<CancelGate>,
@@ -103,12 +107,13 @@ impl Relay {
             bytes_in: 0,
             bytes_out: 0,
         };
-        let (writing, unconfirmed) = (AtomicBool::new(false), AtomicBool::new(false));
+        let flag = || AtomicBool::new(false);
         Self {
             shared: Mutex::new(shared),
             progress: Notify::new(),
-            writing,
-            unconfirmed,
+            writing: flag(),
+            paused: flag(),
+            unconfirmed: flag(),
             gate,
             tag,
             purpose: Purpose::Statements,
@@ -137,36 +142,55 @@ impl Relay {
 
     /// Runs until either side closes, breaks the protocol, or the process wishes an end. Then nothing of the session
     /// runs on the server any more, as far as a cancel reaches, and every end line is written or owed.
-    pub async fn run<C, S, H>(self, client: C, server: S, mut wish: watch::Receiver<Wish>, host: &H) -> Summary
+    pub fn run<C, S, H>(
+        self,
+        client: C,
+        server: S,
+        wish: watch::Receiver<Wish>,
+        host: &H,
+    ) -> impl Future<Output = Summary>
     where
         C: AsyncRead + AsyncWrite + Unpin,
         S: AsyncRead + AsyncWrite + Unpin,
         H: Host,
     {
-        let (mut client_read, client_write) = tokio::io::split(client);
-        let (server_read, mut server_write) = tokio::io::split(server);
+        // Before the future: it would keep room for both connections as long as it lives.
+        self.relay(tokio::io::split(client), tokio::io::split(server), wish, host)
+    }
+
+    async fn relay<C, S, H>(
+        self,
+        (mut client_read, client_write): (ReadHalf<C>, WriteHalf<C>),
+        (server_read, mut server_write): (ReadHalf<S>, WriteHalf<S>),
+        mut wish: watch::Receiver<Wish>,
+        host: &H,
+    ) -> Summary
+    where
+        C: AsyncRead + AsyncWrite + Unpin,
+        S: AsyncRead + AsyncWrite + Unpin,
+        H: Host,
+    {
         let mut down = Down::new(self.tag.clone(), server_read, client_write);
-        let (pause, paused) = watch::channel(false);
         let ending = {
             let up = self.upstream_until_broken(&mut client_read, &mut server_write, host);
-            let answers = self.downstream(&mut down, &mut wish, paused, host);
+            let answers = self.downstream(&mut down, &mut wish, host);
             tokio::pin!(up, answers);
             tokio::select! {
                 ending = &mut answers => ending.unwrap_or(Ending::Client),
                 ending = &mut up => {
                     // A write to the client must not be cut: it pauses when it is done, or has waited for too long.
-                    pause.send_replace(true);
+                    self.paused.store(true, Ordering::Relaxed);
                     answers.await;
                     ending
                 }
             }
         };
         let fatal = down.fatal().map(str::to_owned);
-        self.wind_down(&ending, &mut down, &mut server_write, &mut wish, host).await;
+        Box::pin(self.wind_down(&ending, &mut down, &mut server_write, &mut wish, host)).await;
         if let Some(frame) = host.farewell(&ending) {
             down.say(&frame).await;
         }
-        self.goodbye(&mut client_read, &mut server_write, &mut down).await;
+        Box::pin(self.goodbye(&mut client_read, &mut server_write, &mut down)).await;
         // Whose last word came first has ended the session.
         let ending = match (ending, fatal) {
             (Ending::Client, Some(fatal)) => Ending::Server { fatal: Some(fatal) },
@@ -360,6 +384,16 @@ impl Relay {
             bounds.count_records(shared.recorder.take_written());
         }
         log
+    }
+
+    fn is_paused(&self) -> bool {
+        self.paused.load(Ordering::Relaxed)
+    }
+
+    /// Ready once the server's direction is to stop. Nobody is woken for it: both directions are one task, and who pauses
+    /// it polls it next.
+    async fn paused(&self) {
+        poll_fn(|_| if self.is_paused() { Poll::Ready(()) } else { Poll::Pending }).await;
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {

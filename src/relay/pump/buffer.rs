@@ -2,9 +2,13 @@
 
 use super::{CLIENT_BUFFER, FIRST_BUFFER, KEPT_BUFFER, LEAST_SPACE};
 use bytes::{Buf, BytesMut};
+use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, ReadHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf, ReadHalf};
 use tokio::time::timeout;
 
 /// What a client has sent and is not dealt with.
@@ -18,7 +22,7 @@ pub(super) struct Input {
 impl Input {
     /// Nothing yet.
     pub fn new() -> Self {
-        Self { buffer: BytesMut::with_capacity(FIRST_BUFFER), ended: false }
+        Self { buffer: BytesMut::new(), ended: false }
     }
 
     /// Reads once; `false` when the client sends no more. Cancel-safe.
@@ -53,12 +57,16 @@ impl Input {
     }
 }
 
-/// Reads once into the buffer's free space, which grows up to `limit`. Cancel-safe.
+/// Reads once into the buffer's free space, which grows up to `limit`. Who has nothing in it has no buffer either while it
+/// waits: what comes is read beside it and put there. Cancel-safe.
 pub(super) async fn read<R: AsyncRead>(
     reader: &mut ReadHalf<R>,
     buffer: &mut BytesMut,
     limit: usize,
 ) -> io::Result<usize> {
+    if buffer.capacity() == 0 {
+        return poll_fn(|context| poll_first(Pin::new(&mut *reader), buffer, context)).await;
+    }
     let free = buffer.capacity().saturating_sub(buffer.len());
     if free < LEAST_SPACE {
         if buffer.len() >= limit {
@@ -69,10 +77,29 @@ pub(super) async fn read<R: AsyncRead>(
     reader.read_buf(buffer).await
 }
 
-/// Takes what was dealt with off the buffer, and gives back what one long message has taken.
+fn poll_first<R: AsyncRead>(
+    reader: Pin<&mut ReadHalf<R>>,
+    buffer: &mut BytesMut,
+    context: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
+    let mut room = [MaybeUninit::uninit(); FIRST_BUFFER];
+    let mut first = ReadBuf::uninit(&mut room);
+    ready!(reader.poll_read(context, &mut first))?;
+    buffer.extend_from_slice(first.filled());
+    Poll::Ready(Ok(first.filled().len()))
+}
+
+/// Takes what was dealt with off the buffer. Nothing is kept where the last read was short, and not all of it where one
+/// long message has taken much.
 pub(super) fn consume(buffer: &mut BytesMut, taken: usize) {
+    let short = buffer.len() < FIRST_BUFFER;
     buffer.advance(taken);
-    if buffer.is_empty() && buffer.try_reclaim(KEPT_BUFFER.saturating_add(1)) {
+    if !buffer.is_empty() {
+        return;
+    }
+    if short {
+        *buffer = BytesMut::new();
+    } else if buffer.try_reclaim(KEPT_BUFFER.saturating_add(1)) {
         *buffer = BytesMut::with_capacity(FIRST_BUFFER);
     }
 }

@@ -1,7 +1,7 @@
 //! The server's direction: answers as they come, until there is a reason to stop.
 
 use super::buffer::{consume, read};
-use super::{FAREWELL, FIRST_BUFFER, Log, OFFER_AGAIN, Relay, Shared};
+use super::{FAREWELL, Log, OFFER_AGAIN, Relay, Shared};
 use crate::audit::Urgency;
 use crate::relay::ending::{Cause, Ending, Host, Wish};
 use crate::relay::output::Output;
@@ -10,6 +10,7 @@ use crate::relay::tag::Tag;
 use crate::telemetry::Limit;
 use bytes::BytesMut;
 use std::io;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::watch;
@@ -46,7 +47,7 @@ pub(super) struct Down<S, C> {
 impl<S: AsyncRead, C: AsyncWrite> Down<S, C> {
     /// Before the first answer.
     pub fn new(tag: Tag, server: ReadHalf<S>, client: WriteHalf<C>) -> Self {
-        let (side, buffer) = (ServerSide::new(tag), BytesMut::with_capacity(FIRST_BUFFER));
+        let (side, buffer) = (ServerSide::new(tag), BytesMut::new());
         let (server_closed, unreadable, client_lost) = (false, false, false);
         Self { side, buffer, output: Output::default(), server, client, server_closed, unreadable, client_lost }
     }
@@ -123,6 +124,16 @@ impl<S: AsyncRead, C: AsyncWrite> Down<S, C> {
     }
 }
 
+/// What is to be done after one wait.
+enum Next {
+    /// The same again.
+    Read,
+    /// There is another wish.
+    Wish,
+    /// The direction ends so; `None` where it is paused.
+    End(Option<Ending>),
+}
+
 impl Relay {
     /// Runs until the server closes, an end is wished that can be had, or it is paused: then `None`, in the middle of
     /// a message perhaps, but never of a write.
@@ -130,7 +141,6 @@ impl Relay {
         &self,
         down: &mut Down<S, C>,
         wish: &mut watch::Receiver<Wish>,
-        mut pause: watch::Receiver<bool>,
         host: &H,
     ) -> Option<Ending>
     where
@@ -138,44 +148,98 @@ impl Relay {
         C: AsyncWrite,
         H: Host,
     {
-        loop {
-            if *pause.borrow_and_update() {
-                return None;
-            }
-            let (owing, idle_end) = {
-                let mut shared = self.lock();
-                if let Some(cause) = shared.granted(*wish.borrow_and_update(), down.side.is_mid_frame()) {
-                    return Some(Ending::Wished(cause));
+        let mut wishes = wish.clone();
+        'wishes: loop {
+            wishes.mark_unchanged();
+            // It stays from read to read: to queue for the next wish anew costs more than the rest of the loop.
+            let mut changed = pin!(changed(&mut wishes));
+            loop {
+                match self.answer(down, wish, changed.as_mut(), host).await {
+                    Next::Read => {}
+                    Next::Wish => continue 'wishes,
+                    Next::End(ending) => return ending,
                 }
-                let idle_end = self.idle_end(&shared);
-                if idle_end.is_some_and(|end| end <= Instant::now()) {
-                    shared.closed = true;
-                    return Some(Ending::IdleInTransaction);
-                }
-                (shared.recorder.is_owing(), idle_end)
-            };
-            let held = self.held(host);
-            let read = tokio::select! {
-                read = read(&mut down.server, &mut down.buffer, SERVER_BUFFER), if held.is_none() => read,
-                () = until(held), if held.is_some() => continue,
-                () = until(idle_end), if idle_end.is_some() => continue,
-                Ok(()) = wish.changed() => continue,
-                Ok(()) = pause.changed() => continue,
-                () = async { sleep(OFFER_AGAIN).await }, if owing => match self.record(&mut self.lock(), u64::MAX, Urgency::Normal, host) {
-                    Log::Overdue => return Some(Ending::Unrecorded),
-                    Log::Took | Log::Owed => continue,
-                },
-            };
-            let (taken, ending) = self.take_server(down, read, host);
-            // What came before an ending is delivered, so that the last word stands at a frame's edge.
-            let delivered = deliver(down, wish, &mut pause).await;
-            consume(&mut down.buffer, taken);
-            match (ending, delivered) {
-                (Some(ending), _) => return Some(ending),
-                (None, Some(Err(_))) => return Some(Ending::Client),
-                (None, _) => {}
             }
         }
+    }
+
+    /// One wait for what the server sends next, and what follows from it.
+    async fn answer<S, C, H>(
+        &self,
+        down: &mut Down<S, C>,
+        wish: &mut watch::Receiver<Wish>,
+        changed: Pin<&mut impl Future<Output = ()>>,
+        host: &H,
+    ) -> Next
+    where
+        S: AsyncRead,
+        C: AsyncWrite,
+        H: Host,
+    {
+        if self.is_paused() {
+            return Next::End(None);
+        }
+        let (owing, idle_end) = {
+            let mut shared = self.lock();
+            if let Some(cause) = shared.granted(*wish.borrow(), down.side.is_mid_frame()) {
+                return Next::End(Some(Ending::Wished(cause)));
+            }
+            let idle_end = self.idle_end(&shared);
+            if idle_end.is_some_and(|end| end <= Instant::now()) {
+                shared.closed = true;
+                return Next::End(Some(Ending::IdleInTransaction));
+            }
+            (shared.recorder.is_owing(), idle_end)
+        };
+        let held = self.held(host);
+        let read = tokio::select! {
+            biased;
+            read = read(&mut down.server, &mut down.buffer, SERVER_BUFFER), if held.is_none() => read,
+            () = self.paused() => return Next::End(None),
+            () = changed => return Next::Wish,
+            () = until(held), if held.is_some() => return Next::Read,
+            () = until(idle_end), if idle_end.is_some() => return Next::Read,
+            () = async { sleep(OFFER_AGAIN).await }, if owing => {
+                return match self.record(&mut self.lock(), u64::MAX, Urgency::Normal, host) {
+                    Log::Overdue => Next::End(Some(Ending::Unrecorded)),
+                    Log::Took | Log::Owed => Next::Read,
+                };
+            }
+        };
+        let (taken, ending) = self.take_server(down, read, host);
+        // What came before an ending is delivered, so that the last word stands at a frame's edge.
+        let delivered = self.deliver(down, wish).await;
+        consume(&mut down.buffer, taken);
+        match (ending, delivered) {
+            (Some(ending), _) => Next::End(Some(ending)),
+            (None, Some(Err(_))) => Next::End(Some(Ending::Client)),
+            (None, _) => Next::Read,
+        }
+    }
+
+    /// Writes to a client, who may not read: once the session is to end now, that is waited for no longer than a
+    /// farewell. `None` when it was in vain.
+    async fn deliver<S: AsyncRead, C: AsyncWrite>(
+        &self,
+        down: &mut Down<S, C>,
+        wish: &mut watch::Receiver<Wish>,
+    ) -> Option<io::Result<()>> {
+        let done = {
+            let write = down.deliver();
+            tokio::pin!(write);
+            let waited = tokio::select! {
+                biased;
+                written = &mut write => Some(written),
+                Ok(_) = wish.wait_for(|wish| matches!(wish, Wish::Now(_))) => None,
+                () = self.paused() => None,
+            };
+            match waited {
+                Some(written) => Some(written),
+                None => timeout(FAREWELL, write).await.ok(),
+            }
+        };
+        down.output.clear();
+        done
     }
 
     /// When the session ends because its transaction is idle, if nothing happens before.
@@ -286,27 +350,9 @@ async fn until(at: Option<Instant>) {
     }
 }
 
-/// Writes to a client, who may not read: once the session is to end now, that is waited for no longer than a
-/// farewell. `None` when it was in vain.
-async fn deliver<S: AsyncRead, C: AsyncWrite>(
-    down: &mut Down<S, C>,
-    wish: &mut watch::Receiver<Wish>,
-    pause: &mut watch::Receiver<bool>,
-) -> Option<io::Result<()>> {
-    let done = {
-        let write = down.deliver();
-        tokio::pin!(write);
-        let waited = tokio::select! {
-            biased;
-            written = &mut write => Some(written),
-            Ok(_) = wish.wait_for(|wish| matches!(wish, Wish::Now(_))) => None,
-            Ok(_) = pause.wait_for(|paused| *paused) => None,
-        };
-        match waited {
-            Some(written) => Some(written),
-            None => timeout(FAREWELL, write).await.ok(),
-        }
-    };
-    down.output.clear();
-    done
+/// Ready when there is another wish; never, once nobody wishes any more.
+async fn changed(wishes: &mut watch::Receiver<Wish>) {
+    if wishes.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
 }

@@ -45,6 +45,7 @@ impl Shared {
         if owing && !self.recorder.is_owing() {
             host.recorded_again();
         }
+        self.tracker.give_back(settled);
         Log::Took
     }
 

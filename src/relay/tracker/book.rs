@@ -7,12 +7,22 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+/// How many lines' room is kept when they are told.
+const KEPT_SETTLED: usize = 64;
+
 /// Every event that has begun and not ended.
 #[derive(Debug, Default)]
 pub(super) struct Book {
-    open: BTreeMap<u64, Open>,
+    open: Opened,
     next: u64,
     settled: Vec<Settled>,
+}
+
+/// By number. The newest stands apart: where each event ends before the next opens, nothing is allocated.
+#[derive(Debug, Default)]
+struct Opened {
+    newest: Option<(u64, Open)>,
+    older: BTreeMap<u64, Open>,
 }
 
 #[derive(Debug)]
@@ -45,14 +55,12 @@ impl Book {
 
     /// Whether the event has begun and not ended.
     pub fn is_open(&self, event: u64) -> bool {
-        self.open.contains_key(&event)
+        self.open.get(event).is_some()
     }
 
     /// Events from this number on were never begun, but for these: they have no end.
     pub fn forget(&mut self, since: u64, but: &[u64]) {
-        let mut begun = self.open.split_off(&since);
-        begun.retain(|event, _| but.contains(event));
-        self.open.append(&mut begun);
+        self.open.retain(since, |event| but.contains(&event));
         let forgotten = |end: &End| end.event >= since && !but.contains(&end.event);
         self.settled.retain(|line| !matches!(line, Settled::End(end) if forgotten(end)));
     }
@@ -67,7 +75,7 @@ impl Book {
 
     /// Continues an event with its next message; nothing happens if it has ended already, by an error.
     pub fn join(&mut self, event: u64, stage: Stage, bytes: u64) {
-        if let Some(open) = self.open.get_mut(&event) {
+        if let Some(open) = self.open.get_mut(event) {
             open.stage = stage;
             open.bytes_in = open.bytes_in.saturating_add(bytes);
         }
@@ -75,21 +83,21 @@ impl Book {
 
     /// The event's text turned out to be this one's.
     pub fn ran(&mut self, event: u64, text_of: u64) {
-        if let Some(open) = self.open.get_mut(&event) {
+        if let Some(open) = self.open.get_mut(event) {
             open.text_of = Some(text_of);
         }
     }
 
     /// What the event's text is known by, as the record does not hold it whole.
     pub fn text_is(&mut self, event: u64, text: &Arc<TextDigest>) {
-        if let Some(open) = self.open.get_mut(&event) {
+        if let Some(open) = self.open.get_mut(event) {
             open.text = Some(Arc::clone(text));
         }
     }
 
     /// COPY data counts as the event's input.
     pub fn add_input(&mut self, event: u64, bytes: u64) {
-        if let Some(open) = self.open.get_mut(&event) {
+        if let Some(open) = self.open.get_mut(event) {
             open.bytes_in = open.bytes_in.saturating_add(bytes);
         }
     }
@@ -101,7 +109,7 @@ impl Book {
 
     /// Ends an event; nothing happens if it has ended already.
     pub fn close(&mut self, event: u64, outcome: Outcome, progress: &Progress, now: Instant) {
-        let Some(open) = self.open.remove(&event) else { return };
+        let Some(open) = self.open.remove(event) else { return };
         let end =
             End { outcome, sqlstate: progress.failed.clone(), part: progress.part, ..open.end(event, progress, now) };
         self.settled.push(Settled::End(end));
@@ -109,7 +117,7 @@ impl Book {
 
     /// Ends an event with the server's command tag.
     pub fn complete(&mut self, event: u64, progress: &Progress, done: Done, now: Instant) {
-        let Some(mut open) = self.open.remove(&event) else { return };
+        let Some(mut open) = self.open.remove(event) else { return };
         if done.contradicted {
             (open.text_of, open.text) = (None, None);
         }
@@ -120,7 +128,7 @@ impl Book {
 
     /// An end line of a Query that stays open: another statement of it may follow.
     pub fn part(&self, event: u64, progress: &Progress, now: Instant) -> Option<End> {
-        self.open.get(&event).map(|open| open.end(event, progress, now))
+        self.open.get(event).map(|open| open.end(event, progress, now))
     }
 
     /// Gives out a Query's end line that turned out not to be its last.
@@ -130,14 +138,14 @@ impl Book {
 
     /// Ends a Query with its last end line.
     pub fn finish_query(&mut self, event: u64, held: End) {
-        if self.open.remove(&event).is_some() {
+        if self.open.remove(event).is_some() {
             self.settled.push(Settled::End(End { last: true, ..held }));
         }
     }
 
     /// Ends everything that is open, as far as it got.
     pub fn close_all(&mut self, now: Instant) {
-        for event in self.open.keys().copied().collect::<Vec<_>>() {
+        for event in self.open.numbers() {
             self.close_unexecuted(event, now);
         }
     }
@@ -152,15 +160,64 @@ impl Book {
         std::mem::take(&mut self.settled)
     }
 
+    /// Their room, for the next ones.
+    pub fn give_back(&mut self, mut settled: Vec<Settled>) {
+        if self.settled.is_empty() && settled.capacity() <= KEPT_SETTLED {
+            settled.clear();
+            self.settled = settled;
+        }
+    }
+
     #[cfg(test)]
     pub fn put_back(&mut self, settled: Vec<Settled>) {
         self.settled = settled;
     }
 
     fn close_unexecuted(&mut self, event: u64, now: Instant) {
-        if let Some(outcome) = self.open.get(&event).map(|open| unexecuted(open.stage)) {
+        if let Some(outcome) = self.open.get(event).map(|open| unexecuted(open.stage)) {
             self.close(event, outcome, &Progress::default(), now);
         }
+    }
+}
+
+impl Opened {
+    fn get(&self, event: u64) -> Option<&Open> {
+        match &self.newest {
+            Some((newest, open)) if *newest == event => Some(open),
+            _ => self.older.get(&event),
+        }
+    }
+
+    fn get_mut(&mut self, event: u64) -> Option<&mut Open> {
+        match &mut self.newest {
+            Some((newest, open)) if *newest == event => Some(open),
+            _ => self.older.get_mut(&event),
+        }
+    }
+
+    /// One whose number is above all others'.
+    fn insert(&mut self, event: u64, open: Open) {
+        self.older.extend(self.newest.replace((event, open)));
+    }
+
+    fn remove(&mut self, event: u64) -> Option<Open> {
+        match self.newest.take_if(|(newest, _)| *newest == event) {
+            Some((_, open)) => Some(open),
+            None => self.older.remove(&event),
+        }
+    }
+
+    /// Those from `since` on go, but for what stays.
+    fn retain(&mut self, since: u64, stays: impl Fn(u64) -> bool) {
+        let mut begun = self.older.split_off(&since);
+        begun.retain(|event, _| stays(*event));
+        self.older.append(&mut begun);
+        self.newest.take_if(|(event, _)| *event >= since && !stays(*event));
+    }
+
+    /// In order.
+    fn numbers(&self) -> Vec<u64> {
+        self.older.keys().copied().chain(self.newest.as_ref().map(|(event, _)| *event)).collect()
     }
 }
 

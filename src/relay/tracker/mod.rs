@@ -289,7 +289,8 @@ struct Portal {
 impl Tracker {
     /// A session that has just logged in.
     pub fn new() -> Self {
-        Self { status: Some(b'I'), ..Self::default() }
+        // One message at a time is what most sessions send.
+        Self { status: Some(b'I'), queue: VecDeque::with_capacity(1), ..Self::default() }
     }
 
     /// The same, with names hashed alike in every process: two runs of one script do the same. Not for sessions, whose
@@ -302,6 +303,11 @@ impl Tracker {
     /// Lines that are ready, in the order in which the server settled what they tell.
     pub fn take_settled(&mut self) -> Vec<Settled> {
         self.book.take_settled()
+    }
+
+    /// The room of lines that were told, for the next ones.
+    pub fn give_back(&mut self, settled: Vec<Settled>) {
+        self.book.give_back(settled);
     }
 
     /// Statements that have run since it was last asked, beside the first of each Query.
