@@ -25,7 +25,7 @@ use crate::audit::{Auditor, Recorder, Recording};
 use crate::backend::{self, Backend};
 use crate::cloudsql::{self, Connector, ServerStream};
 use crate::federation::{self, Exchanger};
-use crate::frontend::{self, Arrival, Asked, Login, Negotiated, Peer, Place, Refused, Silent};
+use crate::frontend::{self, Arrival, Asked, ClientStream, Login, Negotiated, Peer, Place, Refused, Silent};
 use crate::http::chain;
 use crate::identity::{self, CallerId, IdentityFacts, IssuerConfig, VerifiedIdentity, Verifier};
 use crate::names::SessionId;
@@ -158,44 +158,56 @@ pub async fn serve(arrival: Arrival, services: Arc<Services>) {
         claimed: None,
         caller: None,
     };
-    let startup = services.deadlines.startup;
-    let negotiating = async {
-        let incoming = arrival.introduce(startup).await?;
-        connection.peer = incoming.peer;
-        frontend::negotiate(incoming, &services.tls, startup).await
-    };
-    let negotiated = tokio::select! {
-        negotiated = negotiating => negotiated,
-        // The process is leaving, and this client has no session yet.
-        _ = connection.presence.to_end() => return,
-    };
+    // Each stage's future goes with the stage: a session that runs keeps nothing of its log-in.
+    let Some(negotiated) = Box::pin(connection.negotiate(arrival)).await else { return };
     connection.hop(Hop::Startup, connection.accepted);
     match negotiated {
-        Ok(Negotiated::Login(login, place)) => Box::pin(connection.log_in(*login, place)).await,
-        Ok(Negotiated::Cancel(request)) => cancel::serve(request, connection.peer, &services).await,
-        Err(Refused { error: frontend::Error::Gone(error), .. }) => {
-            tracing::debug!(session = %connection.id, client = %connection.peer.address, %error, "left during start-up");
-        }
-        Err(Refused { error, client }) => {
-            let rejection = connection.refuse(&error.into());
-            client.tell(&rejection.fields(connection.id)).await;
-        }
+        Ok(Negotiated::Login(login, place)) => Box::pin(connection.log_in(login, place)).await,
+        Ok(Negotiated::Cancel(request)) => Box::pin(cancel::serve(request, connection.peer, &services)).await,
+        Err(refused) => Box::pin(connection.turn_back(*refused)).await,
     }
 }
 
 impl Connection<'_> {
+    /// TLS and the start-up packet; `None` where the process leaves before.
+    async fn negotiate(&mut self, arrival: Arrival) -> Option<Result<Negotiated, Box<Refused>>> {
+        let Services { tls, deadlines, .. } = self.services;
+        let negotiating = async {
+            let incoming = arrival.introduce(deadlines.startup).await?;
+            self.peer = incoming.peer;
+            frontend::negotiate(incoming, tls, deadlines.startup).await
+        };
+        tokio::select! {
+            negotiated = negotiating => Some(negotiated.map_err(Box::new)),
+            // This client has no session yet.
+            _ = self.presence.to_end() => None,
+        }
+    }
+
+    /// Tells a client that did not come as far as a log-in why.
+    async fn turn_back(&self, Refused { error, client }: Refused) {
+        if let frontend::Error::Gone(error) = error {
+            tracing::debug!(session = %self.id, client = %self.peer.address, %error, "left during start-up");
+            return;
+        }
+        let rejection = self.refuse(&error.into());
+        client.tell(&rejection.fields(self.id)).await;
+    }
+
     /// From the token to the greeting, then the relay.
-    async fn log_in(&mut self, mut login: Login, mut place: Place) {
+    async fn log_in(&mut self, mut login: Box<Login>, mut place: Place) {
         let (asked, mut client) = login.parts();
         self.claimed = Some(Claimed {
             user: Some(claim(asked.user())),
             database: Some(claim(asked.database())),
             application_name: asked.application_name().as_deref().map(claim),
         });
-        match self.open(asked, &mut client, &mut place).await {
+        match Box::pin(self.open(asked, &mut client, &mut place)).await {
             Ok(opened) => {
                 drop(place);
-                self.relay(login, opened).await;
+                if let Some(greeted) = Box::pin(self.greet(login, opened)).await {
+                    Box::pin(self.relay(greeted)).await;
+                }
             }
             // Nobody is there to be told, and what the client had is free at once.
             Err(error @ Error::Gone) => {
@@ -211,7 +223,12 @@ impl Connection<'_> {
 
     /// Verify, authorize, open the record, exchange, dial, log in. Every wait of it ends when the client leaves or speaks
     /// unasked, and when the session is to end.
-    async fn open(&mut self, login: &mut Asked, client: &mut Silent<'_>, place: &mut Place) -> Result<Opened, Error> {
+    async fn open(
+        &mut self,
+        login: &mut Asked,
+        client: &mut Silent<'_>,
+        place: &mut Place,
+    ) -> Result<Box<Opened>, Error> {
         let Services { verifier, policy, clock, .. } = self.services;
         let started = Instant::now();
         let token = login.take_token();
@@ -239,7 +256,7 @@ impl Connection<'_> {
         self.make_known(facts, issuer, &grant, login);
         let reached = self.unless_over(client, self.reach(&identity, &grant, &recorder)).await;
         match reached {
-            Ok(backend) => Ok(Opened { backend, recorder, tag, grant, seats }),
+            Ok(backend) => Ok(Box::new(Opened { backend, recorder, tag, grant, seats })),
             Err(error) => {
                 let reason = match &error {
                     Error::Ended(cause) => cause.as_str(),
@@ -332,17 +349,15 @@ impl Connection<'_> {
         }
     }
 
-    /// Greets the client, relays, closes the record.
-    async fn relay(&self, login: Login, opened: Opened) {
-        let Opened { backend, mut recorder, tag, grant, seats } = opened;
+    /// Greets the client. Who cannot be greeted has no session: its record is closed.
+    async fn greet(&self, login: Box<Login>, opened: Box<Opened>) -> Option<Box<Greeted>> {
+        let Opened { backend, mut recorder, tag, grant, seats } = unboxed(opened);
         let purpose = login.asked().purpose();
         let Backend { server: ServerStream { stream: server, address, .. }, greeting, key, status } = backend;
         let open =
             SessionOpen { backend_pid: key.pid, instance_address: address, login_us: micros(self.accepted.elapsed()) };
         if let Err(unrecorded) = recorder.record(&Event::SessionOpen(open)) {
-            self.close_record(&mut recorder, "refused", None);
-            let rejection = self.refuse(&unrecorded.into());
-            return login.reject(&rejection.fields(self.id)).await;
+            return self.turn_away(&mut recorder, unrecorded.into(), login).await;
         }
         let instance = grant.target().instance.clone();
         let gate = Arc::default();
@@ -350,23 +365,32 @@ impl Connection<'_> {
         let target = cancel::Target { session: self.id, instance, address, key, gate: Arc::clone(&gate), connector };
         let registered = match self.services.cancel_keys.register(target, login.asked().cancel_secret_bytes()) {
             Ok(registered) => registered,
-            Err(error) => {
-                self.close_record(&mut recorder, "refused", None);
-                let rejection = self.refuse(&error.into());
-                return login.reject(&rejection.fields(self.id)).await;
-            }
+            Err(error) => return self.turn_away(&mut recorder, error.into(), login).await,
         };
         let greeting = login.accept(&greeting, registered.pid(), registered.secret(), status);
-        let greeted = tokio::time::timeout(self.services.deadlines.login, greeting).await;
-        let Ok(Ok(client)) = greeted else {
-            return self.close_record(&mut recorder, "client", None);
+        let Ok(Ok(client)) = tokio::time::timeout(self.services.deadlines.login, greeting).await else {
+            self.close_record(&mut recorder, "client", None);
+            return None;
         };
         self.services.metrics.login_accepted();
-        let host = host::Host::new(self.services, self.id, &registered, grant.rule());
         let bounds = Bounds::of(grant.limits(), seats.of_rule.meter());
         let relay = Relay::new(tag, recorder, gate).serving(purpose).within(bounds);
         let relay = relay.committing(grant.unrecorded_commit());
-        let summary = relay.run(client.stream, server, self.presence.wish(), &host).await;
+        Some(Box::new(Greeted { client: client.stream, server, relay, registered, grant, seats }))
+    }
+
+    async fn turn_away(&self, recorder: &mut Recorder, error: Error, login: Box<Login>) -> Option<Box<Greeted>> {
+        self.close_record(recorder, "refused", None);
+        let rejection = self.refuse(&error);
+        login.reject(&rejection.fields(self.id)).await;
+        None
+    }
+
+    /// Relays, and closes the record.
+    async fn relay(&self, greeted: Box<Greeted>) {
+        let Greeted { client, server, relay, registered, grant, seats: _seats } = unboxed(greeted);
+        let host = host::Host::new(self.services, self.id, &registered, grant.rule());
+        let summary = relay.run(client, server, self.presence.wish(), &host).await;
         host.close(&summary.ending);
         self.finish(summary);
     }
@@ -376,11 +400,27 @@ impl Connection<'_> {
     }
 }
 
+/// Its box goes at once: moved out of in place, it would stay to the end of the future that has it.
+#[expect(clippy::boxed_local, reason = "that it goes is what this is for")]
+fn unboxed<T>(boxed: Box<T>) -> T {
+    *boxed
+}
+
 /// A logged-in server and everything that lives as long as its session.
 struct Opened {
     backend: Backend,
     recorder: Recorder,
     tag: Tag,
+    grant: Arc<Grant>,
+    seats: limits::Seats,
+}
+
+/// A session that can begin.
+struct Greeted {
+    client: ClientStream,
+    server: tokio_rustls::client::TlsStream<tokio::net::TcpStream>,
+    relay: Relay,
+    registered: cancel::Registered,
     grant: Arc<Grant>,
     seats: limits::Seats,
 }
