@@ -226,6 +226,66 @@ mod tests {
         assert_eq!(written(time, session, event), derived(time, session, event));
     }
 
+    /// The golden vectors: of this version of the records they must never change.
+    #[test]
+    fn a_statements_records_are_these_bytes() {
+        let (session, time) = (SessionId::generate(), "2026-11-22T10:00:00.25Z".parse().unwrap());
+        let caller = RawValue::from_string("{\"kind\":\"person\"}".to_owned()).unwrap();
+        let begin = Begin {
+            id: EventId { session, number: 7 },
+            stage: Stage::Query,
+            caller: &caller,
+            text: Some(Cow::Borrowed("select \"é\"\n\u{1}")),
+            text_base64: None,
+            text_sealed: None,
+            text_bytes: Some(14),
+            text_of: None,
+            text_doubtful: false,
+            role_changes: &[],
+            statement: None,
+            portal: Some(Cow::Borrowed("p")),
+            function_oid: None,
+            parameters: Vec::new(),
+            parameters_sealed: None,
+            parameters_left_out: 0,
+            parameters_malformed: false,
+            tagged: true,
+            traceparent: None,
+            durability: None,
+        };
+        let end = End {
+            id: EventId { session, number: 7 },
+            part: 0,
+            last: true,
+            outcome: Outcome::Error,
+            sqlstate: Some("42703"),
+            text_of: None,
+            text_sha256: None,
+            text_mac: None,
+            text_bytes: None,
+            text_doubtful: false,
+            executes: None,
+            command: None,
+            rows: 0,
+            bytes_in: 20,
+            bytes_out: 104,
+            first_row_us: None,
+            duration_us: 1234,
+            durability: Some(Durability::Strict),
+        };
+        let head = format!("{{\"version\":1,\"time\":\"2026-11-22T10:00:00.25Z\",\"session\":\"{session}\"");
+        let first = format!(
+            "{head},\"event\":\"begin\",\"id\":\"{session}.7\",\"stage\":\"query\",\"caller\":{{\"kind\":\"person\"}},\
+             \"text\":\"select \\\"é\\\"\\n\\u0001\",\"text_bytes\":14,\"portal\":\"p\",\"tagged\":true}}"
+        );
+        let second = format!(
+            "{head},\"event\":\"end\",\"id\":\"{session}.7\",\"part\":0,\"final\":true,\"outcome\":\"error\",\
+             \"sqlstate\":\"42703\",\"rows\":0,\"bytes_in\":20,\"bytes_out\":104,\"duration_us\":1234,\"durability\":\"strict\"}}"
+        );
+        assert_eq!(written(time, session, &Event::Begin(begin)), first);
+        assert_eq!(written(time, session, &Event::End(end)), second);
+    }
+
     proptest! {
         #[test]
         fn a_begin_record_is_what_its_type_says(
