@@ -61,6 +61,9 @@ async fn compare(chain: &Chain, seed: u64) -> Vec<Message> {
     let (left, right) = (comparable(&proxied), comparable(&direct));
     let differs = left.iter().zip(&right).position(|(left, right)| left != right);
     let at = differs.unwrap_or(left.len().min(right.len()));
+    if left != right {
+        eprintln!("how sessions ended: {:#?}", chain.records().of("session_end"));
+    }
     assert!(
         left == right,
         "answer {at} is {:?} through the proxy and {:?} directly; {} and {}; sent: {}",
