@@ -16,13 +16,14 @@ use rustls::ServerConfig;
 use rustls::pki_types::UnixTime;
 use rustls::server::WebPkiClientVerifier;
 use rustls::time_provider::TimeProvider;
+use std::future::pending;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, copy, split};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
@@ -129,9 +130,9 @@ impl Server {
             None => Ok(()),
             Some((stream, Admitted::Session(packet))) => self.relay(stream, &packet).await,
             Some((stream, Admitted::Cancel(packet))) => self.cancel(stream, &packet).await,
-            Some((mut stream, Admitted::StandIn(address))) => {
-                let mut program = TcpStream::connect(address).await?;
-                tokio::io::copy_bidirectional(&mut stream, &mut program).await.map(drop)
+            Some((stream, Admitted::StandIn(address))) => {
+                let program = TcpStream::connect(address).await?;
+                forward(stream, program).await
             }
         }
     }
@@ -233,12 +234,11 @@ impl Server {
     }
 
     /// Hands the session to PostgreSQL, which sends `AuthenticationOk` itself, or asks a built-in user's password; backpressure and half-close pass through.
-    async fn relay(self, mut stream: TlsStream<TcpStream>, packet: &[u8]) -> io::Result<()> {
+    async fn relay(self, stream: TlsStream<TcpStream>, packet: &[u8]) -> io::Result<()> {
         self.calls.add(Endpoint::InstanceLogin);
         let mut postgres = UnixStream::connect(&self.socket).await?;
         postgres.write_all(packet).await?;
-        tokio::io::copy_bidirectional(&mut stream, &mut postgres).await?;
-        Ok(())
+        forward(stream, postgres).await
     }
 
     /// Passes a cancel on and closes when PostgreSQL has taken it.
@@ -255,6 +255,29 @@ impl Server {
         let mut nothing = Vec::new();
         postgres.take(1).read_to_end(&mut nothing).await?;
         stream.shutdown().await
+    }
+}
+
+/// Forwards both ways until the program behind has closed. One that takes no more of what the client sends may have
+/// answered what came before: that reaches the client still.
+async fn forward<C, B>(client: C, behind: B) -> io::Result<()>
+where
+    C: AsyncRead + AsyncWrite,
+    B: AsyncRead + AsyncWrite,
+{
+    let ((mut from_client, mut to_client), (mut from_behind, mut to_behind)) = (split(client), split(behind));
+    let asked = async {
+        let _ = copy(&mut from_client, &mut to_behind).await;
+        let _ = to_behind.shutdown().await;
+        pending::<()>().await;
+    };
+    let answered = async {
+        copy(&mut from_behind, &mut to_client).await?;
+        to_client.shutdown().await
+    };
+    tokio::select! {
+        answered = answered => answered,
+        () = asked => Ok(()),
     }
 }
 
@@ -287,5 +310,26 @@ impl TimeProvider for SharedTime {
     fn current_time(&self) -> Option<UnixTime> {
         let seconds = u64::try_from(self.0.now().as_second()).ok()?;
         Some(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+    use std::net::Shutdown;
+
+    #[tokio::test]
+    async fn what_was_answered_arrives_though_no_more_is_taken() {
+        let (mut client, stream) = tokio::io::duplex(1024);
+        let (behind, postgres) = UnixStream::pair().expect("a pair");
+        let mut postgres = postgres.into_std().expect("it is no task's");
+        postgres.write_all(b"its last word").expect("room for it");
+        postgres.shutdown(Shutdown::Read).expect("it takes no more");
+        client.write_all(b"more").await.expect("room for it");
+        drop(postgres);
+        let mut answered = Vec::new();
+        let (forwarded, read) = tokio::join!(forward(stream, behind), client.read_to_end(&mut answered));
+        assert_eq!((forwarded.ok(), read.ok(), answered.as_slice()), (Some(()), Some(13), b"its last word".as_slice()));
     }
 }
