@@ -95,6 +95,7 @@ pub enum Error {
 
 /// By server process.
 pub fn processes(records: &Records) -> HashMap<u32, Process> {
+    let records = &records.apart();
     let (users, pids) = sessions(records);
     let events = Events::of(records);
     let mut processes: HashMap<u32, Process> = HashMap::new();
@@ -176,7 +177,7 @@ impl<'a> Events<'a> {
         let parsed = other.and_then(|lines| lines.iter().find(|line| line["stage"] == "parse"));
         // An Execute's own line is as doubtful about the statement of its portal as it is about the text.
         let statement = match parsed {
-            Some(parsed) => text_of(parsed, "statement").to_owned(),
+            Some(parsed) => prepared_in_sql(parsed, ends).unwrap_or_else(|| text_of(parsed, "statement").to_owned()),
             None => named("statement"),
         };
         let portal = named("portal");
@@ -238,6 +239,21 @@ impl<'a> Events<'a> {
             _ => Fate::Passed,
         }
     }
+}
+
+/// The name that SQL's PREPARE gave, where this Parse brought that text and what these lines end ran as prepared: both
+/// have the PREPARE's own text (`PrepareQuery`, `src/backend/commands/prepare.c`), and their ends tell them apart.
+fn prepared_in_sql(parse: &Value, ends: &[&Value]) -> Option<String> {
+    let mut words = text_of(parse, "text").split_whitespace();
+    let prepares = words.next().is_some_and(|word| word.eq_ignore_ascii_case("prepare"));
+    let ran = ends.iter().any(|end| match end["command"].as_str() {
+        Some(command) => command != "PREPARE",
+        // A utility command runs to its end.
+        None => end["outcome"] == "suspended",
+    });
+    let name = words.next().filter(|_| prepares && ran)?;
+    let quoted = name.strip_prefix('"').and_then(|name| name.strip_suffix('"'));
+    Some(quoted.map_or_else(|| name.to_ascii_lowercase(), str::to_owned))
 }
 
 /// `<unnamed>`, `name`, `name/portal`.

@@ -245,6 +245,37 @@ fn what_is_in_doubt_is_an_earlier_text_of_the_same_caller() {
     assert!(!ran(&format!("{}select 2", TAG.replace("2b8f", "2b80"))).faults.is_empty(), "another caller");
 }
 
+/// A Parse brought a PREPARE, and its text ran twice: as itself, and later as what it had prepared. The end lines name the
+/// same event for both; PostgreSQL's log names the statement.
+#[test]
+fn what_sql_has_prepared_has_the_name_that_sql_gave_it() {
+    let caller = records()[2]["caller"].clone();
+    let text = "prepare S1 as select 3";
+    let begin =
+        |id: &str, stage: &str| json!({"event": "begin", "session": "s", "id": id, "stage": stage, "caller": caller});
+    let end = |id: &str, command: &str| json!({"event": "end", "session": "s", "id": id, "outcome": "ok", "command": command});
+    let mut parse = begin("s.3", "parse");
+    (parse["text"], parse["text_bytes"], parse["tagged"]) = (text.into(), text.len().into(), true.into());
+    let mut doubted = begin("s.4", "execute");
+    (doubted["statement"], doubted["text_doubtful"]) = ("s2".into(), true.into());
+    let mut certain = end("s.4", "SELECT");
+    certain["text_of"] = "s.3".into();
+    let mut suspended = certain.clone();
+    (suspended["outcome"], suspended["command"]) = ("suspended".into(), Value::Null);
+    for last in [certain, suspended] {
+        let prepared = [parse.clone(), begin("s.3", "bind"), begin("s.3", "execute"), end("s.3", "PREPARE")];
+        let with = [records(), prepared.to_vec(), vec![doubted.clone(), last]].concat();
+        let tried = |first: &str, second: &str| {
+            let said = |name: &str| line(&format!("00000 LOG:  execute {name}: {TAG}{text}"));
+            tried(Mode::Statements, &[statements(), vec![said(first), said(second)]].concat(), &with)
+        };
+        tried("<unnamed>", "s1").holds(6);
+        assert!(!tried("<unnamed>", "<unnamed>").faults.is_empty(), "the PREPARE itself did not run again");
+        assert!(!tried("<unnamed>", "s2").faults.is_empty(), "another statement");
+        assert!(!tried("s1", "s1").faults.is_empty(), "nothing was prepared yet");
+    }
+}
+
 /// A Query of a text that no begin line holds, in parts of odd sizes; one of them ends within a character.
 fn long(text: &str, most: usize) -> Vec<Value> {
     use base64::Engine;
