@@ -3,30 +3,24 @@
 //! A checkpoint says: the log of this name has this many records, and this is their root. The log's name is its key's:
 //! one key a log. `checkpoints` in the log's folder has all of them, an empty line after each.
 
+use crate::audit::key_file::{self, Unreadable};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use signed_note::{Note, StandardSigner, StandardVerifier, Verifier as _, VerifierList};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use tlog_tiles::{Checkpoint, Hash};
 use zeroize::Zeroizing;
 
 /// The file in the log's folder.
 pub const FILE: &str = "checkpoints";
-/// The most that is read of a key file, in bytes.
-const MAX_KEY_BYTES: u64 = 4096;
 
 /// Why a key cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// The file cannot be read.
-    #[error("cannot read the key {path}")]
-    Io {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] Unreadable),
     /// It is no key of this form.
     #[error("is not one line PRIVATE+KEY+NAME+HASH+DATA; `pgpassport audit key` makes one")]
     Private,
@@ -54,11 +48,7 @@ impl std::fmt::Debug for Signer {
 impl Signer {
     /// Reads a private key, in the form of Go's `sumdb/note`.
     pub fn read(path: &Path) -> Result<Self, KeyError> {
-        use std::io::Read as _;
-        let mut text = String::new();
-        let read = std::fs::File::open(path).and_then(|file| file.take(MAX_KEY_BYTES).read_to_string(&mut text));
-        read.map_err(|source| KeyError::Io { path: path.to_owned(), source })?;
-        Self::parse(text.trim_end_matches('\n'))
+        Self::parse(&key_file::line(path)?)
     }
 
     /// A private key's one line.

@@ -74,6 +74,13 @@ impl Run {
         Self { folder: folder.unwrap(), disk, open: None, taken, waiting: Vec::new(), asked: 0, confirmed, written: 0 }
     }
 
+    /// The `nth` call from now on fails.
+    fn fail(&self, nth: usize, fault: Fault) {
+        let mut faults = self.disk.faults();
+        let call = faults.calls + nth;
+        faults.schedule.insert(call, fault);
+    }
+
     fn path(&self) -> &Path {
         self.folder.path()
     }
@@ -274,6 +281,51 @@ fn a_fault_at_any_call_loses_nothing_to_a_kill() {
 #[test]
 fn a_fault_at_any_call_loses_nothing_that_was_confirmed_to_a_power_loss() {
     each_call(End::PowerLoss);
+}
+
+/// A checkpoint that failed may stand there whole. The next goes to its place, and only a part of it is written.
+fn part_of_a_checkpoint_over_one_that_failed(first: (usize, Fault), second: (usize, Fault), end: End) {
+    let mut run = Run::new(BTreeMap::new());
+    run.reopen();
+    for (nth, fault) in [first, second] {
+        run.step(Step::Append(1, 100));
+        run.step(Step::Sync);
+        run.fail(nth, fault);
+        run.step(Step::Seal);
+        run.disk.whole_again();
+    }
+    run.step(Step::Reopen(end));
+    run.finish();
+}
+
+#[test]
+fn no_checkpoint_is_left_that_is_made_of_two_that_failed() {
+    // Hashes written and synced, checkpoint written and synced; before the second, what the first left is cut off.
+    for (first, second) in (1..=4).flat_map(|first| (1..=6).map(move |second| (first, second))) {
+        for (fault, end) in FAULTS.into_iter().flat_map(|fault| [(fault, End::Kill), (fault, End::PowerLoss)]) {
+            let told =
+                format!("{fault:?} at call {first} of a checkpoint, a part at call {second} of the next, {end:?}");
+            let run = || part_of_a_checkpoint_over_one_that_failed((first, fault), (second, Fault::Short), end);
+            assert!(std::panic::catch_unwind(run).is_ok(), "{told}");
+        }
+    }
+}
+
+/// The next segment is made, and the disk says that it is not: the log goes on in the one before, where a write fails.
+#[test]
+fn what_is_torn_before_a_segment_that_was_never_begun_is_cut_off() {
+    let mut run = Run::new(BTreeMap::new());
+    run.reopen();
+    run.append(1, 600, Urgency::Normal).unwrap();
+    // It is synced, and then the next is made.
+    run.fail(2, Fault::Late);
+    run.append(1, 300, Urgency::Normal).unwrap_err();
+    assert!(run.disk.faults().left_behind);
+    run.fail(1, Fault::Short);
+    run.append(1, 100, Urgency::Normal).unwrap_err();
+    run.step(Step::Reopen(End::Kill));
+    assert_eq!(run.open.as_ref().unwrap().opening.cut, Some((1, (frame::HEAD_BYTES as u64 + 100) * 3 / 4)));
+    run.finish();
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {

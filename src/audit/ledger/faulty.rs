@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "for tests only")]
 
+use super::checkpoint;
 use super::medium::{Disk, LogFile, Medium};
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -33,6 +34,8 @@ pub(super) struct Faults {
     /// By call.
     pub(super) schedule: BTreeMap<usize, Fault>,
     synced: HashMap<PathBuf, Vec<u8>>,
+    /// How far each file may reach on the disk: as far as it has since its last sync, though it was cut in between.
+    reaches: HashMap<PathBuf, u64>,
     /// A segment's sync has failed: its records may go with the power though later ones stay.
     pub(super) segment_in_doubt: bool,
     /// A segment was left that could not be begun.
@@ -54,7 +57,8 @@ impl Faulty {
 
     /// Files are what was synced of them.
     pub(super) fn lose_power(&self, folder: &Path) {
-        let faults = self.0.lock().unwrap();
+        let mut faults = self.0.lock().unwrap();
+        faults.reaches.clear();
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             match faults.synced.get(&path) {
@@ -108,6 +112,19 @@ impl FaultyFile {
         let forgotten = Mutex::new(false);
         Box::new(Self { file, disk: disk.clone(), path: path.to_owned(), forgotten })
     }
+
+    fn length(&self) -> u64 {
+        std::fs::metadata(&self.path).unwrap().len()
+    }
+
+    /// A power loss in the midst of a write over other bytes leaves some of each. Records have checksums, and hashes are
+    /// made again; a checkpoint of two that failed would stay.
+    fn check_place(&self, at: u64) {
+        if self.path.ends_with(checkpoint::FILE) {
+            let reaches = self.disk.faults().reaches.get(&self.path).copied().unwrap_or_default();
+            assert!(at >= reaches, "a checkpoint is written at {at} over what may be on the disk up to {reaches}");
+        }
+    }
 }
 
 impl Medium for Faulty {
@@ -147,7 +164,8 @@ impl Medium for Faulty {
 
 impl LogFile for FaultyFile {
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<usize> {
-        match self.disk.next() {
+        self.check_place(at);
+        let written = match self.disk.next() {
             Some(Fault::Short) => self.file.write_at(&bytes[..bytes.len() * 3 / 4], at),
             Some(fault) => {
                 if fault == Fault::Late {
@@ -156,7 +174,11 @@ impl LogFile for FaultyFile {
                 Err(error(fault))
             }
             None => self.file.write_at(bytes, at),
-        }
+        };
+        let (length, mut faults) = (self.length(), self.disk.faults());
+        let reaches = faults.reaches.entry(self.path.clone()).or_default();
+        *reaches = length.max(*reaches);
+        written
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -170,6 +192,7 @@ impl LogFile for FaultyFile {
         if !*forgotten {
             self.disk.keep(&self.path);
         }
+        self.disk.faults().reaches.insert(self.path.clone(), self.length());
         Ok(())
     }
 

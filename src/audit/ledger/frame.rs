@@ -24,7 +24,17 @@ pub fn open(out: &mut Vec<u8>) -> Open {
     Open { start }
 }
 
+/// The last frame, which begins at `start`, is written again.
+pub fn reopen(start: usize) -> Open {
+    Open { start }
+}
+
 impl Open {
+    /// Where the record's bytes begin.
+    pub fn record(&self) -> usize {
+        self.start.saturating_add(HEAD_BYTES)
+    }
+
     /// Writes the head. `false` where the record is empty or too long: then the buffer is as it was before.
     pub fn close(self, out: &mut Vec<u8>) -> bool {
         let Some((head, record)) = out.get_mut(self.start..).and_then(|own| own.split_at_mut_checked(HEAD_BYTES))

@@ -23,8 +23,8 @@ pub trait Medium: Send + Sync + fmt::Debug {
 pub trait LogFile: Send + Sync + fmt::Debug {
     /// One `pwrite(2)`; may write less.
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<usize>;
-    /// `fdatasync(2)`. After an error nobody knows what is on the disk (Linux forgets which pages were dirty): the
-    /// file must not be written any more.
+    /// `fdatasync(2)`. After an error nobody knows what is on the disk (Linux forgets which pages were dirty): what was
+    /// written since the last sync must be written again, all of it, or the file must not be written any more.
     fn sync(&self) -> io::Result<()>;
     /// Cuts the file.
     fn truncate(&self, length: u64) -> io::Result<()>;

@@ -94,16 +94,21 @@ pub fn open(folder: &Path, medium: &dyn Medium, key: &PublicKey) -> Result<Found
 }
 
 /// The last segment, read to its end. One that was made and never begun, because the disk failed in between, says of
-/// its own where it would have begun, and goes: its predecessor went on past that.
+/// its own where it would have begun, and goes: its predecessor went on there, if only with a write that failed (one that
+/// was begun follows none that is not clean).
 fn last_segment(folder: &Path) -> Result<Option<(PathBuf, Segment)>, Error> {
     let mut paths = read::segments(folder)?;
     let Some(path) = paths.pop() else { return Ok(None) };
-    let segment = read_through(&path)?;
-    let Some(before) = paths.pop().filter(|_| segment.next_index() == segment.header().first) else {
+    let mut segment = read_through(&path)?;
+    let first = segment.header().first;
+    let has_none = segment.next_index() == first && segment.tail()? == Tail::Clean;
+    let Some(before) = paths.pop().filter(|_| has_none) else {
         return Ok(Some((path, segment)));
     };
-    let predecessor = read_through(&before)?;
-    if predecessor.next_index() <= segment.header().first {
+    let mut predecessor = read_through(&before)?;
+    let next = predecessor.next_index();
+    let went_on = next > first || next == first && predecessor.tail()? != Tail::Clean;
+    if !went_on {
         return Ok(Some((path, segment)));
     }
     tracing::warn!(segment = segment.header().number, "removing a segment that was made and never begun");

@@ -37,7 +37,10 @@ pub struct Sealer {
     signer: Signer,
     hashes: Hashes,
     checkpoints: Box<dyn LogFile>,
+    /// Where the next checkpoint goes.
     position: u64,
+    /// A checkpoint that failed may be there, whole or a part; here, or only on the disk.
+    soiled: bool,
     records: Follower,
     sealed: u64,
 }
@@ -48,11 +51,11 @@ impl Sealer {
         let path = folder.join(checkpoint::FILE);
         let checkpoints = medium.open(&path)?;
         let position = whole(&path)?;
-        // Behind one that was not written to its end the next would not be found.
-        checkpoints.truncate(position)?;
         let sealed = hashes.tree().size();
         let records = Follower::new(folder, sealed);
-        Ok(Self { signer, hashes, checkpoints, position, records, sealed })
+        let mut new = Self { signer, hashes, checkpoints, position, soiled: true, records, sealed };
+        new.clean()?;
+        Ok(new)
     }
 
     /// Records that the last checkpoint covers.
@@ -80,14 +83,28 @@ impl Sealer {
         self.hashes.sync()?;
         let note = self.signer.sign(size, tree.root()).ok_or(Error::Sign)?;
         let entry = [&note[..], b"\n"].concat();
+        self.clean()?;
+        self.soiled = true;
         let written = self.checkpoints.write_at(&entry, self.position)?;
         if written != entry.len() {
             return Err(Error::Io(io::Error::from(io::ErrorKind::StorageFull)));
         }
         self.checkpoints.sync()?;
+        self.soiled = false;
         self.position = self.position.saturating_add(written as u64);
         self.sealed = size;
         Ok(Some(note))
+    }
+
+    /// Cuts off what a checkpoint that failed has left, on the disk too. Behind a part of one the next would not be
+    /// found; the start of one before the end of another looks whole at the next start, and no key opens it.
+    fn clean(&mut self) -> io::Result<()> {
+        if self.soiled {
+            self.checkpoints.truncate(self.position)?;
+            self.checkpoints.sync()?;
+            self.soiled = false;
+        }
+        Ok(())
     }
 }
 
