@@ -5,6 +5,9 @@
 #   tests NAME COMMAND…   runs a cargo test command and adds up its `test result:` lines;
 #                         a run that executed no test has failed; tests that say SKIPPED are shown
 #   report                prints what failed, then `N passed, N failed` alone on a line
+#
+# Of a failed cargo test the names of the failed tests and their panics come first: with --no-fail-fast they stand
+# anywhere in the log, and a reader may see the first lines alone.
 
 STEPS_LOGS="${CARGO_TARGET_DIR:-target}/logs"
 STEPS_TAIL_LINES=60
@@ -66,10 +69,19 @@ steps_run() {
     printf 'ok    %s (%d s)\n' "$name" $((SECONDS - began))
     return 0
   fi
-  printf 'FAIL  %s (%d s), the end of %s:\n' "$name" $((SECONDS - began)) "$log"
+  printf 'FAIL  %s (%d s), see %s:\n' "$name" $((SECONDS - began)) "$log"
+  steps_failures "$log" | sed 's/^/      ! /'
   tail -n "$STEPS_TAIL_LINES" "$log" | sed 's/^/      | /'
   steps_broken+=("$name")
   return 1
+}
+
+# The names of a log's failed tests and what stopped cargo, then each panic with the lines that say why.
+steps_failures() {
+  {
+    grep -E '^test .* FAILED$|^error(\[|:)' "$1"
+    grep -E -A 5 '^thread .* panicked at ' "$1" | grep -vE '^--$|^test |^note: run with' | cut -c 1-300 | sed 's/^/  /'
+  } | head -n "$STEPS_TAIL_LINES"
 }
 
 # Adds up "N passed" or "N failed" over every `test result:` line of a log.
