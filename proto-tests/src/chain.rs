@@ -425,6 +425,24 @@ impl Chain {
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
+
+    /// Every file in it and in the folders in it, the proxy's own among them, and its bytes.
+    pub fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        files(self.folder())
+    }
+}
+
+fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            all.extend(files(&path));
+        } else if path.is_file() {
+            all.push((path.clone(), std::fs::read(path).expect("a file")));
+        }
+    }
+    all
 }
 
 fn audit_folder(folder: &TempDir) -> PathBuf {

@@ -2,6 +2,7 @@
 
 use base64::Engine;
 use jsonschema::Validator;
+use pgpassport::audit::apart;
 use pgpassport::audit::ledger::read::{self, Segment};
 use pgpassport::audit::ledger::segment;
 use pgpassport::audit::schema;
@@ -75,6 +76,22 @@ impl Records {
     #[must_use]
     pub fn of(&self, event: &str) -> Self {
         self.keep(|record| record["event"] == event)
+    }
+
+    /// The same where each message has its begin record, also those that share one.
+    #[must_use]
+    pub fn apart(&self) -> Self {
+        let alone = |record: &Value| match record.as_object() {
+            Some(begin) if record["event"] == "begin" => apart(begin).into_iter().map(Value::Object).collect(),
+            _ => vec![record.clone()],
+        };
+        Self(self.0.iter().flat_map(alone).collect())
+    }
+
+    /// The begin record of each message of this kind.
+    #[must_use]
+    pub fn messages(&self, stage: &str) -> Self {
+        self.of("begin").apart().with("stage", stage)
     }
 
     /// Records whose field is this text.

@@ -53,8 +53,8 @@ async fn a_prepared_statement_serves_a_hundred_executions_and_each_is_one_event(
         }
     };
     let records = chain.records_when("100 executions", |records| ended("ok")(records) == 100).await;
-    assert_eq!(records.began(TEXT).with("stage", "parse").len(), 1, "parsed once");
-    assert_eq!(records.of("begin").with("stage", "execute").len(), 100);
+    assert_eq!(records.messages("parse").with("text", TEXT).len(), 1, "parsed once");
+    assert_eq!(records.messages("execute").len(), 100);
     assert_eq!(ended("error")(&records), 0);
 }
 

@@ -203,7 +203,7 @@ async fn an_earlier_error_hides_a_refusal_and_is_not_rewritten() {
     let slow = "select 1 / length(pg_sleep(1)::text)";
     let first = [parse("", slow), bind("", ""), execute(""), message(b'H', &[])];
     session.write_all(&first.concat()).await.expect("sent");
-    let began = |records: &Records| records.of("begin").with("stage", "execute").len() == 1;
+    let began = |records: &Records| records.messages("execute").len() == 1;
     chain.records_when("the execution", began).await;
     chain.proxy.fill_disk(&chain.segment_path());
     let second = [parse("", INSERT), bind("", ""), execute(""), sync()];

@@ -102,7 +102,7 @@ async fn a_long_text_is_recorded_in_parts_that_are_the_text() {
         assert_eq!(ask(&mut session, &[bind("", "again"), execute(""), sync()].concat()).await, ["SELECT 1"]);
         let records = chain.records();
         assert_eq!(records.of("text").len(), parts + once, "{name}");
-        let bind = records.of("begin").with("stage", "bind").iter().last().expect("a Bind").clone();
+        let bind = records.messages("bind").iter().last().expect("a Bind").clone();
         let (text, _) = records.whole_text(bind["text_of"].as_str().expect("whose text it is"));
         assert!(text == whole.as_bytes(), "{name}");
         told(&chain, &whole);

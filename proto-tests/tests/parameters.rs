@@ -33,25 +33,12 @@ fn setup(key: &TempDir, lines: &str) -> Setup {
     Setup::default().replace("[audit]\n", &key).replace(name, &format!("{name}{lines}\n"))
 }
 
-/// Every byte of every file in a folder and those in it.
-fn bytes(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
-    let mut all = Vec::new();
-    for entry in std::fs::read_dir(folder).expect("a folder") {
-        let path = entry.expect("an entry").path();
-        if path.is_dir() {
-            all.extend(bytes(&path));
-        } else if path.is_file() {
-            all.push((path.clone(), std::fs::read(path).expect("a file")));
-        }
-    }
-    all
-}
-
 /// Whether a file of the proxy's has the secret, as it is or in base64, and which.
 fn leaks(chain: &Chain) -> Option<PathBuf> {
     let encoded = base64::engine::general_purpose::STANDARD.encode(SECRET);
     let has = |bytes: &[u8], needle: &[u8]| bytes.windows(needle.len()).any(|window| window == needle);
-    let found = bytes(chain.folder())
+    let found = chain
+        .files()
         .into_iter()
         .find(|(_, bytes)| has(bytes, SECRET.as_bytes()) || has(bytes, &encoded.as_bytes()[..20]));
     assert!(!chain.proxy.output().contains(SECRET), "in the process's own log");
@@ -82,7 +69,7 @@ async fn ran(chain: &Chain) -> Vec<Value> {
     }
     let told = |begin: &&Value| begin["stage"] == "bind" || begin["stage"] == "function_call";
     let records = chain.records();
-    let begins = records.of("begin");
+    let begins = records.of("begin").apart();
     begins.iter().filter(told).map(|begin| begin["parameters"].clone()).collect()
 }
 
@@ -139,7 +126,7 @@ async fn a_reload_counts_for_sessions_that_begin_after_it() {
     for (client, text) in [(&before, "before"), (&after, "after")] {
         client.query_one("select $1::text", &[&text]).await.expect("it runs");
     }
-    let binds = chain.records().of("begin").with("stage", "bind");
+    let binds = chain.records().messages("bind");
     let listed: Vec<usize> = binds.iter().map(|bind| bind["parameters"].as_array().map_or(0, Vec::len)).collect();
     assert_eq!(listed, [1, 0], "{binds:#?}");
 }
@@ -153,7 +140,7 @@ async fn sealed_parameters_are_opened_by_their_callers_keys_only() {
     let chain = setup.start().await;
     ran(&chain).await;
     assert_eq!(leaks(&chain), None);
-    let binds = chain.records().of("begin").with("stage", "bind");
+    let binds = chain.records().messages("bind");
     assert!(binds.iter().all(|bind| bind["parameters"].is_null() && bind["parameters_sealed"]["data"].is_string()));
     let (folder, texts) = (chain.audit_folder(), chain.folder().join("texts"));
     let utf8 = |path: &Path| path.to_str().expect("UTF-8").to_owned();

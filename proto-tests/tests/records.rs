@@ -4,7 +4,7 @@ use pgpassport::sim::world::{ANALYST, CONTOSO, INSTANCE, SIGN_IN_CLIENT};
 use proto_tests::chain::{Chain, Setup};
 use proto_tests::psql::Login;
 use proto_tests::records::{Records, as_the_reference_has_it};
-use proto_tests::script::{bind, execute, execute_up_to, parse, sync};
+use proto_tests::script::{bind, execute, execute_up_to, flush, parse, sync};
 use proto_tests::wire::{self, message, read_until, text};
 use serde_json::Value;
 use std::os::unix::fs::PermissionsExt;
@@ -116,19 +116,27 @@ async fn errors_have_their_sqlstate_and_each_part_of_a_query_its_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_execution_is_one_event_with_a_begin_line_for_each_message() {
+async fn one_execution_is_one_event_with_a_begin_line_for_what_came_in_one_read() {
     const TEXT: &str = "select 'extended'";
     let chain = Chain::start().await;
     let mut stream = chain.session(&chain.app()).await;
     ask(&mut stream, &[parse("", TEXT), bind("", ""), execute(""), sync()]).await;
     let records =
-        chain.records_when("the end", |records| records.of("begin").len() == 3 && records.open().is_empty()).await;
-    let begins = records.of("begin");
-    let stages: Vec<&str> = begins.iter().map(|begin| begin["stage"].as_str().unwrap()).collect();
-    assert_eq!(stages, ["parse", "bind", "execute"]);
-    let opened = records.began(TEXT);
-    assert_eq!(records.of("begin").with("id", opened.only()["id"].as_str().unwrap()).len(), 3, "one id");
+        chain.records_when("the end", |records| records.of("begin").len() == 1 && records.open().is_empty()).await;
+    let begin = records.of("begin").only().clone();
+    assert_eq!([&begin["since"], &begin["stage"], &begin["text"]], ["parse", "execute", TEXT]);
     assert_eq!(outcomes(&records, TEXT), [ended("ok")]);
+    // The second one's messages come by themselves.
+    for (one, messages) in [parse("", TEXT), bind("", ""), execute("")].into_iter().zip(2..) {
+        stream.write_all(&[one, flush()].concat()).await.expect("sent");
+        chain.records_when("its line", |records| records.of("begin").len() == messages).await;
+    }
+    ask(&mut stream, &[sync()]).await;
+    let records = chain.records_when("the end", |records| records.open().is_empty()).await;
+    let second: Vec<Value> = records.of("begin").iter().skip(1).cloned().collect();
+    let stages: Vec<_> = second.iter().map(|begin| (begin["stage"].as_str(), begin["since"].as_str())).collect();
+    assert_eq!(stages, ["parse", "bind", "execute"].map(|stage| (Some(stage), None)));
+    assert!(second.iter().all(|line| line["id"] == second[0]["id"] && line["id"] != begin["id"]), "one id");
 }
 
 /// PostgreSQL has the whole text; the record has its start, and on every end line what the whole is known by.
@@ -191,8 +199,8 @@ async fn what_the_server_skips_after_an_error_is_skipped() {
     stream.write_all(&pipeline.concat()).await.unwrap();
     ask(&mut stream, &[]).await;
     ask(&mut stream, &[sync()]).await;
-    let records =
-        chain.records_when("the ends", |records| records.of("begin").len() == 9 && records.open().is_empty()).await;
+    let all = |records: &Records| records.of("begin").apart().len() == 9 && records.open().is_empty();
+    let records = chain.records_when("the ends", all).await;
     assert_eq!(outcomes(&records, "select 1 / 0"), [("error".to_owned(), Some("22012".to_owned()))]);
     assert_eq!(outcomes(&records, "select 'after the error'"), [ended("skipped")]);
     assert_eq!(outcomes(&records, "select 'after the sync'"), [ended("ok")]);

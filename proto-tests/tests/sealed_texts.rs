@@ -5,7 +5,7 @@ use pgpassport::sim::world::{ANALYST, ORDERS_APP};
 use proto_tests::audit::{run, stop, verify};
 use proto_tests::chain::{Chain, Setup};
 use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 const SEALED: [&str; 2] = ["orders-people", "orders-app"];
 
@@ -49,20 +49,6 @@ fn unsealed(chain: &Chain, needle: &str) -> (Vec<Value>, String) {
     items(chain, &["--text", needle, "--sealing-folder", text(&folder), "--sealing-key", text(&key)])
 }
 
-/// Every byte of every file in a folder and those in it.
-fn bytes(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
-    let mut all = Vec::new();
-    for entry in std::fs::read_dir(folder).expect("a folder") {
-        let path = entry.expect("an entry").path();
-        if path.is_dir() {
-            all.extend(bytes(&path));
-        } else if path.is_file() {
-            all.push((path.clone(), std::fs::read(path).expect("a file")));
-        }
-    }
-    all
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn only_keys_open_texts_and_erasing_them_breaks_no_proof() {
     let mut chain = start().await;
@@ -79,7 +65,7 @@ async fn only_keys_open_texts_and_erasing_them_breaks_no_proof() {
     let records = chain.records_when("four executions", |records| records.of("session_end").len() >= 3).await;
     assert_eq!(records.of("session_start").iter().next().expect("one")["texts"], "sealed");
 
-    for (path, bytes) in bytes(chain.folder()) {
+    for (path, bytes) in chain.files() {
         let holds = bytes.windows(6).any(|window| window == b"SECRET");
         assert!(!holds, "{} has a literal", path.display());
     }

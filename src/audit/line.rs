@@ -3,9 +3,11 @@
 
 mod statement;
 
-use super::event::Event;
+use super::event::{Begin, Event};
 use crate::names::SessionId;
 use crate::time::Timestamp;
+use statement::Head;
+pub(super) use statement::{Next, Places, go_on};
 use std::io::{self, Write};
 
 /// Version 1, and where the time begins.
@@ -13,16 +15,39 @@ const HEAD: &[u8] = b"{\"version\":1,\"time\":\"";
 
 /// Appends the record to `out`; after an error there may be a part of it.
 pub(super) fn write(out: &mut Vec<u8>, time: Timestamp, session: SessionId, event: &Event<'_>) -> io::Result<()> {
+    match event {
+        Event::Begin(begin) => write_begin(out, time, session, begin).map(drop),
+        Event::End(end) => {
+            let head = write_head(out, time, session)?;
+            statement::end(out, head, end)
+        }
+        other => {
+            write_head(out, time, session)?;
+            write_members(out, other)
+        }
+    }
+}
+
+/// The same of a statement's begin; says where in it the next message's word goes ([`go_on`]).
+pub(super) fn write_begin(
+    out: &mut Vec<u8>,
+    time: Timestamp,
+    session: SessionId,
+    begin: &Begin<'_>,
+) -> io::Result<Places> {
+    let head = write_head(out, time, session)?;
+    statement::begin(out, head, begin)
+}
+
+fn write_head(out: &mut Vec<u8>, time: Timestamp, session: SessionId) -> io::Result<Head> {
+    let start = out.len();
     out.extend_from_slice(HEAD);
     write_time(out, time)?;
     out.extend_from_slice(b"\",\"session\":\"");
+    let session_at = out.len();
     out.extend_from_slice(session.encode(&mut [0; SessionId::TEXT_BYTES]).as_bytes());
     out.push(b'"');
-    match event {
-        Event::Begin(begin) => statement::begin(out, begin),
-        Event::End(end) => statement::end(out, end),
-        other => write_members(out, other),
-    }
+    Ok(Head { start, session_at, session })
 }
 
 /// The event's own members follow the head's.

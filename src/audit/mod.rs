@@ -8,11 +8,13 @@
 //!
 //! Not for: diagnostics (`telemetry`), deciding anything.
 
+mod apart;
 mod budget;
 mod digest;
 mod durability;
 mod end;
 pub mod event;
+pub mod key_file;
 pub mod ledger;
 mod line;
 mod log;
@@ -24,6 +26,7 @@ pub mod sealing;
 mod text;
 mod trace;
 
+pub use apart::{apart, messages};
 pub use digest::{Digesting, TextDigest};
 pub use durability::{Durability, UnrecordedCommit};
 pub use end::End;
@@ -37,6 +40,7 @@ use async_trait::async_trait;
 use budget::{Budget, Verdict};
 use event::Event;
 use ledger::{Ledger, NotDurable, Status, frame};
+use line::Places;
 use sealing::{Person, Sealer, Vault, VaultError};
 use std::collections::VecDeque;
 use std::io;
@@ -216,6 +220,24 @@ impl Auditor {
             return Err(error.into());
         }
         if open.close(out) { Ok(()) } else { Err(io::Error::other("the record is too long").into()) }
+    }
+
+    /// Appends a statement's begin, or leaves `out` as it was; says where in the record its next message's word goes.
+    fn encode_begin(
+        &self,
+        out: &mut Vec<u8>,
+        session: SessionId,
+        begin: &event::Begin<'_>,
+    ) -> Result<Places, Unrecorded> {
+        let open = frame::open(out);
+        let places = match line::write_begin(out, self.clock.now(), session, begin) {
+            Ok(places) => places,
+            Err(error) => {
+                open.drop(out);
+                return Err(error.into());
+            }
+        };
+        if open.close(out) { Ok(places) } else { Err(io::Error::other("the record is too long").into()) }
     }
 
     /// The index behind the last of these records.

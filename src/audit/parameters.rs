@@ -2,16 +2,13 @@
 
 use super::digest::hex;
 use super::event::is_default;
+use super::key_file::{self, SECRET_BYTES};
 use super::text::{Encoded, Form, encode_text, start};
 use aws_lc_rs::hmac;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::borrow::Cow;
-use std::io;
-use std::path::{Path, PathBuf};
-use zeroize::Zeroizing;
+use std::path::Path;
 
 /// The most of one value that is recorded, in bytes.
 pub const MAX_VALUE_BYTES: usize = 16 * 1024;
@@ -19,10 +16,6 @@ pub const MAX_VALUE_BYTES: usize = 16 * 1024;
 pub const MAX_VALUES_BYTES: usize = 48 * 1024;
 /// The most values of one message that are recorded.
 pub const MAX_VALUES: usize = 4096;
-/// A key's length, in bytes: the digest's (RFC 2104 §3).
-const KEY_BYTES: usize = 32;
-/// The most that is read of a key file, in bytes.
-const MAX_KEY_FILE_BYTES: u64 = 4096;
 /// What a key is known by is the start of the HMAC of this.
 const FINGERPRINT_OF: &[u8] = b"pgpassport: which key of parameters is this?";
 /// How much of it, in bytes.
@@ -97,22 +90,6 @@ pub struct Parameter {
     pub cut: bool,
 }
 
-/// Why a key cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum KeyError {
-    /// The file cannot be read.
-    #[error("cannot read the key {path}")]
-    Io {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// It is no key of this form.
-    #[error("is not base64 of 32 bytes on one line; `pgpassport audit key --new-secret FILE` makes one")]
-    Form,
-}
-
 /// The key of HMACs.
 pub struct Key(hmac::Key);
 
@@ -124,19 +101,13 @@ impl std::fmt::Debug for Key {
 
 impl Key {
     /// Reads a key's file.
-    pub fn read(path: &Path) -> Result<Self, KeyError> {
-        use std::io::Read as _;
-        let mut text = Zeroizing::new(String::new());
-        let read = std::fs::File::open(path).and_then(|file| file.take(MAX_KEY_FILE_BYTES).read_to_string(&mut text));
-        read.map_err(|source| KeyError::Io { path: path.to_owned(), source })?;
-        Self::parse(text.trim_end())
+    pub fn read(path: &Path) -> Result<Self, key_file::Error> {
+        Ok(Self::of(&*key_file::secret(path)?))
     }
 
-    /// A key's one line.
-    pub fn parse(line: &str) -> Result<Self, KeyError> {
-        let key = STANDARD.decode(line).ok().map(Zeroizing::new);
-        let key = key.filter(|key| key.len() == KEY_BYTES).ok_or(KeyError::Form)?;
-        Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, &key)))
+    /// Its secret is as long as the digest (RFC 2104 §3).
+    pub fn of(secret: &[u8; SECRET_BYTES]) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, secret))
     }
 
     /// What it is known by; tells nothing of it.
@@ -192,7 +163,7 @@ mod tests {
     use serde_json::json;
 
     fn key() -> Key {
-        Key::parse(&STANDARD.encode([0x0b; 32])).unwrap()
+        Key::of(&[0x0b; 32])
     }
 
     fn value(bytes: &[u8]) -> Value<'_> {
@@ -249,15 +220,6 @@ mod tests {
             let (listed, left_out) = record(&many, how);
             assert_eq!((listed.len(), left_out), (MAX_VALUES, 7));
             assert!(serde_json::to_vec(&listed).unwrap().len() < MAX_RECORD_BYTES * 3 / 4);
-        }
-    }
-
-    #[test]
-    fn a_key_is_base64_of_32_bytes() {
-        let line = crate::audit::sealing::new_wrapping_key().unwrap();
-        assert!(Key::parse(line.expose()).is_ok(), "as `audit key --new-secret` makes it");
-        for wrong in ["", "PRIVATE+KEY+a+b+c", &STANDARD.encode([0; 31]), &STANDARD.encode([0; 33])] {
-            assert!(matches!(Key::parse(wrong), Err(KeyError::Form)), "{wrong}");
         }
     }
 }

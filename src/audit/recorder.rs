@@ -1,5 +1,6 @@
 //! One session's place in the log.
 
+mod joined;
 mod told;
 
 use super::end::End;
@@ -11,11 +12,12 @@ use super::text::start;
 use super::trace::traceparent;
 use super::{Auditor, Durability, Parameters, Recording, Unrecorded, Urgency, Values};
 use crate::names::SessionId;
+use joined::Newest;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::ops::Range;
 use std::time::Duration;
-use told::{Listed, Told};
+use told::Told;
 
 /// What a begin record says, before it has an id.
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +44,9 @@ pub struct Begin<'a> {
     pub parameters: Option<&'a Values<'a>>,
     /// Whether the statement leaves with the tag.
     pub tagged: bool,
+    /// The message before it came in the same read, and whatever becomes of that one's record may become of this one's:
+    /// where it is the event's and says the same, one record stands for both.
+    pub goes_on: bool,
 }
 
 /// A begin record that is prepared.
@@ -51,6 +56,8 @@ pub struct Begun {
     pub record: Range<usize>,
     /// How many bytes of the text it has.
     pub text_bytes: usize,
+    /// It is the record of the message before, which stands for this one too.
+    pub joined: bool,
 }
 
 /// Prepared records are committed when they pass this size, in bytes: what goes out in one `write(2)` is no longer than
@@ -102,6 +109,8 @@ pub struct Recorder {
     dropped: Vec<u8>,
     /// Begin records among the prepared ones.
     prepared: u64,
+    /// The one that was prepared last.
+    newest: Option<Newest>,
     statements: u64,
     /// The index behind the last record that the log took.
     last: u64,
@@ -126,7 +135,7 @@ impl Recorder {
         let caller = serde_json::value::to_raw_value(caller).map_err(std::io::Error::from)?;
         auditor.record(session, &Event::SessionStart(Box::new(start)))?;
         let (frames, dropped, owed, prepared, statements) = (Vec::new(), Vec::new(), 0, 0, 0);
-        let (last, gap, limited, written, unwritable) = (0, None, None, 0, None);
+        let (last, newest, gap, limited, written, unwritable) = (0, None, None, None, 0, None);
         Ok(Self {
             auditor,
             session,
@@ -139,6 +148,7 @@ impl Recorder {
             owed,
             dropped,
             prepared,
+            newest,
             statements,
             last,
             gap,
@@ -202,6 +212,10 @@ impl Recorder {
 
     /// Prepares a begin record; [`Recorder::commit`] writes it.
     pub fn begin(&mut self, begin: &Begin<'_>) -> Begun {
+        if let Some(record) = self.join(begin) {
+            return Begun { record, text_bytes: 0, joined: true };
+        }
+        let before = self.frames.len();
         let first = self.prepared_bytes();
         self.prepared = self.prepared.saturating_add(1);
         let id = self.id(begin.event);
@@ -212,20 +226,20 @@ impl Recorder {
             Ok(told) => told.unwrap_or_default(),
             Err(error) => {
                 self.unwritable = Some(error);
-                return Begun { record: first..first, text_bytes };
+                return Begun { record: first..first, text_bytes, joined: false };
             }
         };
-        let listed = begin.parameters.map(|values| self.list(id, values)).transpose();
-        let Listed { parameters, sealed: parameters_sealed, left_out, malformed } = match listed {
+        let values = match begin.parameters.map(|values| self.list(id, values)).transpose() {
             Ok(listed) => listed.unwrap_or_default(),
             Err(error) => {
                 self.unwritable = Some(error);
-                return Begun { record: first..first, text_bytes };
+                return Begun { record: first..first, text_bytes, joined: false };
             }
         };
-        let event = Event::Begin(event::Begin {
+        let event = event::Begin {
             id,
             stage: begin.stage,
+            since: None,
             caller: &self.caller,
             text,
             text_base64,
@@ -237,17 +251,16 @@ impl Recorder {
             statement: name(begin.statement),
             portal: name(begin.portal),
             function_oid: begin.function_oid,
-            parameters,
-            parameters_sealed,
-            parameters_left_out: left_out,
-            parameters_malformed: malformed,
+            values,
             tagged: begin.tagged,
             traceparent: begin.text.and_then(|(text, _)| traceparent(text)),
             durability: self.durability.told(),
-        });
-        let encoded = self.auditor.encode(&mut self.frames, self.session, &event);
-        self.unwritable = encoded.err().or(self.unwritable.take());
-        Begun { record: first..self.prepared_bytes(), text_bytes }
+        };
+        match self.auditor.encode_begin(&mut self.frames, self.session, &event) {
+            Ok(places) => self.newest = Some(Newest::of(begin, before..self.frames.len(), places)),
+            Err(error) => self.unwritable = Some(error),
+        }
+        Begun { record: first..self.prepared_bytes(), text_bytes, joined: false }
     }
 
     /// Writes a begin record of those that the last commit has dropped, alone, from the log's reserve: whether that took
@@ -321,6 +334,7 @@ impl Recorder {
             }
         }
         let prepared = std::mem::take(&mut self.prepared);
+        self.newest = None;
         self.dropped.clear();
         self.dropped.shrink_to(0);
         if result.is_ok() {

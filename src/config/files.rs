@@ -1,6 +1,7 @@
 //! Paths in the file, and whether what they name can be used. Nothing is written, no private key is kept.
 
 use super::values;
+use crate::audit::key_file::{self, Unreadable};
 use crate::audit::ledger::checkpoint::{KeyError, Signer};
 use crate::audit::parameters;
 use crate::audit::sealing::{VaultError, WrappingKey};
@@ -121,38 +122,40 @@ pub(super) fn log_folder(value: &DeValue<'_>, folder: &Path) -> Result<PathBuf, 
 /// A file with the key that signs the audit log's checkpoints.
 pub(super) fn signing_key(path: &Path) -> Result<(), String> {
     let shown = path.display();
-    let signer = Signer::read(path).map(drop);
-    signer.map_err(|error| match error {
-        KeyError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
-            format!("{shown} is not there; make it with: pgpassport audit key --new {shown} --name NAME")
-        }
-        KeyError::Io { source, .. } => format!("{shown} cannot be read: {source}"),
+    Signer::read(path).map(drop).map_err(|error| match error {
+        KeyError::File(error) => unreadable(&error, &format!("--new {shown} --name NAME")),
         other => format!("{shown} {other}"),
     })
 }
 
 /// A file with the key that wraps the keys of sealed texts.
 pub(super) fn wrapping_key(path: &Path) -> Result<(), String> {
-    let shown = path.display();
     WrappingKey::read(path).map(drop).map_err(|error| match error {
-        VaultError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
-            format!("{shown} is not there; make it with: pgpassport audit key --new-secret {shown}")
-        }
-        VaultError::Io { source, .. } => format!("{shown} cannot be read: {source}"),
-        other => format!("{shown} {other}"),
+        VaultError::WrappingKey(error) => no_secret(path, error),
+        other => format!("{} {other}", path.display()),
     })
 }
 
 /// A file with the key of parameters' HMACs.
 pub(super) fn parameters_key(path: &Path) -> Result<parameters::Key, String> {
+    parameters::Key::read(path).map_err(|error| no_secret(path, error))
+}
+
+fn no_secret(path: &Path, error: key_file::Error) -> String {
     let shown = path.display();
-    parameters::Key::read(path).map_err(|error| match error {
-        parameters::KeyError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
-            format!("{shown} is not there; make it with: pgpassport audit key --new-secret {shown}")
-        }
-        parameters::KeyError::Io { source, .. } => format!("{shown} cannot be read: {source}"),
-        other @ parameters::KeyError::Form => format!("{shown} {other}"),
-    })
+    match error {
+        key_file::Error::File(error) => unreadable(&error, &format!("--new-secret {shown}")),
+        other @ key_file::Error::Form => format!("{shown} {other}"),
+    }
+}
+
+/// What is wrong with a key's file, and which arguments of `audit key` make one.
+fn unreadable(Unreadable { path, source }: &Unreadable, arguments: &str) -> String {
+    let shown = path.display();
+    if source.kind() == std::io::ErrorKind::NotFound {
+        return format!("{shown} is not there; make it with: pgpassport audit key {arguments}");
+    }
+    format!("{shown} cannot be read: {source}")
 }
 
 /// A path whose folder exists.

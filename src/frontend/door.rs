@@ -115,8 +115,10 @@ impl Arrival {
     }
 
     /// The same, served by the runtime that this is called in.
-    pub fn here(self) -> io::Result<Self> {
-        Ok(Self { socket: TcpStream::from_std(self.socket.into_std()?)?, ..self })
+    pub fn here(self: Box<Self>) -> io::Result<Box<Self>> {
+        let Self { socket, peer, place, header, accepted } = *self;
+        let socket = TcpStream::from_std(socket.into_std()?)?;
+        Ok(Box::new(Self { socket, peer, place, header, accepted }))
     }
 
     /// Finds out where the client is, within `startup` of having been accepted. Not a byte behind a header is read.

@@ -48,5 +48,7 @@ pub fn server_config(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>
         .with_single_cert(chain, key)
         .map_err(TlsError::Unusable)?;
     config.alpn_protocols = vec![ALPN.to_vec()];
+    // Each session brings the ticket for the next one.
+    config.send_tls13_tickets = 1;
     Ok(Arc::new(config))
 }

@@ -33,7 +33,7 @@ pub(super) enum Found {
 
 /// The cache. Shared, so that a fetch outlives the caller that caused it.
 pub(super) struct KeyCache {
-    issuer: IssuerConfig,
+    issuer: Arc<IssuerConfig>,
     http: Client,
     deadline: Duration,
     state: Mutex<State>,
@@ -70,13 +70,13 @@ impl State {
 }
 
 impl KeyCache {
-    pub(super) fn new(issuer: IssuerConfig, http: Client, deadline: Duration) -> Arc<Self> {
+    pub(super) fn new(issuer: Arc<IssuerConfig>, http: Client, deadline: Duration) -> Arc<Self> {
         Arc::new(Self { issuer, http, deadline, state: Mutex::default(), flight: tokio::sync::Mutex::default() })
     }
 
     /// A cache that starts with what an earlier one has, where the keys are the same issuer's: a reload while Entra is
     /// away locks nobody out.
-    pub(super) fn after(earlier: &Self, issuer: IssuerConfig, http: Client, deadline: Duration) -> Arc<Self> {
+    pub(super) fn after(earlier: &Self, issuer: Arc<IssuerConfig>, http: Client, deadline: Duration) -> Arc<Self> {
         let cache = Self::new(issuer, http, deadline);
         if cache.issuer.shares_keys_with(&earlier.issuer) {
             let (mut state, earlier) = (cache.lock(), earlier.lock());
@@ -86,7 +86,7 @@ impl KeyCache {
         cache
     }
 
-    pub(super) fn issuer(&self) -> &IssuerConfig {
+    pub(super) fn issuer(&self) -> &Arc<IssuerConfig> {
         &self.issuer
     }
 

@@ -258,7 +258,7 @@ impl fmt::Debug for Verifier {
 impl Verifier {
     /// A verifier for these issuers. Fetches nothing yet. A new one remembers nothing of an older one.
     pub fn new(issuers: Vec<IssuerConfig>, http: crate::http::Client, settings: Settings) -> Self {
-        let keys = |issuer| KeyCache::new(issuer, http.clone(), settings.keys);
+        let keys = |issuer| KeyCache::new(Arc::new(issuer), http.clone(), settings.keys);
         Self {
             issuers: issuers.into_iter().map(keys).collect(),
             signatures: Signatures::new(settings.bad_tokens_per_address),
@@ -272,14 +272,14 @@ impl Verifier {
     pub fn succeeding(mut self, earlier: &Self, http: &crate::http::Client, deadline: Duration) -> Self {
         for keys in &mut self.issuers {
             if let Some(earlier) = earlier.issuers.iter().find(|earlier| earlier.issuer().name == keys.issuer().name) {
-                *keys = KeyCache::after(earlier, keys.issuer().clone(), http.clone(), deadline);
+                *keys = KeyCache::after(earlier, Arc::clone(keys.issuer()), http.clone(), deadline);
             }
         }
         self
     }
 
     /// The section of the config of this name.
-    pub fn issuer(&self, name: &IssuerName) -> Option<&IssuerConfig> {
+    pub fn issuer(&self, name: &IssuerName) -> Option<&Arc<IssuerConfig>> {
         self.issuers.iter().map(|keys| keys.issuer()).find(|issuer| issuer.name == *name)
     }
 

@@ -120,6 +120,8 @@ struct Recorded {
     event: u64,
     /// Where its begin record is among the prepared ones.
     begin: Range<usize>,
+    /// That is the record of the message before it.
+    joined: bool,
     /// The log has that.
     taken: bool,
     /// Its place among the answers; none where the server skips it.
@@ -128,6 +130,13 @@ struct Recorded {
     unnamed: bool,
     /// It ends a transaction and does nothing else: the log's reserve may take it.
     ends: Option<Ends>,
+}
+
+impl Recorded {
+    fn of(event: u64, begun: Begun, frame: &Frame<'_>, place: Option<u64>) -> Self {
+        let Begun { record, joined, .. } = begun;
+        Self { event, begin: record, joined, taken: !frame.unrecorded, place, unnamed: false, ends: None }
+    }
 }
 
 impl ClientSide {
@@ -308,16 +317,16 @@ impl ClientSide {
         let role_changes = if command { Vec::new() } else { role_changes(text.head) };
         let known = Some((text.head, text.bytes));
         let line = Begin { text: known, role_changes: &role_changes, tagged, ..begin(event, Stage::Query) };
-        let Begun { record: begin, text_bytes } = Self::begin(frame, recorder, &line);
-        let followed = (header.is_ok() && !frame.unrecorded).then_some(text_bytes);
+        let begun = Self::begin(frame, recorder, &line);
+        let followed = (header.is_ok() && !frame.unrecorded).then_some(begun.text_bytes);
         self.follow(event, &text, followed, tracker, recorder);
-        let own = Recorded { event, begin, taken: !frame.unrecorded, place, unnamed: false, ends };
+        let own = Recorded { ends, ..Recorded::of(event, begun, frame, place) };
         match header {
             Ok(_) if command => output.pass(frame.at..frame.seen()),
             Ok(header) => self.insert_tag(header, frame, 0, output),
             Err(refusal) => self.substitute(frame.header.kind, &own, refusal, tracker, output),
         }
-        self.recorded.push(own);
+        self.note(own);
     }
 
     fn parse(&mut self, frame: &Frame<'_>, tracker: &mut Tracker, recorder: &mut Recorder, output: &mut Output) {
@@ -338,17 +347,17 @@ impl ClientSide {
         let text = text.map(|text| (text.head, text.bytes));
         let role_changes = role_changes(head);
         let line = Begin { text, role_changes: &role_changes, statement, tagged, ..begin(event, Stage::Parse) };
-        let Begun { record: begin, text_bytes } = Self::begin(frame, recorder, &line);
-        let followed = (header.is_ok() && !frame.unrecorded).then_some(text_bytes);
+        let begun = Self::begin(frame, recorder, &line);
+        let followed = (header.is_ok() && !frame.unrecorded).then_some(begun.text_bytes);
         self.follow(event, &known, followed, tracker, recorder);
         let ends = if name.is_empty() && header.is_ok() { frame.only_text(1) } else { None };
-        let own = Recorded { event, begin, taken: !frame.unrecorded, place, unnamed: name.is_empty(), ends };
+        let own = Recorded { unnamed: name.is_empty(), ends, ..Recorded::of(event, begun, frame, place) };
         match header {
             Ok(header) if text.is_some() => self.insert_tag(header, frame, name.len().saturating_add(1), output),
             Ok(_) => output.pass(frame.at..frame.seen()),
             Err(refusal) => self.substitute(frame.header.kind, &own, refusal, tracker, output),
         }
-        self.recorded.push(own);
+        self.note(own);
     }
 
     fn bind(&mut self, frame: &Frame<'_>, tracker: &mut Tracker, recorder: &mut Recorder, output: &mut Output) {
@@ -366,10 +375,11 @@ impl ClientSide {
         let values = (recorder.parameters() != Parameters::Off && overfull.and(whole).is_ok())
             .then(|| parameters::of_bind(frame, names.0.and(names.1).map(|_| reader.rest())));
         let parameters = values.as_ref();
-        let line = Begin { parameters, tagged, ..begin_again(&bound, Stage::Bind, portal, self.batch) };
-        let begin = Self::begin(frame, recorder, &line).record;
         let ends = bound.ends.filter(|_| frame.is_whole() && overfull.is_ok());
-        let own = Recorded { event: bound.event, begin, taken: !frame.unrecorded, place, unnamed: false, ends };
+        let goes_on = self.goes_on(bound.event, ends);
+        let line = Begin { parameters, tagged, goes_on, ..begin_again(&bound, Stage::Bind, portal, self.batch) };
+        let begun = Self::begin(frame, recorder, &line);
+        let own = Recorded { ends, ..Recorded::of(bound.event, begun, frame, place) };
         self.pass_or_refuse(overfull.and(whole), frame, own, tracker, output);
     }
 
@@ -378,10 +388,11 @@ impl ClientSide {
         let place = tracker.place();
         let executed = tracker.execute(portal, frame.bytes, frame.now);
         let tagged = self.tag.is_set() && !executed.is_unknown();
-        let line = Begin { tagged, ..begin_again(&executed, Stage::Execute, portal, self.batch) };
-        let begin = Self::begin(frame, recorder, &line).record;
         let ends = executed.ends.filter(|_| frame.refusal.is_none());
-        let own = Recorded { event: executed.event, begin, taken: !frame.unrecorded, place, unnamed: false, ends };
+        let goes_on = self.goes_on(executed.event, ends);
+        let line = Begin { tagged, goes_on, ..begin_again(&executed, Stage::Execute, portal, self.batch) };
+        let begun = Self::begin(frame, recorder, &line);
+        let own = Recorded { ends, ..Recorded::of(executed.event, begun, frame, place) };
         self.pass_or_refuse(frame.admitted(), frame, own, tracker, output);
     }
 
@@ -399,14 +410,30 @@ impl ClientSide {
             (recorder.parameters() != Parameters::Off && frame.admitted().is_ok()).then(|| parameters::of_call(frame));
         let parameters = values.as_ref();
         let line = Begin { function_oid, parameters, ..begin(event, Stage::FunctionCall) };
-        let begin = Self::begin(frame, recorder, &line).record;
-        let own = Recorded { event, begin, taken: !frame.unrecorded, place, unnamed: false, ends: None };
+        let own = Recorded::of(event, Self::begin(frame, recorder, &line), frame, place);
         self.pass_or_refuse(frame.admitted(), frame, own, tracker, output);
     }
 
     /// Prepares a message's begin record, if it gets one.
     fn begin(frame: &Frame<'_>, recorder: &mut Recorder, line: &Begin<'_>) -> Begun {
         if frame.unrecorded { Begun::default() } else { recorder.begin(line) }
+    }
+
+    /// Whether a message that ends a transaction so, or not, may be in one record with the one before it: the log's
+    /// reserve takes both or neither.
+    fn goes_on(&self, event: u64, ends: Option<Ends>) -> bool {
+        let before = self.recorded.last();
+        before.is_some_and(|before| before.event == event && before.taken && before.ends == ends)
+    }
+
+    fn note(&mut self, own: Recorded) {
+        if own.joined {
+            // The record has grown.
+            for before in self.recorded.iter_mut().rev().take_while(|before| before.event == own.event) {
+                before.begin.clone_from(&own.begin);
+            }
+        }
+        self.recorded.push(own);
     }
 
     fn pass_or_refuse(
@@ -421,7 +448,7 @@ impl ClientSide {
             Err(refusal) => self.substitute(frame.header.kind, &own, refusal, tracker, output),
             Ok(()) => output.pass(frame.at..frame.seen()),
         }
-        self.recorded.push(own);
+        self.note(own);
     }
 
     /// The tag's way into the Query at the start of `query`, and nothing else: to be measured alone.

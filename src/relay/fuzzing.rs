@@ -3,6 +3,7 @@
 #![allow(clippy::missing_panics_doc, clippy::panic, reason = "a target's panic is its finding")]
 
 mod canned;
+mod values;
 
 use super::client_side::{ClientSide, INSPECTED_BYTES, Stop};
 use super::output::Output;
@@ -10,10 +11,10 @@ use super::server_side::{MAX_ERROR_BYTES, ServerSide};
 use super::substitute::Refusal;
 use super::tag::Tag;
 use super::tag::testing::{analyst, tag as tag_of};
-use super::testing::recorder;
+use super::testing::recorder_listing;
 use super::tracker::Tracker;
-use crate::audit::Recorder;
 use crate::audit::testing::MemoryLog;
+use crate::audit::{Durability, Parameters, Recorder, apart};
 use crate::fuzzing::{Choices, pieces};
 use crate::identity::IdentityFacts;
 use crate::wire::{ErrorFields, HEADER_BYTES, Header, append};
@@ -47,7 +48,7 @@ pub fn tag(data: &[u8]) {
     for (kind, name) in [(b'Q', [].as_slice()), (b'P', b"name\0")] {
         let mut message = Vec::new();
         append(&mut message, kind, &[name, text, &[0]].concat());
-        let mut session = Session::new(tag.clone());
+        let mut session = Session::new(tag.clone(), Parameters::Off);
         session.client_sends(&message);
         let mut expected = Vec::new();
         append(&mut expected, kind, &[name, &tagged, &[0]].concat());
@@ -84,14 +85,16 @@ fn percent_decoded(text: &str) -> Vec<u8> {
 /// A session of any messages in any order, cut anywhere: what leaves, less the tags, is what came; every Query, Parse,
 /// Bind, Execute and FunctionCall that leaves has its begin line, every event that began has exactly one last end, and
 /// none ends that did not begin; what waits to be looked at is bounded; and where the reads are cut changes nothing of
-/// all that. What is refused leaves as a substitute with a random name (`refusal_tests`): where the reads are cut must
-/// not change that it does.
+/// all that. Parameters, where they are recorded, are each told or counted. What is refused leaves as a substitute with
+/// a random name (`refusal_tests`): where the reads are cut must not change that it does.
 pub fn relay(data: &[u8]) {
     let mut choices = Choices::new(data);
     let pattern = choices.bytes(3);
     let script = canned::script(choices);
-    let whole = run(&script, None);
-    let cut = run(&script, Some(pattern));
+    let are_recorded = pattern.get(2).is_some_and(|byte| byte % 2 == 1);
+    let parameters = if are_recorded { Parameters::Full } else { Parameters::Off };
+    let whole = run(&script, None, parameters);
+    let cut = run(&script, Some(pattern), parameters);
     assert_eq!(whole.refused, cut.refused);
     if whole.refused {
         // Substitutes carry random names.
@@ -120,8 +123,8 @@ struct Outcome {
     refused: bool,
 }
 
-fn run(script: &Script, pattern: Option<&[u8]>) -> Outcome {
-    let mut session = Session::new(tag_of(&analyst()));
+fn run(script: &Script, pattern: Option<&[u8]>, parameters: Parameters) -> Outcome {
+    let mut session = Session::new(tag_of(&analyst()), parameters);
     for (side, bytes) in script {
         let pieces = pattern.map_or_else(|| vec![bytes.as_slice()], |pattern| pieces(bytes, pattern));
         for piece in pieces {
@@ -154,13 +157,13 @@ struct Session {
 }
 
 impl Session {
-    fn new(tag: Tag) -> Self {
+    fn new(tag: Tag, parameters: Parameters) -> Self {
         let log = MemoryLog::default();
         Self {
             client: ClientSide::new(tag.clone()),
             server: ServerSide::new(tag),
             tracker: Tracker::new(),
-            recorder: recorder(&log),
+            recorder: recorder_listing(log.auditor(10), Durability::default(), parameters),
             log,
             client_held: Vec::new(),
             server_held: Vec::new(),
@@ -250,7 +253,11 @@ impl Session {
         let (mut begins, mut ends) = (Vec::new(), Vec::new());
         for line in self.log.lines() {
             match line.get("event").and_then(Value::as_str) {
-                Some("begin") => begins.push(timeless(line)),
+                // Which messages have one record depends on the reads.
+                Some("begin") => {
+                    let alone = line.as_object().map(apart).unwrap_or_default();
+                    begins.extend(alone.into_iter().map(|line| timeless(Value::Object(line))));
+                }
                 Some("end") => ends.push(timeless(line)),
                 _ => {}
             }
@@ -258,6 +265,9 @@ impl Session {
         let recorded = headers(&self.to_server).iter().filter(|header| b"QPBEF".contains(&header.kind)).count();
         assert_eq!(begins.len(), recorded, "what leaves is recorded, once");
         assert_every_event_ends_once(&begins, &ends);
+        if !self.refused && self.recorder.parameters() == Parameters::Full {
+            values::assert_told(&self.to_server, &begins);
+        }
         let Self { to_server, to_client, ending, refused, .. } = self;
         Outcome { to_server, to_client, begins, ends, ending, refused }
     }

@@ -33,4 +33,6 @@ pub use server_side::Misbehaved;
 pub use substitute::Refusal;
 
 #[cfg(test)]
+mod joined_tests;
+#[cfg(test)]
 mod refusal_tests;

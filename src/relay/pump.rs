@@ -154,12 +154,12 @@ impl Relay {
         S: AsyncRead + AsyncWrite + Unpin,
         H: Host,
     {
-        // Before the future: it would keep room for both connections as long as it lives.
-        self.relay(tokio::io::split(client), tokio::io::split(server), wish, host)
+        // Before the future, which would keep room for what it is given beside what it makes of it, as long as it lives.
+        Box::new(self).relay(tokio::io::split(client), tokio::io::split(server), wish, host)
     }
 
     async fn relay<C, S, H>(
-        self,
+        self: Box<Self>,
         (mut client_read, client_write): (ReadHalf<C>, WriteHalf<C>),
         (server_read, mut server_write): (ReadHalf<S>, WriteHalf<S>),
         mut wish: watch::Receiver<Wish>,
@@ -188,7 +188,7 @@ impl Relay {
         let fatal = down.fatal().map(str::to_owned);
         Box::pin(self.wind_down(&ending, &mut down, &mut server_write, &mut wish, host)).await;
         if let Some(frame) = host.farewell(&ending) {
-            down.say(&frame).await;
+            Box::pin(down.say(&frame)).await;
         }
         Box::pin(self.goodbye(&mut client_read, &mut server_write, &mut down)).await;
         // Whose last word came first has ended the session.
@@ -250,14 +250,15 @@ impl Relay {
             let goes_on = match stop {
                 Stop::Violated(violation) => return Ending::Violated(violation),
                 _ if side.is_terminated() => return Ending::Client,
-                Stop::Answers => input.until(self.progress.notified(), client, LINGER).await,
+                // Boxed, like all that is seldom waited for: a session would have room for the largest as long as it lives.
+                Stop::Answers => Box::pin(input.until(self.progress.notified(), client, LINGER)).await,
                 // It opens in time, or breaks.
-                Stop::Held => input.until(self.gate.opened(), client, Duration::MAX).await,
+                Stop::Held => Box::pin(input.until(self.gate.opened(), client, Duration::MAX)).await,
                 Stop::Wait(turn) => {
                     host.waits(turn.limit);
                     let mut withdrawn = false;
                     let come = async { withdrawn = self.gate.turn(turn.at).await };
-                    let goes_on = input.until(come, client, Duration::MAX).await;
+                    let goes_on = Box::pin(input.until(come, client, Duration::MAX)).await;
                     if withdrawn {
                         side.withdraw();
                     }
@@ -362,7 +363,7 @@ impl Relay {
         .await;
     }
 
-    fn summary(self, ending: Ending, server_closed: bool, host: &impl Host) -> Summary {
+    fn summary(self: Box<Self>, ending: Ending, server_closed: bool, host: &impl Host) -> Summary {
         // From here on nothing is left that a client's cancel could mean.
         self.gate.settle(None);
         let mut shared = self.shared.into_inner().unwrap_or_else(PoisonError::into_inner);

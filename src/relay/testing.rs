@@ -4,27 +4,31 @@
 
 use super::tag::testing::analyst;
 use crate::audit::event::{Caller, Claimed, SessionStart};
+#[cfg(test)]
 use crate::audit::testing::MemoryLog;
 use crate::audit::{Auditor, Durability, Parameters, Recorder};
 use crate::names::{DatabaseAlias, DatabaseName, InstanceName, IssuerName, RoleName, RuleName, SessionId};
 use crate::time::Timestamp;
 
 /// A recorder over a log in memory.
+#[cfg(test)]
 pub(crate) fn recorder(log: &MemoryLog) -> Recorder {
     recorder_with(log, Durability::default())
 }
 
 /// The same for a rule that says this.
+#[cfg(test)]
 pub(crate) fn recorder_with(log: &MemoryLog, durability: Durability) -> Recorder {
     recorder_over(log.auditor(10), durability)
 }
 
 /// The same over any log.
+#[cfg(test)]
 pub(crate) fn recorder_over(auditor: Auditor, durability: Durability) -> Recorder {
     recorder_listing(auditor, durability, Parameters::Off)
 }
 
-/// The same for a rule that says this of parameters.
+/// A recorder for a rule that says this.
 pub(crate) fn recorder_listing(auditor: Auditor, durability: Durability, parameters: Parameters) -> Recorder {
     let facts = analyst();
     let caller = Caller {

@@ -243,7 +243,7 @@ async fn accept(
                     settle(&socket);
                     let generation = serving.borrow().clone();
                     if let Some(arrival) = generation.door.admit(socket, address) {
-                        workers.spawn(&mut connections, serve(arrival, generation.services));
+                        workers.spawn(&mut connections, serve(Box::new(arrival), generation.services));
                     } else {
                         // One line a minute: whoever can open connections is not to fill the log with them.
                         if dropped == 0 {
@@ -262,11 +262,12 @@ async fn accept(
 }
 
 /// One connection's life, on its own thread.
-async fn serve(arrival: Arrival, services: Arc<Services>) {
-    match arrival.here() {
-        Ok(arrival) => session::serve(arrival, services).await,
-        Err(error) => tracing::error!(%error, "a connection could not be handed to its thread"),
-    }
+async fn serve(arrival: Box<Arrival>, services: Arc<Services>) {
+    let arrival = match arrival.here() {
+        Ok(arrival) => arrival,
+        Err(error) => return tracing::error!(%error, "a connection could not be handed to its thread"),
+    };
+    session::serve(arrival, services).await;
 }
 
 /// Small messages leave at once; a client that vanished without a word is noticed.

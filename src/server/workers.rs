@@ -39,6 +39,8 @@ impl Workers {
         let fewest = self.0.iter().min_by_key(|worker| worker.serving.load(Ordering::Relaxed));
         let Some(Worker { runtime, serving, .. }) = fewest else { return };
         let counted = Counted::new(serving);
+        // Boxed: the task's future would have room for it twice, before its first step and after.
+        let life = Box::pin(life);
         connections.spawn_on(
             async move {
                 let _counted = counted;

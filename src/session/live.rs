@@ -59,7 +59,7 @@ pub struct Live {
     /// Who, as the token said at the login; with the groups that a directory told.
     pub caller: IdentityFacts,
     /// The issuer's section by which the token was judged.
-    pub issuer: IssuerConfig,
+    pub issuer: Arc<IssuerConfig>,
     /// Rule, database, database user, and when the token ends.
     pub grant: Arc<Grant>,
     /// Statements or replication.

@@ -140,12 +140,13 @@ struct Connection<'a> {
     peer: Peer,
     accepted: Instant,
     presence: Presence,
-    claimed: Option<Claimed>,
-    caller: Option<Caller>,
+    /// What the client says of itself, and who it is, for a refusal: gone once it is greeted.
+    claimed: Option<Box<Claimed>>,
+    caller: Option<Box<Caller>>,
 }
 
 /// Serves one connection until it is over. Never fails: what goes wrong is told, recorded and counted here.
-pub async fn serve(arrival: Arrival, services: Arc<Services>) {
+pub async fn serve(arrival: Box<Arrival>, services: Arc<Services>) {
     services.metrics.connection_accepted();
     let _gauge = services.metrics.session_started();
     let id = SessionId::generate();
@@ -159,18 +160,27 @@ pub async fn serve(arrival: Arrival, services: Arc<Services>) {
         caller: None,
     };
     // Each stage's future goes with the stage: a session that runs keeps nothing of its log-in.
-    let Some(negotiated) = Box::pin(connection.negotiate(arrival)).await else { return };
-    connection.hop(Hop::Startup, connection.accepted);
-    match negotiated {
-        Ok(Negotiated::Login(login, place)) => Box::pin(connection.log_in(login, place)).await,
-        Ok(Negotiated::Cancel(request)) => Box::pin(cancel::serve(request, connection.peer, &services)).await,
-        Err(refused) => Box::pin(connection.turn_back(*refused)).await,
+    if let Some(greeted) = Box::pin(connection.begin(arrival)).await {
+        (connection.claimed, connection.caller) = (None, None);
+        Box::pin(connection.relay(greeted)).await;
     }
 }
 
 impl Connection<'_> {
+    /// From the first byte to a session that can begin, if it comes to that: a request for a cancel is none.
+    async fn begin(&mut self, arrival: Box<Arrival>) -> Option<Box<Greeted>> {
+        let negotiated = Box::pin(self.negotiate(arrival)).await?;
+        self.hop(Hop::Startup, self.accepted);
+        match negotiated {
+            Ok(Negotiated::Login(login, place)) => return Box::pin(self.log_in(login, place)).await,
+            Ok(Negotiated::Cancel(request)) => Box::pin(cancel::serve(request, self.peer, self.services)).await,
+            Err(refused) => Box::pin(self.turn_back(*refused)).await,
+        }
+        None
+    }
+
     /// TLS and the start-up packet; `None` where the process leaves before.
-    async fn negotiate(&mut self, arrival: Arrival) -> Option<Result<Negotiated, Box<Refused>>> {
+    async fn negotiate(&mut self, arrival: Box<Arrival>) -> Option<Result<Negotiated, Box<Refused>>> {
         let Services { tls, deadlines, .. } = self.services;
         let negotiating = async {
             let incoming = arrival.introduce(deadlines.startup).await?;
@@ -194,29 +204,29 @@ impl Connection<'_> {
         client.tell(&rejection.fields(self.id)).await;
     }
 
-    /// From the token to the greeting, then the relay.
-    async fn log_in(&mut self, mut login: Box<Login>, mut place: Place) {
+    /// From the token to the greeting.
+    async fn log_in(&mut self, mut login: Box<Login>, mut place: Place) -> Option<Box<Greeted>> {
         let (asked, mut client) = login.parts();
-        self.claimed = Some(Claimed {
+        self.claimed = Some(Box::new(Claimed {
             user: Some(claim(asked.user())),
             database: Some(claim(asked.database())),
             application_name: asked.application_name().as_deref().map(claim),
-        });
+        }));
         match Box::pin(self.open(asked, &mut client, &mut place)).await {
             Ok(opened) => {
                 drop(place);
-                if let Some(greeted) = Box::pin(self.greet(login, opened)).await {
-                    Box::pin(self.relay(greeted)).await;
-                }
+                Box::pin(self.greet(login, opened)).await
             }
             // Nobody is there to be told, and what the client had is free at once.
             Err(error @ Error::Gone) => {
                 self.refuse(&error);
+                None
             }
             Err(error) => {
                 let rejection = self.refuse(&error);
                 login.reject(&rejection.fields(self.id)).await;
                 drop(place);
+                None
             }
         }
     }
@@ -235,7 +245,7 @@ impl Connection<'_> {
         let identity = self.unless_over(client, verifier.verify(token, self.peer.limited(), clock.now())).await;
         self.hop(Hop::Verify, started);
         let identity = identity?;
-        self.caller = Some(caller(&identity));
+        self.caller = Some(Box::new(caller(&identity)));
         let asks = policy.asks_groups(&identity, login.database());
         let identity = if asks { self.unless_over(client, verifier.resolve_groups(identity)).await? } else { identity };
         let request = policy::Request {
@@ -287,13 +297,13 @@ impl Connection<'_> {
     }
 
     /// From here on the session is listed, and ended by whatever ends sessions.
-    fn make_known(&self, caller: &IdentityFacts, issuer: &IssuerConfig, grant: &Arc<Grant>, login: &Asked) {
+    fn make_known(&self, caller: &IdentityFacts, issuer: &Arc<IssuerConfig>, grant: &Arc<Grant>, login: &Asked) {
         let Services { judge, clock, .. } = self.services;
         let now = clock.now();
         let live = Live {
             session: self.id,
             caller: caller.clone(),
-            issuer: issuer.clone(),
+            issuer: Arc::clone(issuer),
             grant: Arc::clone(grant),
             purpose: login.purpose(),
             parameters: login.parameters().to_vec(),

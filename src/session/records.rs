@@ -59,7 +59,7 @@ impl Connection<'_> {
         purpose: Purpose,
     ) -> Result<Recorder, Error> {
         let target = grant.target();
-        let caller = self.caller.clone().unwrap_or_else(|| caller(identity));
+        let caller = self.caller.clone().unwrap_or_else(|| Box::new(caller(identity)));
         let key = self.services.recording.parameters_key.as_ref();
         let start = SessionStart {
             caller: &caller,
@@ -136,8 +136,8 @@ impl Connection<'_> {
             message: &rejection.message,
             reason: &reason,
             blame: rejection.blame.as_str(),
-            caller: self.caller.as_ref(),
-            claimed: self.claimed.as_ref(),
+            caller: self.caller.as_deref(),
+            claimed: self.claimed.as_deref(),
             client: Some(self.peer.address),
             via: self.peer.via,
         }));

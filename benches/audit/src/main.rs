@@ -7,23 +7,16 @@
 mod report;
 
 use clap::Parser;
-use pgpassport::audit::event::{Caller, Claimed, Outcome, SessionStart, Stage};
 use pgpassport::audit::ledger::checkpoint::{Signer, private_key};
 use pgpassport::audit::ledger::medium::Disk;
 use pgpassport::audit::ledger::{Behind, Ledger, Settings};
-use pgpassport::audit::sealing::Texts;
-use pgpassport::audit::{Auditor, Begin, Durability, End, Recorder, Urgency};
-use pgpassport::names::{DatabaseAlias, DatabaseName, InstanceName, IssuerName, RoleName, RuleName, SessionId, Tenant};
-use pgpassport::time::{Clock, from_unix};
+use pgpassport::audit::{Auditor, Durability, Recorder, Urgency};
+use pgpassport::time::Clock;
 use report::{Latency, Report, Throughput};
-use std::error::Error;
-use std::net::{Ipv4Addr, SocketAddr};
+use sample::Result;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// Whatever goes wrong ends the run.
-type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 /// Bytes of each statement's text.
 const TEXT_BYTES: usize = 200;
@@ -90,39 +83,7 @@ impl Log {
     }
 
     fn session(&self, durability: Durability) -> Result<Recorder> {
-        let caller = Caller {
-            label: "analyst@contoso.example".to_owned(),
-            issuer: IssuerName::parse("contoso")?,
-            tenant: Tenant::parse("7d1f2a0e-5d55-4d0f-9a53-3c0f6d1e2b3a")?,
-            object_id: "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9".to_owned(),
-            kind: "user",
-            app: "11112222-3333-4444-5555-666677778888".to_owned(),
-            token_id: Some("kGx0Yk9yQkq1t2u3v4w5xy".to_owned()),
-        };
-        let claimed = Claimed::default();
-        let start = SessionStart {
-            caller: &caller,
-            claimed: &claimed,
-            rule: &RuleName::parse("analysts")?,
-            grant: "workforce",
-            database: &DatabaseAlias::parse("orders")?,
-            database_name: &DatabaseName::parse("orders")?,
-            instance: &InstanceName::parse("contoso-prod:europe-north1:orders")?,
-            database_user: &RoleName::parse("analyst@contoso.example")?,
-            role: None,
-            session_authorization: None,
-            client: SocketAddr::from((Ipv4Addr::new(203, 0, 113, 9), 40_000)),
-            via: None,
-            tag: true,
-            replication: false,
-            durability,
-            parameters: None,
-            parameters_key: None,
-            commit_unrecorded: false,
-            texts: Texts::Clear,
-            token_expires: from_unix(4_000_000_000).unwrap_or_default(),
-        };
-        Ok(Recorder::open(self.auditor.clone(), SessionId::generate(), start)?)
+        sample::recorder(self.auditor.clone(), durability)
     }
 
     /// Bytes of all files, and of those that are segments.
@@ -140,42 +101,6 @@ impl Log {
     }
 }
 
-fn begin(event: u64, text: &[u8]) -> Begin<'_> {
-    Begin {
-        event,
-        stage: Stage::Query,
-        text: Some((text, text.len() as u64)),
-        text_of: None,
-        text_doubtful: false,
-        role_changes: &[],
-        statement: b"",
-        portal: b"",
-        function_oid: None,
-        parameters: None,
-        tagged: true,
-    }
-}
-
-fn end(event: u64) -> End {
-    End {
-        event,
-        part: 0,
-        last: true,
-        outcome: Outcome::Ok,
-        sqlstate: None,
-        text_of: None,
-        text: None,
-        text_doubtful: false,
-        executes: None,
-        command: Some("SELECT".to_owned()),
-        rows: 10,
-        bytes_in: 206,
-        bytes_out: 1_500,
-        first_row_us: Some(700),
-        duration_us: 800,
-    }
-}
-
 /// A text of [`TEXT_BYTES`], as ORMs write them.
 fn text() -> String {
     let start =
@@ -190,9 +115,9 @@ fn throughput(under: &Path, events: u64) -> Result<Throughput> {
     let text = text();
     let (began, cpu) = (Instant::now(), cpu_seconds()?);
     for event in 0..events {
-        recorder.begin(&begin(event, text.as_bytes()));
+        recorder.begin(&sample::begin(event, text.as_bytes()));
         recorder.commit(Urgency::Normal)?;
-        recorder.end(&end(event));
+        recorder.end(&sample::end(event));
         recorder.commit(Urgency::Normal)?;
     }
     let appended = began.elapsed();
@@ -248,13 +173,13 @@ async fn client(mut recorder: Recorder, until: Instant) -> Result<Vec<Duration>>
         if began > until {
             break;
         }
-        recorder.begin(&begin(event, text.as_bytes()));
+        recorder.begin(&sample::begin(event, text.as_bytes()));
         recorder.commit(Urgency::Normal)?;
         if let Some(durable) = recorder.durable() {
             durable.await?;
         }
         waits.push(began.elapsed());
-        recorder.end(&end(event));
+        recorder.end(&sample::end(event));
         recorder.commit(Urgency::Normal)?;
         tokio::task::yield_now().await;
     }

@@ -53,7 +53,7 @@ pub(crate) fn measure(
     let gigabytes = f64::from(u32::try_from(line * rows / 1000)?) / 1e6;
     let mut values = Values::from([("mb_s", gigabytes * 1e3 / took)]);
     if let (Some(before), Some(peer)) = (before, peer) {
-        values.insert("cpu_s_gb", peer.cpu()?.since(&before).as_secs_f64() / gigabytes);
+        values.insert("cpu_s_gb", peer.cpu()?.since(&before).counted().as_secs_f64() / gigabytes);
     }
     Ok(values)
 }

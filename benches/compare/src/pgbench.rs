@@ -165,15 +165,21 @@ fn count(
     let number = f64::from(u32::try_from(took.len()).ok().filter(|number| *number > 0)?);
     let window = end.checked_sub(*start)?;
     let rate = number / window.as_secs_f64();
-    let used = before.as_ref().zip(after.as_ref()).map(|(before, after)| after.since(before).as_secs_f64());
+    let used = before.as_ref().zip(after.as_ref()).map(|(before, after)| after.since(before));
     let mut values = Values::new();
     if reconnect {
         values.insert("log_ins_s", rate);
-        values.extend(used.map(|used| ("cpu_ms_log_in", used * 1e3 / number)));
+        values.extend(used.map(|used| ("cpu_ms_log_in", used.counted().as_secs_f64() * 1e3 / number)));
         return Some((window, values));
     }
     values.insert("tps", rate);
-    values.extend(used.map(|used| ("cpu_us", used * 1e6 / number)));
+    if let Some(used) = used {
+        let each = |time: Duration| time.as_secs_f64() * 1e6 / number;
+        values.insert("cpu_us", each(used.counted()));
+        // Where something runs beside the data path, that too, and the sum.
+        let beside = used.beside.map(|beside| [("beside_us", each(beside)), ("whole_us", each(used.whole))]);
+        values.extend(beside.into_iter().flatten());
+    }
     for (name, part) in [("p50_us", 50), ("p99_us", 99)] {
         let place = (took.len() * part / 100).min(took.len() - 1);
         values.extend(took.get(place).map(|took| (name, took.as_secs_f64() * 1e6)));

@@ -9,7 +9,5 @@ pub mod counts;
 pub mod replay;
 pub mod script;
 pub mod session;
-pub mod whose;
 
-/// Whatever goes wrong ends the run.
-pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+pub use sample::Result;

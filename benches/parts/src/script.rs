@@ -5,7 +5,7 @@
 
 mod messages;
 
-use crate::{Result, whose};
+use crate::Result;
 use messages::{Rows, Stream};
 
 /// Statements of the replay.
@@ -102,7 +102,7 @@ impl Script {
         for at in (1..kinds.len()).rev() {
             kinds.swap(at, random.index(at + 1));
         }
-        let mut author = Author { random, tag_bytes: whose::tag()?.bytes().len(), prepared: 0 };
+        let mut author = Author { random, tag_bytes: sample::tag()?.bytes().len(), prepared: 0 };
         Ok(Self { exchanges: kinds.into_iter().map(|kind| author.exchange(kind)).collect() })
     }
 

@@ -4,10 +4,10 @@
 //! Time and hashes are fixed: every answer comes a second after its question, so that two runs do exactly the same. Each
 //! stage is a function of its own that is never inlined, so that a profiler can tell them apart.
 
-use crate::{Result, whose};
+use crate::Result;
 use async_trait::async_trait;
 use pgpassport::audit::ledger::{NotDurable, frame};
-use pgpassport::audit::{Auditor, RecordLog, Recorder, Urgency};
+use pgpassport::audit::{Auditor, Durability, RecordLog, Recorder, Urgency};
 use pgpassport::relay::Refusal;
 use pgpassport::relay::parts::{ClientSide, Output, ServerSide, Stop, Tracker};
 use pgpassport::time::{Clock, from_unix};
@@ -43,12 +43,12 @@ impl Session {
     /// A session that is recorded there.
     pub fn recorded_in(log: Arc<dyn RecordLog>) -> Result<Self> {
         let clock = Clock::fixed(from_unix(TIME).ok_or("no such time")?);
-        let tag = whose::tag()?;
+        let tag = sample::tag()?;
         Ok(Self {
             client: ClientSide::new(tag.clone()),
             server: ServerSide::new(tag),
             tracker: Tracker::reproducible(),
-            recorder: whose::recorder(Auditor::new(log, 60, clock))?,
+            recorder: sample::recorder(Auditor::new(log, 60, clock), Durability::Batch)?,
             output: Output::default(),
             to_server: Wire::default(),
             to_client: Wire::default(),

@@ -86,7 +86,7 @@ fn texts(records: &Records, kind: &str, acts: &Acts) {
 }
 
 fn parameters(records: &Records, kind: &str, acts: &Acts) {
-    let binds = records.of("begin").with("stage", "bind");
+    let binds = records.messages("bind");
     let lists: Vec<Value> =
         binds.iter().filter(|bind| bind["caller"]["kind"] == kind).map(|bind| bind["parameters"].clone()).collect();
     if kind == "app" {

@@ -1,19 +1,55 @@
 //! A statement's begin and end records, member by member in the order of their types.
 
-use super::super::event::{Begin, End, EventId, Outcome, Stage};
+use super::super::event::{Begin, End, EventId, Listed, Outcome, Stage};
 use crate::names::SessionId;
 use serde::Serialize;
 use std::io;
+use std::ops::Range;
 
 /// How many bytes of a text are looked at together: enough for a vector instruction or two.
 const LOOK: usize = 32;
 
+/// Where in a begin record that stands for one message goes what the next one of the same event has to say, in bytes
+/// behind the record's start.
+#[derive(Debug, Clone)]
+pub struct Places {
+    /// The stage, and since which.
+    stage: Range<usize>,
+    /// A Bind's portal and parameters.
+    own: usize,
+}
+
+/// What a message says that goes on with the event of the one before it.
+#[derive(Debug)]
+pub struct Next<'a> {
+    /// Its own.
+    pub stage: Stage,
+    /// Of the first message that the record stands for.
+    pub since: Stage,
+    /// A Bind's.
+    pub portal: Option<&'a str>,
+    /// A Bind's.
+    pub values: &'a Listed,
+}
+
+/// A record's head, as it stands in front of what is appended.
+#[derive(Debug, Clone, Copy)]
+pub struct Head {
+    /// Where it begins.
+    pub start: usize,
+    /// Where the session's id stands in it.
+    pub session_at: usize,
+    /// Which that is.
+    pub session: SessionId,
+}
+
 /// Appends what follows a begin record's head.
-pub(super) fn begin(out: &mut Vec<u8>, begin: &Begin<'_>) -> io::Result<()> {
+pub(super) fn begin(out: &mut Vec<u8>, head: Head, begin: &Begin<'_>) -> io::Result<Places> {
     // Every member is named: a new one cannot be forgotten here.
     let Begin {
         id,
         stage,
+        since,
         caller,
         text,
         text_base64,
@@ -25,18 +61,18 @@ pub(super) fn begin(out: &mut Vec<u8>, begin: &Begin<'_>) -> io::Result<()> {
         statement,
         portal,
         function_oid,
-        parameters,
-        parameters_sealed,
-        parameters_left_out,
-        parameters_malformed,
+        values,
         tagged,
         traceparent,
         durability,
     } = begin;
-    let mut members = Members(out);
+    let mut members = Members { out, head: Some(head) };
     members.raw(b",\"event\":\"begin\"");
     members.id(b",\"id\":\"", Some(*id))?;
+    let stage_at = members.out.len();
     members.raw(stage_member(*stage));
+    members.raw(since.map_or(b"".as_slice(), since_member));
+    let stage = stage_at.saturating_sub(head.start)..members.out.len().saturating_sub(head.start);
     members.raw(b",\"caller\":");
     members.raw(caller.get().as_bytes());
     members.text(b",\"text\":", text.as_deref())?;
@@ -47,21 +83,47 @@ pub(super) fn begin(out: &mut Vec<u8>, begin: &Begin<'_>) -> io::Result<()> {
     members.flag(b",\"text_doubtful\":true", *text_doubtful);
     members.json(b",\"role_changes\":", Some(role_changes).filter(|changes| !changes.is_empty()))?;
     members.text(b",\"statement\":", statement.as_deref())?;
+    let own = members.out.len().saturating_sub(head.start);
     members.text(b",\"portal\":", portal.as_deref())?;
     members.json(b",\"function_oid\":", function_oid.as_ref())?;
-    members.json(b",\"parameters\":", Some(parameters).filter(|values| !values.is_empty()))?;
-    members.json(b",\"parameters_sealed\":", parameters_sealed.as_ref())?;
-    members.json(b",\"parameters_left_out\":", Some(parameters_left_out).filter(|count| **count > 0))?;
-    members.flag(b",\"parameters_malformed\":true", *parameters_malformed);
+    members.listed(values)?;
     members.raw(if *tagged { b",\"tagged\":true" } else { b",\"tagged\":false" });
     members.text(b",\"traceparent\":", *traceparent)?;
     members.json(b",\"durability\":", durability.as_ref())?;
     members.raw(b"}");
+    Ok(Places { stage, own })
+}
+
+/// Puts into the begin record at `start` of `out`, which ends there, what the next message says.
+pub fn go_on(out: &mut Vec<u8>, start: usize, places: &mut Places, next: &Next<'_>) -> io::Result<()> {
+    let mut own = Vec::new();
+    let mut members = Members { out: &mut own, head: None };
+    members.text(b",\"portal\":", next.portal)?;
+    members.listed(next.values)?;
+    let at = start.saturating_add(places.own);
+    replace(out, at..at, &own);
+    let (since, at) = (since_member(next.since), start.saturating_add(places.stage.start));
+    let stages = [stage_member(next.stage), since].concat();
+    replace(out, at..at.saturating_add(places.stage.len()), &stages);
+    let more = stages.len().saturating_sub(places.stage.len());
+    places.stage.end = places.stage.end.saturating_add(more);
+    places.own = places.own.saturating_add(more);
     Ok(())
 }
 
+/// Puts something in the place of what is no longer than that.
+fn replace(out: &mut Vec<u8>, place: Range<usize>, by: &[u8]) {
+    let (end, more) = (out.len(), by.len().saturating_sub(place.len()));
+    out.resize(end.saturating_add(more), 0);
+    out.copy_within(place.end..end, place.end.saturating_add(more));
+    let end = place.end.saturating_add(more);
+    for (to, from) in out.iter_mut().take(end).skip(place.start).zip(by) {
+        *to = *from;
+    }
+}
+
 /// Appends what follows an end record's head.
-pub(super) fn end(out: &mut Vec<u8>, end: &End<'_>) -> io::Result<()> {
+pub(super) fn end(out: &mut Vec<u8>, head: Head, end: &End<'_>) -> io::Result<()> {
     let End {
         id,
         part,
@@ -82,7 +144,7 @@ pub(super) fn end(out: &mut Vec<u8>, end: &End<'_>) -> io::Result<()> {
         duration_us,
         durability,
     } = end;
-    let mut members = Members(out);
+    let mut members = Members { out, head: Some(head) };
     members.raw(b",\"event\":\"end\"");
     members.id(b",\"id\":\"", Some(*id))?;
     members.json(b",\"part\":", Some(part))?;
@@ -107,11 +169,14 @@ pub(super) fn end(out: &mut Vec<u8>, end: &End<'_>) -> io::Result<()> {
 }
 
 /// The members so far; each `name` has what stands before its value.
-struct Members<'a>(&'a mut Vec<u8>);
+struct Members<'a> {
+    out: &'a mut Vec<u8>,
+    head: Option<Head>,
+}
 
 impl Members<'_> {
     fn raw(&mut self, bytes: &[u8]) {
-        self.0.extend_from_slice(bytes);
+        self.out.extend_from_slice(bytes);
     }
 
     fn flag(&mut self, member: &[u8], is_set: bool) {
@@ -123,7 +188,13 @@ impl Members<'_> {
     fn id(&mut self, name: &[u8], id: Option<EventId>) -> io::Result<()> {
         let Some(EventId { session, number }) = id else { return Ok(()) };
         self.raw(name);
-        self.raw(session.encode(&mut [0; SessionId::TEXT_BYTES]).as_bytes());
+        match self.head {
+            // It is written already.
+            Some(head) if head.session == session => {
+                self.out.extend_from_within(head.session_at..head.session_at.saturating_add(SessionId::TEXT_BYTES));
+            }
+            _ => self.raw(session.encode(&mut [0; SessionId::TEXT_BYTES]).as_bytes()),
+        }
         self.json(b".", Some(&number))?;
         self.raw(b"\"");
         Ok(())
@@ -142,10 +213,19 @@ impl Members<'_> {
         Ok(())
     }
 
+    fn listed(&mut self, values: &Listed) -> io::Result<()> {
+        let Listed { parameters, parameters_sealed, parameters_left_out, parameters_malformed } = values;
+        self.json(b",\"parameters\":", Some(parameters).filter(|values| !values.is_empty()))?;
+        self.json(b",\"parameters_sealed\":", parameters_sealed.as_ref())?;
+        self.json(b",\"parameters_left_out\":", Some(parameters_left_out).filter(|count| **count > 0))?;
+        self.flag(b",\"parameters_malformed\":true", *parameters_malformed);
+        Ok(())
+    }
+
     fn json<T: Serialize + ?Sized>(&mut self, name: &[u8], value: Option<&T>) -> io::Result<()> {
         if let Some(value) = value {
             self.raw(name);
-            serde_json::to_writer(&mut *self.0, value)?;
+            serde_json::to_writer(&mut *self.out, value)?;
         }
         Ok(())
     }
@@ -167,6 +247,16 @@ fn stage_member(stage: Stage) -> &'static [u8] {
         Stage::Bind => b",\"stage\":\"bind\"",
         Stage::Execute => b",\"stage\":\"execute\"",
         Stage::FunctionCall => b",\"stage\":\"function_call\"",
+    }
+}
+
+fn since_member(stage: Stage) -> &'static [u8] {
+    match stage {
+        Stage::Query => b",\"since\":\"query\"",
+        Stage::Parse => b",\"since\":\"parse\"",
+        Stage::Bind => b",\"since\":\"bind\"",
+        Stage::Execute => b",\"since\":\"execute\"",
+        Stage::FunctionCall => b",\"since\":\"function_call\"",
     }
 }
 
@@ -234,6 +324,7 @@ mod tests {
         let begin = Begin {
             id: EventId { session, number: 7 },
             stage: Stage::Query,
+            since: None,
             caller: &caller,
             text: Some(Cow::Borrowed("select \"é\"\n\u{1}")),
             text_base64: None,
@@ -245,10 +336,7 @@ mod tests {
             statement: None,
             portal: Some(Cow::Borrowed("p")),
             function_oid: None,
-            parameters: Vec::new(),
-            parameters_sealed: None,
-            parameters_left_out: 0,
-            parameters_malformed: false,
+            values: Listed::default(),
             tagged: true,
             traceparent: None,
             durability: None,
@@ -303,6 +391,7 @@ mod tests {
             let begin = Begin {
                 id: EventId { session, number: numbers[0].unwrap_or_default() },
                 stage,
+                since: numbers[3].map(|number| STAGES[usize::try_from(number % 5).unwrap()]),
                 caller: &caller,
                 text: to(of_text),
                 text_base64: base64.clone(),
@@ -314,15 +403,64 @@ mod tests {
                 statement: to(statement),
                 portal: to(portal),
                 function_oid: numbers[3].map(|number| u32::try_from(number >> 32).unwrap()),
-                parameters: if flags[3] { vec![parameter] } else { Vec::new() },
-                parameters_sealed: flags[4].then(sealed),
-                parameters_left_out: u32::from(flags[0]) * 7,
-                parameters_malformed: flags[5],
+                values: Listed {
+                    parameters: if flags[3] { vec![parameter] } else { Vec::new() },
+                    parameters_sealed: flags[4].then(sealed),
+                    parameters_left_out: u32::from(flags[0]) * 7,
+                    parameters_malformed: flags[5],
+                },
                 tagged: flags[2],
                 traceparent: trace.as_deref(),
                 durability,
             };
             same(&Event::Begin(begin));
+        }
+
+        /// As if it had been written with all of its messages known.
+        #[test]
+        fn a_begin_record_that_goes_on_is_what_its_type_says(
+            texts in prop::array::uniform4(option::of(text())),
+            (tagged, malformed) in (any::<bool>(), any::<bool>()),
+            before in prop::collection::vec(any::<u8>(), 0..9),
+        ) {
+            let caller = RawValue::from_string("{\"issuer\":\"x\"}".to_owned()).unwrap();
+            let [of_text, statement, portal, value] = &texts;
+            let session = SessionId::generate();
+            let listed = || Listed {
+                parameters: value.iter().map(|value| Parameter { value: Some(value.clone()), ..Parameter::default() }).collect(),
+                parameters_malformed: malformed,
+                ..Listed::default()
+            };
+            let whole = |stage, since, portal: Option<Cow<'static, str>>, values| Begin {
+                id: EventId { session, number: 7 },
+                stage,
+                since,
+                caller: &caller,
+                text: of_text.as_deref().map(Cow::Borrowed),
+                text_base64: None,
+                text_sealed: None,
+                text_bytes: Some(3),
+                text_of: None,
+                text_doubtful: false,
+                role_changes: &[],
+                statement: statement.as_deref().map(Cow::Borrowed),
+                portal,
+                function_oid: None,
+                values,
+                tagged,
+                traceparent: None,
+                durability: Some(Durability::Strict),
+            };
+            let (time, mut out) = (Timestamp::now(), before.clone());
+            let first = whole(Stage::Parse, None, None, Listed::default());
+            let mut places = super::super::write_begin(&mut out, time, session, &first).unwrap();
+            let nothing = Listed::default();
+            for (stage, own, values) in [(Stage::Bind, portal.as_deref(), &listed()), (Stage::Execute, None, &nothing)] {
+                let next = Next { stage, since: Stage::Parse, portal: own, values };
+                go_on(&mut out, before.len(), &mut places, &next).unwrap();
+                let event = Event::Begin(whole(stage, Some(Stage::Parse), portal.clone().map(Cow::Owned), listed()));
+                prop_assert_eq!(std::str::from_utf8(&out[before.len()..]).unwrap(), derived(time, session, &event));
+            }
         }
 
         #[test]

@@ -1,8 +1,8 @@
 //! What a record says of what a client sent: in the clear, or sealed where the rule says so.
 
 use super::Recorder;
-use crate::audit::event::{self, Event, EventId};
-use crate::audit::parameters::{self, Parameter, Recorded};
+use crate::audit::event::{self, Event, EventId, Listed};
+use crate::audit::parameters::{self, Recorded};
 use crate::audit::sealing::{Sealed, shape};
 use crate::audit::text::{Encoded, Form, encode_text, pieces, start};
 use crate::audit::{Parameters, Unrecorded, Values};
@@ -22,15 +22,6 @@ pub(super) struct Told<'a> {
     pub text: Option<Cow<'a, str>>,
     pub text_base64: Option<String>,
     pub text_sealed: Option<Sealed>,
-}
-
-/// A message's values, as a begin record has them.
-#[derive(Debug, Default)]
-pub(super) struct Listed {
-    pub parameters: Vec<Parameter>,
-    pub sealed: Option<Sealed>,
-    pub left_out: u32,
-    pub malformed: bool,
 }
 
 impl Recorder {
@@ -93,7 +84,7 @@ impl Recorder {
             (Parameters::Hmac, None) | (Parameters::Off, _) => return Ok(Listed::default()),
         };
         let Values::Read { values, left_out } = values else {
-            return Ok(Listed { malformed: true, ..Listed::default() });
+            return Ok(Listed { parameters_malformed: true, ..Listed::default() });
         };
         let (parameters, more) = parameters::record(values, how);
         let left_out = left_out.saturating_add(more);
@@ -101,9 +92,9 @@ impl Recorder {
             Some(sealer) if self.parameters == Parameters::Full && !parameters.is_empty() => {
                 let plain = Zeroizing::new(serde_json::to_vec(&parameters).map_err(std::io::Error::from)?);
                 let list = sealer.seal(&id.to_string(), "parameters", &plain)?;
-                Ok(Listed { sealed: Some(list), left_out, ..Listed::default() })
+                Ok(Listed { parameters_sealed: Some(list), parameters_left_out: left_out, ..Listed::default() })
             }
-            _ => Ok(Listed { parameters, left_out, ..Listed::default() }),
+            _ => Ok(Listed { parameters, parameters_left_out: left_out, ..Listed::default() }),
         }
     }
 }

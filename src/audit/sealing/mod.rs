@@ -13,7 +13,7 @@ mod shape;
 mod vault;
 
 pub use shape::shape;
-pub use vault::{Person, Vault, VaultError, WrappingKey, new_wrapping_key};
+pub use vault::{Person, Vault, VaultError, WrappingKey};
 
 use super::digest::{TextDigest, hex};
 use crate::time::Clock;

@@ -1,6 +1,7 @@
 //! What is sealed opens where it belongs, with the right keys, until it is erased.
 
 use super::*;
+use crate::audit::key_file::new_secret;
 use crate::audit::ledger::retention::DayKeys as _;
 use crate::time::{Timestamp, day};
 use std::os::unix::fs::PermissionsExt as _;
@@ -16,7 +17,7 @@ fn person(object_id: &str) -> Person {
 fn wrapping(folder: &Path) -> WrappingKey {
     let path = folder.join("texts.key");
     if !path.exists() {
-        std::fs::write(&path, new_wrapping_key().unwrap().expose()).unwrap();
+        std::fs::write(&path, new_secret().unwrap().expose()).unwrap();
     }
     WrappingKey::read(&path).unwrap()
 }
@@ -130,18 +131,6 @@ fn a_record_cannot_lead_out_of_the_vault_and_a_wrong_key_opens_nothing() {
 }
 
 #[test]
-fn a_wrapping_key_is_one_line_of_base64() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("key");
-    for wrong in ["", "x", "AAAA", &STANDARD.encode([0; 31]), &STANDARD.encode([0; 33])] {
-        std::fs::write(&path, wrong).unwrap();
-        assert!(matches!(WrappingKey::read(&path), Err(VaultError::WrappingKey)), "{wrong}");
-    }
-    let missing = WrappingKey::read(&folder.path().join("no"));
-    assert!(matches!(missing, Err(VaultError::Io { .. })));
-}
-
-#[test]
 fn a_digest_is_told_by_who_has_the_key_only() {
     let set = Set::new();
     let digest = TextDigest::of(b"select 1");
@@ -185,6 +174,33 @@ fn old_keys_go_and_who_has_no_other_is_forgotten() {
     }
     assert_eq!(set.vault.persons("b", None, None).unwrap().len(), 1);
     assert_eq!(set.vault.erase(&person("b"), None).unwrap(), 1);
+}
+
+/// How many sessions begin in the time that the deletion of 200 persons' keys takes.
+fn begun_meanwhile() -> usize {
+    let set = Set::new();
+    let keys = set.folder.path().join("keys");
+    for number in 0..200 {
+        let folder = keys.join(format!("{number:024x}"));
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(folder.join(format!("2020-01-01.{number:024x}")), "").unwrap();
+    }
+    let vault = Arc::clone(&set.vault);
+    let deleting = std::thread::spawn(move || vault.delete(&in_days(0)));
+    let mut begun = 0;
+    while !deleting.is_finished() {
+        set.sealer(&format!("person-{begun}"));
+        begun += 1;
+    }
+    deleting.join().unwrap().unwrap();
+    assert_eq!(set.vault.count(&in_days(0)).unwrap(), 0);
+    begun
+}
+
+#[test]
+fn sessions_begin_while_old_keys_are_deleted() {
+    // The deletion may be over before this thread runs again; if it holds all sessions up, that is never all of it.
+    assert!((0..50).any(|_| begun_meanwhile() > 5), "the deletion holds up sessions");
 }
 
 #[test]

@@ -9,9 +9,9 @@
 
 use super::{cipher, decrypt, encrypt, mac};
 use crate::audit::digest::{TextDigest, hex};
+use crate::audit::key_file;
 use crate::audit::ledger::medium::{Disk, Medium};
 use crate::audit::ledger::retention::DayKeys;
-use crate::secret::Secret;
 use crate::time::{Timestamp, day};
 use aws_lc_rs::aead::RandomizedNonceKey;
 use aws_lc_rs::digest::{SHA256, digest};
@@ -26,20 +26,18 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use zeroize::Zeroizing;
 
 /// What a key's file starts with.
 const HEAD: &str = "pgpassport-text-key/v1";
-/// A wrapping key, in bytes.
-const WRAPPING_BYTES: usize = 32;
 /// Half of a day's key, in bytes.
 const HALF_BYTES: usize = 32;
 /// What of an identity's digest names its folder, and of random bytes a key, in bytes.
 const NAME_BYTES: usize = 12;
 /// The most that is read of a file here, in bytes.
 const MAX_FILE_BYTES: u64 = 4096;
-/// Persons whose key of today is kept in memory; past it all are forgotten and read again.
+/// Persons whose key is kept in memory though no session seals with it; past it they are forgotten and read again.
 const MAX_KEPT: usize = 10_000;
 /// The file that says whose a folder is.
 const WHO: &str = "who";
@@ -58,8 +56,8 @@ pub enum VaultError {
         source: io::Error,
     },
     /// The wrapping key's file.
-    #[error("is not base64 of 32 bytes on one line; `pgpassport audit key --new-secret FILE` makes one")]
-    WrappingKey,
+    #[error(transparent)]
+    WrappingKey(#[from] key_file::Error),
     /// A key's file.
     #[error("{0} is no key of this vault, or another key has wrapped it")]
     Key(PathBuf),
@@ -83,17 +81,8 @@ impl std::fmt::Debug for WrappingKey {
 impl WrappingKey {
     /// Reads the key's file.
     pub fn read(path: &Path) -> Result<Self, VaultError> {
-        let text = read(path).map_err(|source| VaultError::Io { path: path.to_owned(), source })?;
-        let key = Zeroizing::new(STANDARD.decode(text.trim_end()).map_err(|_| VaultError::WrappingKey)?);
-        if key.len() == WRAPPING_BYTES { Ok(Self(cipher(&key)?)) } else { Err(VaultError::WrappingKey) }
+        Ok(Self(cipher(key_file::secret(path)?.as_slice())?))
     }
-}
-
-/// A new wrapping key, as its file has it.
-pub fn new_wrapping_key() -> Result<Secret<String>, VaultError> {
-    let mut key = Zeroizing::new([0; WRAPPING_BYTES]);
-    rand::fill(key.as_mut_slice()).map_err(|_| VaultError::Crypto)?;
-    Ok(Secret::new(STANDARD.encode(key.as_slice())))
 }
 
 /// Whose texts.
@@ -144,6 +133,11 @@ impl DayKey {
         &self.name
     }
 
+    /// Whether it is in this person's folder.
+    fn is_of(&self, folder: &str) -> bool {
+        self.name.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
+    }
+
     /// Whether it is what seals at this time.
     pub fn is_for(&self, now: Timestamp) -> bool {
         !self.erased.load(Ordering::Relaxed) && self.day == day(now)
@@ -168,7 +162,34 @@ pub struct Vault {
     folder: PathBuf,
     wrapping: WrappingKey,
     medium: Arc<dyn Medium>,
-    kept: Mutex<HashMap<Person, Arc<DayKey>>>,
+    kept: Mutex<Kept>,
+}
+
+/// The keys that sessions seal with, and have sealed with lately.
+#[derive(Debug, Default)]
+struct Kept(HashMap<Person, Arc<DayKey>>);
+
+impl Kept {
+    /// A key that a session has stays: when it is erased, the session must hear of it.
+    fn put(&mut self, person: &Person, key: &Arc<DayKey>) {
+        if self.0.len() >= MAX_KEPT {
+            self.0.retain(|_, key| Arc::strong_count(key) > 1);
+        }
+        self.0.insert(person.clone(), Arc::clone(key));
+    }
+
+    fn of(&self, person: &Person, now: Timestamp) -> Option<Arc<DayKey>> {
+        self.0.get(person).filter(|key| key.is_for(now)).cloned()
+    }
+
+    /// Nobody seals any more with a key that this is true of.
+    fn erase(&mut self, goes: impl Fn(&Person, &DayKey) -> bool) {
+        self.0.retain(|person, key| {
+            let goes = goes(person, key);
+            key.erased.fetch_or(goes, Ordering::Relaxed);
+            !goes
+        });
+    }
 }
 
 impl Vault {
@@ -185,18 +206,15 @@ impl Vault {
 
     /// A caller's key of the day that `now` is in (UTC): the one that is there, else a new one.
     pub(super) fn key(&self, person: &Person, now: Timestamp) -> Result<Arc<DayKey>, VaultError> {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(key) = kept.get(person).filter(|key| key.is_for(now)) {
-            return Ok(Arc::clone(key));
+        let mut kept = self.kept();
+        if let Some(key) = kept.of(person, now) {
+            return Ok(key);
         }
         let key = Arc::new(match self.key_on_disk(person, &day(now))? {
             Some(key) => key,
             None => self.new_key(person, &day(now))?,
         });
-        if kept.len() >= MAX_KEPT {
-            kept.clear();
-        }
-        kept.insert(person.clone(), Arc::clone(&key));
+        kept.put(person, &key);
         Ok(key)
     }
 
@@ -237,38 +255,45 @@ impl Vault {
     /// Unlinks a person's keys of the days before this one (`YYYY-MM-DD`), or all; how many. Sessions that are there seal
     /// with a new key from then on.
     pub fn erase(&self, person: &Person, before: Option<&str>) -> Result<usize, VaultError> {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept();
         let count = self.unlink(&person.folder(), before)?;
         // The next key of today's is another one.
-        if let Some(key) = kept.get(person).filter(|key| before.is_none_or(|before| key.day.as_str() < before)) {
-            key.erased.store(true, Ordering::Relaxed);
-            kept.remove(person);
-        }
+        kept.erase(|other, key| other == person && before.is_none_or(|before| key.day.as_str() < before));
+        drop(kept);
+        sync(&self.folder.join(person.folder()))?;
         Ok(count)
     }
 
     /// Unlinks everybody's keys of the days before this one. Of whom none is left, nothing is left.
     fn delete_before(&self, before: &str) -> Result<(), VaultError> {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         for folder in self.folders()? {
-            self.unlink(&folder, Some(before))?;
-            let path = self.folder.join(&folder);
-            if entries(&path)?.iter().all(|entry| entry == WHO) {
-                unlink(&path.join(WHO))?;
-                fs::remove_dir(&path).map_err(|source| VaultError::Io { path, source })?;
+            // Persons can be thousands, and sessions begin meanwhile: one at a time, and the disk without the lock.
+            if self.delete_of(&folder, before)? == Left::Folder {
+                sync(&self.folder.join(&folder))?;
             }
         }
-        sync(&self.folder)?;
-        // Nobody seals with a day that is over, unless a clock is put back.
-        kept.retain(|_, key| {
-            let stays = key.day.as_str() >= before;
-            key.erased.fetch_or(!stays, Ordering::Relaxed);
-            stays
-        });
-        Ok(())
+        sync(&self.folder)
     }
 
-    /// Unlinks the keys in a person's folder, of the days before this one or all; how many.
+    fn delete_of(&self, person: &str, before: &str) -> Result<Left, VaultError> {
+        let mut kept = self.kept();
+        self.unlink(person, Some(before))?;
+        // Nobody seals with a day that is over, unless a clock is put back.
+        kept.erase(|_, key| key.day.as_str() < before && key.is_of(person));
+        let path = self.folder.join(person);
+        if !entries(&path)?.iter().all(|entry| entry == WHO) {
+            return Ok(Left::Folder);
+        }
+        unlink(&path.join(WHO))?;
+        fs::remove_dir(&path).map_err(|source| VaultError::Io { path, source })?;
+        Ok(Left::Nothing)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Unlinks the keys in a person's folder, of the days before this one or all; how many. The disk is not waited for.
     fn unlink(&self, person: &str, before: Option<&str>) -> Result<usize, VaultError> {
         let folder = self.folder.join(person);
         let mut count = 0_usize;
@@ -280,7 +305,6 @@ impl Vault {
                 count = count.saturating_add(usize::from(is_name(&format!("{person}/{entry}"))));
             }
         }
-        sync(&folder)?;
         Ok(count)
     }
 
@@ -333,6 +357,14 @@ impl Vault {
         let bytes = Zeroizing::new(bytes.map_err(|_| VaultError::Key(path))?);
         DayKey::new(name, &bytes)
     }
+}
+
+/// What is left of a person whose old keys are gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Left {
+    Nothing,
+    /// Other keys.
+    Folder,
 }
 
 /// What retention asks, which deletes records.
@@ -417,4 +449,34 @@ fn is_hexadecimal(part: &str) -> bool {
 
 fn is_day(part: &str) -> bool {
     part.len() == 10 && part.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_hears_of_its_keys_end_however_many_others_there_are() {
+        let now = Timestamp::UNIX_EPOCH;
+        let person = |number: usize| Person {
+            issuer: "contoso".to_owned(),
+            tenant: "t".to_owned(),
+            object_id: number.to_string(),
+        };
+        let mut kept = Kept::default();
+        let new = |kept: &mut Kept, number: usize| {
+            let name = format!("{number:024x}/{}.0", day(now));
+            let key = Arc::new(DayKey::new(&name, &[0; 2 * HALF_BYTES]).unwrap());
+            kept.put(&person(number), &key);
+            key
+        };
+        let of_session = new(&mut kept, 0);
+        for number in 1..=MAX_KEPT {
+            drop(new(&mut kept, number));
+        }
+        assert!(kept.0.len() <= MAX_KEPT && kept.of(&person(1), now).is_none(), "what no session has is forgotten");
+        assert!(of_session.is_for(now));
+        kept.erase(|other, _| *other == person(0));
+        assert!(!of_session.is_for(now) && kept.of(&person(0), now).is_none());
+    }
 }

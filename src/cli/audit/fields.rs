@@ -54,7 +54,7 @@ pub(super) fn names(text: &str) -> bool {
 
 /// Most records are not, and are not parsed.
 pub(super) fn needed_later(record: &[u8]) -> bool {
-    [&b"\"event\":\"session_"[..], b"\"stage\":\"parse\"", b"\"text\"", b"\"text_sealed\""]
+    [&b"\"event\":\"session_"[..], b"\":\"parse\"", b"\"text\"", b"\"text_sealed\""]
         .iter()
         .any(|mark| memmem::find(record, mark).is_some())
 }

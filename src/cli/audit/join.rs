@@ -10,6 +10,7 @@ use super::fields::{Fields, began, fold, names, needed_later, orphan, raw, reada
 use super::parts::{Open, Seen};
 use super::reading::{Flow, Folder};
 use super::unseal::{Opened, Opener};
+use crate::audit::messages;
 use serde_json::Value;
 
 /// Executions that are open.
@@ -162,10 +163,13 @@ impl<'a> Join<'a> {
 
     fn begin(&mut self, mut fields: Fields, bytes: usize) -> Result<Vec<Item>, Error> {
         let id = text(&fields, "id").to_owned();
-        let stage = fields.remove("stage").unwrap_or_default();
+        let stages: Vec<Value> = messages(&fields).into_iter().map(Value::from).collect();
+        for name in ["stage", "since"] {
+            fields.remove(name);
+        }
         if let Some(open) = self.open.get_mut(&id) {
-            if let Some(Value::Array(stages)) = open.fields.get_mut("stages") {
-                stages.push(stage);
+            if let Some(Value::Array(before)) = open.fields.get_mut("stages") {
+                before.extend(stages);
             }
             for (name, value) in fields {
                 open.fields.entry(name).or_insert(value);
@@ -174,7 +178,7 @@ impl<'a> Join<'a> {
         }
         fields.insert("event".to_owned(), "execution".into());
         fields.insert("outcome".to_owned(), "open".into());
-        fields.insert("stages".to_owned(), Value::Array(vec![stage]));
+        fields.insert("stages".to_owned(), Value::Array(stages));
         let open = Open::new(fields, self.needle.as_deref());
         let open = if self.whole_texts { open.whole() } else { open };
         self.keep(id, bytes, open)
@@ -269,7 +273,7 @@ impl<'a> Join<'a> {
             {
                 let id = text(fields, "id");
                 let whole = readable(fields);
-                if fields.contains_key("text_of") || !(text(fields, "stage") == "parse" || names(&whole)) {
+                if fields.contains_key("text_of") || !(messages(fields).contains(&"parse") || names(&whole)) {
                     return;
                 }
                 let mut known = Known { start: whole.chars().take(KEPT_TEXT).collect(), seen: Seen::default() };

@@ -1,8 +1,8 @@
 //! `audit key`: a new private key, or a private key's public one.
 
 use super::Error;
+use crate::audit::key_file::new_secret;
 use crate::audit::ledger::checkpoint::{Signer, new_private_key};
-use crate::audit::sealing::new_wrapping_key;
 use crate::cli::Outcome;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -29,7 +29,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments, out: &mut impl Write) -> Result<Outcome, Error> {
     if let Some(path) = &arguments.new_secret {
-        let key = new_wrapping_key()?;
+        let key = new_secret().map_err(|source| Error::Io { act: "make", path: path.clone(), source })?;
         write(path, key.expose())?;
         return Ok(Outcome::Done);
     }

@@ -133,7 +133,13 @@ fn log() -> TempDir {
             vec![
                 start(&b, "11:00:00", "auditor", "ledger"),
                 begin(&b, "11:00:01", 1, "auditor", json!({"stage": "query", "text": "delete from t"})),
-                begin(&a, "11:00:02", 2, "analyst", json!({"stage": "bind", "text_of": format!("{a}.1")})),
+                begin(
+                    &a,
+                    "11:00:02",
+                    2,
+                    "analyst",
+                    json!({"stage": "execute", "since": "bind", "text_of": format!("{a}.1")}),
+                ),
                 end(&b, "11:00:03", 1, denied),
                 record(&b, "11:00:04", "refused", json!({"sqlstate": "28P01", "message": "=no", "reason": "why"})),
             ],

@@ -175,7 +175,7 @@ fn sealed_texts_need_their_keys_apart() {
             .unwrap();
         load(&path).map(|loaded| shown(&loaded.warnings)).map_err(|problems| shown(&problems))
     };
-    let key = crate::audit::sealing::new_wrapping_key().unwrap();
+    let key = crate::audit::key_file::new_secret().unwrap();
     std::fs::write(folder.path().join("texts.key"), key.expose()).unwrap();
     let warnings = loaded("folder = \"texts\"\nkey = \"texts.key\"").unwrap();
     assert!(only(&warnings).contains("audit.sealing.key: can be read by every user"), "{warnings:?}");
@@ -225,7 +225,7 @@ fn what_is_recorded_of_parameters_is_a_choice_and_hmacs_need_a_key() {
         std::fs::write(&path, hmac.replace("[audit]", &line)).unwrap();
         load(&path).map(|loaded| (loaded.config.audit.recording.parameters_key.is_some(), shown(&loaded.warnings)))
     };
-    let key = crate::audit::sealing::new_wrapping_key().unwrap();
+    let key = crate::audit::key_file::new_secret().unwrap();
     std::fs::write(folder.path().join("values.key"), key.expose()).unwrap();
     let (there, warnings) = loaded("values.key").unwrap();
     assert!(there && only(&warnings).contains("audit.parameters_key: can be read by every user"), "{warnings:?}");

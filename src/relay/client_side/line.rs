@@ -12,6 +12,7 @@ pub(super) const REPEATED_TEXT_BYTES: usize = 4 * 1024;
 pub(super) fn begin<'a>(event: u64, stage: Stage) -> Begin<'a> {
     let (text, text_of, text_doubtful, role_changes) = (None, None, false, [].as_slice());
     let (statement, portal, function_oid, parameters, tagged) = (b"".as_slice(), b"".as_slice(), None, None, false);
+    let goes_on = false;
     Begin {
         event,
         stage,
@@ -24,6 +25,7 @@ pub(super) fn begin<'a>(event: u64, stage: Stage) -> Begin<'a> {
         function_oid,
         parameters,
         tagged,
+        goes_on,
     }
 }
 

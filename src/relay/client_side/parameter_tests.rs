@@ -5,12 +5,11 @@ use super::tests::{Client, frame};
 use super::*;
 use crate::audit::parameters::Key;
 use crate::audit::{Durability, Recording};
-use base64::Engine;
 use serde_json::{Value as Json, json};
 use std::sync::Arc;
 
 fn key() -> Arc<Key> {
-    Arc::new(Key::parse(&base64::engine::general_purpose::STANDARD.encode([7; 32])).unwrap())
+    Arc::new(Key::of(&[7; 32]))
 }
 
 fn client(parameters: Parameters) -> Client {

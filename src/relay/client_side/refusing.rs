@@ -72,9 +72,11 @@ impl ClientSide {
     /// record to pass.)
     fn offer_ends(&mut self, recorder: &mut Recorder) {
         let was_offered_to_the_reserve = self.urgency() == Urgency::Reserve;
+        let mut before = false;
         for own in &mut self.recorded {
             let alone = own.ends.is_some() && own.place.is_some() && !was_offered_to_the_reserve;
-            own.taken = alone && recorder.begin_from_reserve(own.begin.clone());
+            own.taken = if own.joined { before } else { alone && recorder.begin_from_reserve(own.begin.clone()) };
+            before = own.taken;
         }
     }
 

@@ -4,8 +4,9 @@ use super::super::tag::testing::{analyst, tag};
 use super::super::testing::recorder;
 use super::*;
 use crate::audit::testing::MemoryLog;
-use crate::audit::{TextDigest, Urgency};
+use crate::audit::{TextDigest, Urgency, apart};
 use crate::wire::{HEADER_BYTES, append};
+use serde_json::{Value, json};
 
 mod ends;
 mod names;
@@ -36,13 +37,17 @@ impl Client {
         (output.to_vec(input), taken, refusal)
     }
 
-    /// The begin lines: stage and text.
+    /// What the begin lines say of each message: stage and text.
     fn begins(&self) -> Vec<(String, String)> {
-        let show = |line: &serde_json::Value| {
-            let member = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
+        let show = |line: serde_json::Map<String, Value>| {
+            let member = |name: &str| line.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
             (member("stage"), member("text"))
         };
-        self.log.lines().iter().filter(|line| line["event"] == "begin").map(show).collect()
+        self.begin_lines().iter().filter_map(Value::as_object).flat_map(apart).map(show).collect()
+    }
+
+    fn begin_lines(&self) -> Vec<Value> {
+        self.log.lines().into_iter().filter(|line| line["event"] == "begin").collect()
     }
 }
 

@@ -9,8 +9,10 @@ use crate::relay::server_side::{MAX_ERROR_BYTES, ServerSide};
 use crate::relay::tag::Tag;
 use crate::telemetry::Limit;
 use bytes::BytesMut;
+use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
+use std::task::Poll;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::watch;
@@ -199,7 +201,7 @@ impl Relay {
             () = changed => return Next::Wish,
             () = until(held), if held.is_some() => return Next::Read,
             () = until(idle_end), if idle_end.is_some() => return Next::Read,
-            () = async { sleep(OFFER_AGAIN).await }, if owing => {
+            () = async { Box::pin(sleep(OFFER_AGAIN)).await }, if owing => {
                 return match self.record(&mut self.lock(), u64::MAX, Urgency::Normal, host) {
                     Log::Overdue => Next::End(Some(Ending::Unrecorded)),
                     Log::Took | Log::Owed => Next::Read,
@@ -225,21 +227,33 @@ impl Relay {
         wish: &mut watch::Receiver<Wish>,
     ) -> Option<io::Result<()>> {
         let done = {
-            let write = down.deliver();
-            tokio::pin!(write);
-            let waited = tokio::select! {
-                biased;
-                written = &mut write => Some(written),
-                Ok(_) = wish.wait_for(|wish| matches!(wish, Wish::Now(_))) => None,
-                () = self.paused() => None,
-            };
-            match waited {
-                Some(written) => Some(written),
-                None => timeout(FAREWELL, write).await.ok(),
+            let mut write = pin!(down.deliver());
+            // As a rule the socket takes it at once. What it takes to wait for a client is made where one is waited for.
+            match poll_fn(|context| Poll::Ready(write.as_mut().poll(context))).await {
+                Poll::Ready(written) => Some(written),
+                Poll::Pending => Box::pin(self.delivered(write, wish)).await,
             }
         };
         down.output.clear();
         done
+    }
+
+    /// The rest of [`Self::deliver`].
+    async fn delivered(
+        &self,
+        mut write: Pin<&mut impl Future<Output = io::Result<()>>>,
+        wish: &mut watch::Receiver<Wish>,
+    ) -> Option<io::Result<()>> {
+        let waited = tokio::select! {
+            biased;
+            written = &mut write => Some(written),
+            Ok(_) = wish.wait_for(|wish| matches!(wish, Wish::Now(_))) => None,
+            () = self.paused() => None,
+        };
+        match waited {
+            Some(written) => Some(written),
+            None => timeout(FAREWELL, write).await.ok(),
+        }
     }
 
     /// When the session ends because its transaction is idle, if nothing happens before.
@@ -344,9 +358,10 @@ impl Shared {
     }
 }
 
+/// Boxed: a session that waits for no moment has no room for one.
 async fn until(at: Option<Instant>) {
     if let Some(at) = at {
-        sleep_until(at).await;
+        Box::pin(sleep_until(at)).await;
     }
 }
 

@@ -112,7 +112,7 @@ impl Book {
         let Some(open) = self.open.remove(event) else { return };
         let end =
             End { outcome, sqlstate: progress.failed.clone(), part: progress.part, ..open.end(event, progress, now) };
-        self.settled.push(Settled::End(end));
+        self.settle(Settled::End(end));
     }
 
     /// Ends an event with the server's command tag.
@@ -123,7 +123,7 @@ impl Book {
         }
         let Done { command, executes, contradicted: text_doubtful } = done;
         let end = End { text_doubtful, executes, command, ..open.end(event, progress, now) };
-        self.settled.push(Settled::End(end));
+        self.settle(Settled::End(end));
     }
 
     /// An end line of a Query that stays open: another statement of it may follow.
@@ -133,13 +133,13 @@ impl Book {
 
     /// Gives out a Query's end line that turned out not to be its last.
     pub fn release(&mut self, held: End) {
-        self.settled.push(Settled::End(End { last: false, ..held }));
+        self.settle(Settled::End(End { last: false, ..held }));
     }
 
     /// Ends a Query with its last end line.
     pub fn finish_query(&mut self, event: u64, held: End) {
         if self.open.remove(event).is_some() {
-            self.settled.push(Settled::End(End { last: true, ..held }));
+            self.settle(Settled::End(End { last: true, ..held }));
         }
     }
 
@@ -152,7 +152,7 @@ impl Book {
 
     /// An error at what is no event.
     pub fn sync_error(&mut self, sqlstate: &str) {
-        self.settled.push(Settled::SyncError(sqlstate.to_owned()));
+        self.settle(Settled::SyncError(sqlstate.to_owned()));
     }
 
     /// The lines that are ready.
@@ -171,6 +171,14 @@ impl Book {
     #[cfg(test)]
     pub fn put_back(&mut self, settled: Vec<Settled>) {
         self.settled = settled;
+    }
+
+    fn settle(&mut self, line: Settled) {
+        // One line at a time is what most sessions have, and its room stays with them.
+        if self.settled.capacity() == 0 {
+            self.settled.reserve_exact(1);
+        }
+        self.settled.push(line);
     }
 
     fn close_unexecuted(&mut self, event: u64, now: Instant) {

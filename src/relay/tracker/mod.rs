@@ -415,7 +415,11 @@ impl Entry {
 
     /// What the server may leave without an answer.
     fn is_stray(&self) -> bool {
-        matches!(self.kind, Kind::CopyData { .. } | Kind::CopyEnd | Kind::MaybeSync)
+        self.is_of_copy() || matches!(self.kind, Kind::MaybeSync)
+    }
+
+    fn is_of_copy(&self) -> bool {
+        matches!(self.kind, Kind::CopyData { .. } | Kind::CopyEnd)
     }
 }
 

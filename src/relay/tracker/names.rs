@@ -15,15 +15,27 @@ const MAX_LOOKED_AT: usize = 64;
 /// One namespace: prepared statements, or portals.
 #[derive(Debug)]
 pub(super) struct Names<T> {
-    unnamed: Arc<[u8]>,
-    confirmed: HashMap<Arc<[u8]>, Known<T>, Hashing>,
-    pending: HashMap<Arc<[u8]>, VecDeque<Change<T>>, Hashing>,
-    /// Changes in `pending`.
+    /// What has no name stands apart: most statements and portals have none, and need no look-up.
+    unnamed: Slot<T>,
+    unnamed_name: Arc<[u8]>,
+    /// None of them is empty.
+    named: HashMap<Arc<[u8]>, Slot<T>, Hashing>,
+    /// Of these, how many have a meaning by now.
+    confirmed: usize,
+    /// Outstanding changes of all.
     changes: usize,
     /// How often everything that has a name was put in doubt.
     doubts: u64,
     /// Names were given that are not kept.
     left_out: bool,
+}
+
+/// What is known of one name.
+#[derive(Debug)]
+struct Slot<T> {
+    /// What it means to the server by now.
+    confirmed: Option<Known<T>>,
+    pending: VecDeque<Change<T>>,
 }
 
 #[derive(Debug)]
@@ -86,38 +98,62 @@ impl BuildHasher for Hashing {
     }
 }
 
+impl<T> Default for Slot<T> {
+    fn default() -> Self {
+        Self { confirmed: None, pending: VecDeque::new() }
+    }
+}
+
+impl<T> Slot<T> {
+    fn is_empty(&self) -> bool {
+        self.confirmed.is_none() && self.pending.is_empty()
+    }
+
+    fn take_change(&mut self, order: u64) -> Option<Change<T>> {
+        let at = self.pending.iter().position(|change| change.order == order)?;
+        self.pending.remove(at)
+    }
+
+    /// Of many names few have changes that are outstanding.
+    fn give_back(&mut self) {
+        if self.pending.is_empty() {
+            self.pending = VecDeque::new();
+        }
+    }
+}
+
 impl<T> Names<T> {
     /// No names yet.
     pub fn hashed(by: &Hashing) -> Self {
-        let (confirmed, pending) = (HashMap::with_hasher(by.clone()), HashMap::with_hasher(by.clone()));
-        Self { unnamed: Arc::from([]), confirmed, pending, changes: 0, doubts: 0, left_out: false }
+        let (unnamed, named) = (Slot::default(), HashMap::with_hasher(by.clone()));
+        Self { unnamed, unnamed_name: Arc::from([]), named, confirmed: 0, changes: 0, doubts: 0, left_out: false }
     }
 
     /// Names that are known, without the unnamed one, and changes that are outstanding.
     pub fn len(&self) -> usize {
-        let unnamed = usize::from(self.confirmed.contains_key(b"".as_slice()));
-        self.confirmed.len().saturating_sub(unnamed).saturating_add(self.changes)
+        self.confirmed.saturating_add(self.changes)
     }
 
     /// The name as a value; allocates only for a name that is not known.
     pub fn intern(&self, name: &[u8]) -> Arc<[u8]> {
         if name.is_empty() {
-            return Arc::clone(&self.unnamed);
+            return Arc::clone(&self.unnamed_name);
         }
-        let known = self.confirmed.get_key_value(name).map(|(known, _)| known);
-        let known = known.or_else(|| self.pending.get_key_value(name).map(|(known, _)| known));
-        known.map_or_else(|| name.into(), Arc::clone)
+        self.named.get_key_value(name).map_or_else(|| name.into(), |(known, _)| Arc::clone(known))
     }
 
     /// What the name will mean to a message of this segment that succeeds.
     pub fn guess(&mut self, name: &[u8], segment: u64) -> Guess<'_, T> {
-        let known = self.confirmed.get_mut(name);
-        // What else than is known it could mean.
-        let else_what = !name.is_empty() && known.as_ref().map_or(self.left_out, |known| known.doubts < self.doubts);
-        let confirmed = known.map(|known| &mut known.to);
-        let Some(pending) = self.pending.get_mut(name).filter(|pending| !pending.is_empty()) else {
-            return Guess { meaning: confirmed, certain: !else_what, together: true };
+        let (doubts, left_out) = (self.doubts, self.left_out);
+        let Some(Slot { confirmed, pending }) = self.slot_mut(name) else {
+            return Guess { meaning: None, certain: !left_out, together: true };
         };
+        // What else than is known it could mean.
+        let else_what = !name.is_empty() && confirmed.as_ref().map_or(left_out, |known| known.doubts < doubts);
+        let confirmed = confirmed.as_mut().map(|known| &mut known.to);
+        if pending.is_empty() {
+            return Guess { meaning: confirmed, certain: !else_what, together: true };
+        }
         if pending.back().is_some_and(|last| last.segment == segment) {
             let meaning = pending.back_mut().and_then(|last| last.to.as_mut());
             return Guess { meaning, certain: true, together: true };
@@ -133,29 +169,43 @@ impl<T> Names<T> {
     /// A message that is about to leave will change the name if it succeeds.
     pub fn expect(&mut self, name: Arc<[u8]>, place: Place, to: Option<T>) {
         let change = Change { order: place.order, segment: place.segment, to };
-        self.pending.entry(name).or_default().push_back(change);
         self.changes = self.changes.saturating_add(1);
+        let slot = if name.is_empty() { &mut self.unnamed } else { self.named.entry(name).or_default() };
+        slot.pending.push_back(change);
     }
 
     /// The message succeeded; what the name meant before.
     pub fn confirm(&mut self, name: &Arc<[u8]>, order: u64) -> Option<T> {
-        let change = self.take_change(name, order)?;
+        let slot = self.slot_mut(name)?;
+        let change = slot.take_change(order)?;
+        // The unnamed one's place is kept: it is used again with the next statement.
+        if !name.is_empty() {
+            slot.give_back();
+        }
+        self.changes = self.changes.saturating_sub(1);
         self.set(name, change.to)
     }
 
     /// The message failed or was skipped.
     pub fn cancel(&mut self, name: &Arc<[u8]>, order: u64) {
-        self.take_change(name, order);
+        let Some(slot) = self.slot_mut(name) else { return };
+        let cancelled = slot.take_change(order).is_some();
+        slot.give_back();
+        let is_empty = slot.is_empty();
+        self.changes = self.changes.saturating_sub(usize::from(cancelled));
+        if is_empty {
+            self.named.remove(name);
+        }
     }
 
     /// What the name means to the server by now.
     pub fn confirmed(&self, name: &[u8]) -> Option<&T> {
-        self.confirmed.get(name).map(|known| &known.to)
+        self.known(name).map(|known| &known.to)
     }
 
     /// Whether what the name means to the server by now is in doubt.
     pub fn is_doubted(&self, name: &[u8]) -> bool {
-        !name.is_empty() && self.confirmed.get(name).is_some_and(|known| known.doubts < self.doubts)
+        !name.is_empty() && self.known(name).is_some_and(|known| known.doubts < self.doubts)
     }
 
     /// Everything that has a name may mean something else by now.
@@ -170,48 +220,65 @@ impl<T> Names<T> {
 
     /// The same, to change it.
     pub fn confirmed_mut(&mut self, name: &[u8]) -> Option<&mut T> {
-        self.confirmed.get_mut(name).map(|known| &mut known.to)
+        self.slot_mut(name)?.confirmed.as_mut().map(|known| &mut known.to)
     }
 
     /// The name means something else by now; what it meant before.
     pub fn set(&mut self, name: &Arc<[u8]>, to: Option<T>) -> Option<T> {
-        let doubts = self.doubts;
-        let before = match to.map(|to| Known { to, doubts }) {
-            Some(to) => match self.confirmed.get_mut(name) {
-                Some(known) => Some(std::mem::replace(known, to)),
-                None => self.confirmed.insert(Arc::clone(name), to),
-            },
-            None => self.confirmed.remove(name),
+        let Some(to) = to else { return self.forget(name) };
+        let to = Known { to, doubts: self.doubts };
+        if name.is_empty() {
+            return self.unnamed.confirmed.replace(to).map(|known| known.to);
+        }
+        // A name that is known is not hashed twice for its entry.
+        let slot = match self.named.get_mut(name) {
+            Some(slot) => slot,
+            None => self.named.entry(Arc::clone(name)).or_default(),
         };
+        let before = slot.confirmed.replace(to);
+        self.confirmed = self.confirmed.saturating_add(usize::from(before.is_none()));
         before.map(|known| known.to)
     }
 
     /// The name means nothing any more; what it meant.
     pub fn forget(&mut self, name: &[u8]) -> Option<T> {
-        self.confirmed.remove(name).map(|known| known.to)
+        let slot = self.slot_mut(name)?;
+        let before = slot.confirmed.take();
+        if slot.is_empty() {
+            self.named.remove(name);
+        }
+        self.confirmed = self.confirmed.saturating_sub(usize::from(before.is_some() && !name.is_empty()));
+        before.map(|known| known.to)
     }
 
     /// Forgets what has a name; what that meant.
     pub fn take_named(&mut self) -> Vec<T> {
         self.left_out = false;
-        self.confirmed.extract_if(|name, _| !name.is_empty()).map(|(_, known)| known.to).collect()
+        self.take_confirmed()
     }
 
     /// Forgets everything that is confirmed; what it meant.
     pub fn take_all(&mut self) -> impl Iterator<Item = T> {
-        self.confirmed.drain().map(|(_, known)| known.to)
+        let unnamed = self.unnamed.confirmed.take().map(|known| known.to);
+        // Most sessions have no portal with a name.
+        let named = if self.named.is_empty() { Vec::new() } else { self.take_confirmed() };
+        unnamed.into_iter().chain(named)
     }
 
-    fn take_change(&mut self, name: &Arc<[u8]>, order: u64) -> Option<Change<T>> {
-        let pending = self.pending.get_mut(name)?;
-        let at = pending.iter().position(|change| change.order == order)?;
-        let change = pending.remove(at)?;
-        self.changes = self.changes.saturating_sub(1);
-        // The unnamed one's place is kept: it is used again with the next statement.
-        if pending.is_empty() && !name.is_empty() {
-            self.pending.remove(name);
-        }
-        Some(change)
+    fn take_confirmed(&mut self) -> Vec<T> {
+        self.confirmed = 0;
+        let taken = self.named.values_mut().filter_map(|slot| slot.confirmed.take()).map(|known| known.to).collect();
+        self.named.retain(|_, slot| !slot.is_empty());
+        taken
+    }
+
+    fn slot_mut(&mut self, name: &[u8]) -> Option<&mut Slot<T>> {
+        if name.is_empty() { Some(&mut self.unnamed) } else { self.named.get_mut(name) }
+    }
+
+    fn known(&self, name: &[u8]) -> Option<&Known<T>> {
+        let slot = if name.is_empty() { Some(&self.unnamed) } else { self.named.get(name) };
+        slot.and_then(|slot| slot.confirmed.as_ref())
     }
 }
 

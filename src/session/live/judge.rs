@@ -1,7 +1,7 @@
 //! A policy that was loaded while sessions are there: each is decided about again, by what is known of its caller.
 
 use super::{Ask, Entry, Live, Sessions};
-use crate::identity::Verifier;
+use crate::identity::{IssuerConfig, Verifier};
 use crate::policy::{Lifetime, Policy, Request, Withdrawn};
 use crate::relay::Cause;
 use crate::time::{Timestamp, later};
@@ -22,7 +22,7 @@ pub struct Judge {
 impl Judge {
     /// How long the session lives from now on, or why it does not.
     fn again(&self, live: &Live) -> Result<Lifetime, Withdrawn> {
-        let accepts = |issuer: &crate::identity::IssuerConfig| issuer.still_accepts(&live.issuer, &live.caller);
+        let accepts = |issuer: &Arc<IssuerConfig>| issuer.still_accepts(&live.issuer, &live.caller);
         if !self.verifier.issuer(&live.caller.issuer).is_some_and(accepts) {
             return Err(Withdrawn::Issuer);
         }

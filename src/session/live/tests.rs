@@ -44,7 +44,7 @@ fn live(presence: &Presence, label: &str, grant: Grant) -> Live {
     Live {
         session: presence.session,
         caller: IdentityFacts { label: label.to_owned(), object_id: format!("oid-of-{label}"), ..analyst() },
-        issuer: issuer(),
+        issuer: Arc::new(issuer()),
         grant: Arc::new(grant),
         purpose: Purpose::Statements,
         parameters: Vec::new(),

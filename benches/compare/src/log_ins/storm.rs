@@ -43,7 +43,7 @@ pub(super) fn measure(ground: &mut Ground<'_>, callers: &Callers, count: u32) ->
             }
             let before = peer.cpu()?;
             let done = ground.driver.storm(target, number)?;
-            let used = peer.cpu()?.since(&before).as_secs_f64() * 1e3;
+            let used = peer.cpu()?.since(&before).counted().as_secs_f64() * 1e3;
             ground.driver.end()?;
             if let Some(why) = &done.failure {
                 eprintln!("  {} of {number} failed, one of them: {why}", done.failed);

@@ -36,7 +36,7 @@ pub(super) fn measure(stage: &Stage, size: &Size) -> Result<Vec<Round>> {
             let before = peer.cpu()?;
             let log_ins = driver.log_in(target, count)?;
             std::thread::sleep(SETTLE);
-            let cpu = peer.cpu()?.since(&before).as_secs_f64() * 1e3 / f64::from(u32::try_from(count)?);
+            let cpu = peer.cpu()?.since(&before).counted().as_secs_f64() * 1e3 / f64::from(u32::try_from(count)?);
             let values = Values::from([("wall_ms", log_ins.p50_ms), ("wall_p99_ms", log_ins.p99_ms), ("cpu_ms", cpu)]);
             rounds.push(Round { cell: CELL.to_owned(), peer: peer.entry.name.clone(), number: round, values });
         }

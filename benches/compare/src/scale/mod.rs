@@ -117,7 +117,7 @@ impl<'a> Ground<'a> {
         let before = peer.cpu()?;
         let ran = self.driver.run(in_flight, self.seconds, work)?;
         std::thread::sleep(SETTLE);
-        let used = peer.cpu()?.since(&before).as_secs_f64() * 1e6;
+        let used = peer.cpu()?.since(&before).counted().as_secs_f64() * 1e6;
         let number = f64::from(u32::try_from(ran.statements)?);
         let values = Values::from([("cpu_us", used / number), ("p50_us", ran.p50_us), ("p99_us", ran.p99_us)]);
         Ok((ran, values))

@@ -46,7 +46,7 @@ fn once(ground: &mut Ground<'_>, peer: &Peer) -> Result<Values> {
     let before = peer.cpu()?;
     let done = ground.driver.log_in(target.clone(), log_ins)?;
     std::thread::sleep(SETTLE);
-    let used = peer.cpu()?.since(&before).as_secs_f64() * 1e3;
+    let used = peer.cpu()?.since(&before).counted().as_secs_f64() * 1e3;
     let log_in = used / f64::from(u32::try_from(log_ins)?);
     ground.driver.open(target, SESSIONS)?;
     let (_, mut values) = ground.cost(peer, SESSIONS, Work::Query { bytes: 100 })?;

@@ -22,7 +22,7 @@ pub(super) fn measure(ground: &mut Ground<'_>, count: u32) -> Result<Vec<Round>>
             ground.driver.prepare(there, remembered)?;
             std::thread::sleep(SETTLE);
             let parsed = f64::from(u32::try_from(remembered - there)?);
-            let parse = peer.cpu()?.since(&before).as_secs_f64() * 1e6 / parsed;
+            let parse = peer.cpu()?.since(&before).counted().as_secs_f64() * 1e6 / parsed;
             there = remembered;
             let (_, mut values) = ground.cost(&peer, 1, Work::Execute { remembered })?;
             // Of a few the rest of the second would be counted.

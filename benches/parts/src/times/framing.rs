@@ -2,9 +2,9 @@
 //! in what is written.
 
 use super::{Bench, Part};
+use parts::Result;
 use parts::session::{NoLog, told};
-use parts::{Result, whose};
-use pgpassport::audit::Auditor;
+use pgpassport::audit::{Auditor, Durability};
 use pgpassport::relay::parts::{ClientSide, Output, ServerSide, Tracker};
 use pgpassport::time::Clock;
 use pgpassport::wire::append;
@@ -19,7 +19,7 @@ const BODY: [u8; 100] = [b'x'; 100];
 
 pub fn measure(bench: &mut Bench) -> Result<()> {
     let part = |name, budget| Part { name, per: "frame", count: FRAMES, budget, allocations: Some(0.0) };
-    let (tag, now) = (whose::tag()?, Instant::now());
+    let (tag, now) = (sample::tag()?, Instant::now());
     let mut output = Output::default();
 
     let mut tracker = Tracker::reproducible();
@@ -35,7 +35,8 @@ pub fn measure(bench: &mut Bench) -> Result<()> {
     let mut tracker = Tracker::reproducible();
     tracker.query(b"COPY t FROM STDIN", 17, 23, now);
     tracker.server(b'G', b"\0\0\0", 8, now)?;
-    let mut recorder = whose::recorder(Auditor::new(Arc::new(NoLog::default()), 60, Clock::system()))?;
+    let mut recorder =
+        sample::recorder(Auditor::new(Arc::new(NoLog::default()), 60, Clock::system()), Durability::Batch)?;
     let (mut client, data) = (ClientSide::new(tag), read(b'd'));
     bench.time(part("framing, client to server (CopyData)", 40.0), || {
         let (taken, _) = client.process_at(now, black_box(&data), &mut tracker, &mut recorder, &mut output);

@@ -4,11 +4,12 @@
 //! takes 29.5 microseconds of CPU for a transaction of a simple Query, 0.9 of that are 26.6, and forwarding alone
 //! takes some 23: what is left for a statement's parts and its records' hashes is 3.6. Where it takes 368
 //! nanoseconds for a COPY row of 100 bytes, 0.6 of that are 220, and forwarding takes 141: a row's frame may cost half of
-//! what is left, 40. A log-in may take 2 milliseconds, its token's check a small part of them. A machine of another
-//! speed has other times; an allocation where none is due is one on every machine.
+//! what is left, 40. A log-in may take 2 milliseconds, its token's check and its TLS handshake a small part of them. A
+//! machine of another speed has other times; an allocation where none is due is one on every machine.
 
 mod cpu_time;
 mod framing;
+mod handshake;
 mod record;
 mod statement;
 mod tag;
@@ -17,6 +18,7 @@ mod tracker;
 
 use crate::arguments::Times;
 use cpu_time::CpuTime;
+use criterion::measurement::Measurement;
 use criterion::{BatchSize, Criterion};
 use parts::Result;
 use std::fmt;
@@ -97,6 +99,30 @@ pub struct Bench {
     report: Report,
 }
 
+/// What the steps of a part have taken so far.
+#[derive(Debug, Default)]
+pub struct Meter {
+    spent: Duration,
+    allocations: u64,
+    /// Allocations are counted in place of time.
+    counts: bool,
+}
+
+impl Meter {
+    /// One step of the part that is measured.
+    fn run<T>(&mut self, step: impl FnOnce() -> Result<T>) -> Result<T> {
+        if self.counts {
+            let mut result = Err("the step was not made".into());
+            self.allocations += allocation_counter::measure(|| result = step()).count_total;
+            return result;
+        }
+        let start = CpuTime.start();
+        let result = step();
+        self.spent += CpuTime.end(start);
+        result
+    }
+}
+
 impl Bench {
     fn wants(&self, part: &Part) -> bool {
         self.only.as_ref().is_none_or(|only| part.name.contains(only.as_str()))
@@ -128,6 +154,23 @@ impl Bench {
             total += allocation_counter::measure(|| routine(given)).count_total;
         }
         self.note(part, float(total) / f64::from(COUNTED))
+    }
+
+    /// A part that is done in steps, between which there is something else.
+    fn time_within(&mut self, part: Part, mut routine: impl FnMut(&mut Meter)) -> Result<()> {
+        if !self.wants(&part) {
+            return Ok(());
+        }
+        self.criterion.bench_function(part.name, |bencher| {
+            bencher.iter_custom(|iterations| {
+                let mut meter = Meter::default();
+                (0..iterations).for_each(|_| routine(&mut meter));
+                meter.spent
+            });
+        });
+        let mut meter = Meter { counts: true, ..Meter::default() };
+        (0..COUNTED).for_each(|_| routine(&mut meter));
+        self.note(part, float(meter.allocations) / f64::from(COUNTED))
     }
 
     fn note(&mut self, part: Part, allocations: f64) -> Result<()> {
@@ -166,6 +209,7 @@ pub fn measure(arguments: &Times, folder: PathBuf) -> Result<Report> {
     record::measure(&mut bench)?;
     statement::measure(&mut bench)?;
     token::measure(&mut bench)?;
+    handshake::measure(&mut bench)?;
     Ok(bench.report)
 }
 

@@ -2,11 +2,10 @@
 //! beside the data path is measured apart.
 
 use super::{Bench, Part, float};
+use parts::Result;
 use parts::session::NoLog;
-use parts::{Result, whose};
-use pgpassport::audit::event::{Outcome, Stage};
 use pgpassport::audit::ledger::{frame, tree::Tree};
-use pgpassport::audit::{Auditor, Begin, End, RecordLog, Urgency};
+use pgpassport::audit::{Auditor, Durability, RecordLog, Urgency};
 use pgpassport::time::Clock;
 use std::hint::black_box;
 use std::sync::Arc;
@@ -17,8 +16,9 @@ const TEXT: &[u8] = b"SELECT o.id, o.customer, o.total FROM app.orders o WHERE o
 pub fn measure(bench: &mut Bench) -> Result<()> {
     let part = |name, budget| Part { name, per: "statement", count: 1, budget, allocations: None };
     let log = Arc::new(NoLog::default());
-    let mut recorder = whose::recorder(Auditor::new(Arc::clone(&log) as Arc<dyn RecordLog>, 60, Clock::system()))?;
-    let (begin, end) = (begin(), end());
+    let auditor = Auditor::new(Arc::clone(&log) as Arc<dyn RecordLog>, 60, Clock::system());
+    let mut recorder = sample::recorder(auditor, Durability::Batch)?;
+    let (begin, end) = (sample::begin(4_711, TEXT), sample::end(4_711));
     let mut both = || {
         recorder.begin(black_box(&begin));
         assert!(recorder.commit(Urgency::Normal).is_ok());
@@ -44,40 +44,4 @@ pub fn measure(bench: &mut Bench) -> Result<()> {
             tree.push(black_box(record), &mut stored);
         }
     })
-}
-
-fn begin() -> Begin<'static> {
-    Begin {
-        event: 4_711,
-        stage: Stage::Query,
-        text: Some((TEXT, TEXT.len() as u64)),
-        text_of: None,
-        text_doubtful: false,
-        role_changes: &[],
-        statement: b"",
-        portal: b"",
-        function_oid: None,
-        parameters: None,
-        tagged: true,
-    }
-}
-
-fn end() -> End {
-    End {
-        event: 4_711,
-        part: 0,
-        last: true,
-        outcome: Outcome::Ok,
-        sqlstate: None,
-        text_of: None,
-        text: None,
-        text_doubtful: false,
-        executes: None,
-        command: Some("SELECT".to_owned()),
-        rows: 10,
-        bytes_in: 206,
-        bytes_out: 1_500,
-        first_row_us: Some(700),
-        duration_us: 800,
-    }
 }

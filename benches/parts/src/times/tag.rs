@@ -1,8 +1,8 @@
 //! The tag's way into a Query: the new header, the tag, and the client's text as it lies in the read buffer.
 
 use super::{Bench, Part};
+use parts::Result;
 use parts::session::{Wire, at_once};
-use parts::{Result, whose};
 use pgpassport::relay::parts::{ClientSide, Output};
 use pgpassport::wire::append;
 use std::hint::black_box;
@@ -10,7 +10,7 @@ use std::time::Instant;
 
 pub fn measure(bench: &mut Bench) -> Result<()> {
     let part = |name, budget| Part { name, per: "statement", count: 1, budget, allocations: Some(0.0) };
-    let (client, now) = (ClientSide::new(whose::tag()?), Instant::now());
+    let (client, now) = (ClientSide::new(sample::tag()?), Instant::now());
     let mut query = Vec::new();
     append(&mut query, b'Q', b"SELECT o.id, o.customer, o.total FROM app.orders o WHERE o.customer = 'c-4711'\0");
     let (mut output, mut wire) = (Output::default(), Wire::default());

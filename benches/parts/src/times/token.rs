@@ -8,14 +8,14 @@ use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{KeyPair, RSA_PKCS1_SHA256, RsaKeyPair};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use parts::Result;
 use parts::session::at_once;
-use parts::whose::TENANT;
-use parts::{Result, whose};
 use pgpassport::http::Client;
 use pgpassport::identity::{Dialect, Entra, IssuerConfig, LEEWAY, Overage, Settings, Verifier, Version};
 use pgpassport::names::{IssuerName, TenantId};
 use pgpassport::secret::Secret;
 use pgpassport::time::{Timestamp, from_unix};
+use sample::TENANT;
 use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -36,7 +36,7 @@ pub fn measure(bench: &mut Bench) -> Result<()> {
     let part = |name, budget| Part { name, per: "token", count: 1, budget, allocations: None };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (warm, http, token) = runtime.block_on(set_up())?;
-    let config = warm.issuer(&IssuerName::parse("contoso")?).ok_or("no issuer")?.clone();
+    let config = warm.issuer(&IssuerName::parse("contoso")?).ok_or("no issuer")?.as_ref().clone();
     let now = from_unix(NOW).ok_or("no such time")?;
     // Each with the key, and nothing else of what others have seen.
     let fresh = || Verifier::new(vec![config.clone()], http.clone(), SETTINGS).succeeding(&warm, &http, DEADLINE);
@@ -119,7 +119,7 @@ fn issuer(authority: &str) -> Result<IssuerConfig> {
 
 /// A person's, as Entra fills them in, with groups.
 fn claims(authority: &str) -> Result<Value> {
-    let facts = whose::facts()?;
+    let facts = sample::facts()?;
     let groups: Vec<String> = (0..12).map(|group| format!("11111111-1111-4111-8111-{group:012}")).collect();
     Ok(json!({
         "aud": AUDIENCE, "iss": format!("{authority}/{TENANT}/v2.0"), "iat": NOW - 60, "nbf": NOW - 60, "exp": NOW + 3600,

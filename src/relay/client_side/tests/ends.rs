@@ -42,13 +42,13 @@ fn a_commit_is_not_refused_with_what_came_in_the_same_read() {
 }
 
 #[test]
-fn an_execution_of_commit_is_recorded_message_by_message() {
+fn an_execution_of_commit_is_recorded_with_all_its_messages() {
     let mut client = Client::new(Tag::none());
     client.log.fill(true);
     let messages = [execution("insert"), execution("COMMIT")].concat();
     assert_eq!(left(&mut client, &messages), "pbePBE");
-    let stages: Vec<_> = client.begins().into_iter().map(|(stage, _)| stage).collect();
-    assert_eq!(stages, ["parse", "bind", "execute"]);
+    let lines = client.begin_lines();
+    assert_eq!((lines.len(), &lines[0]["since"], &lines[0]["stage"]), (1, &json!("parse"), &json!("execute")));
     // One event, which is open; the insert's has never begun.
     client.tracker.finish(Instant::now());
     assert_eq!(client.tracker.take_ends().len(), 1);

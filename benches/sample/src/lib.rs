@@ -1,9 +1,9 @@
-//! Whose session is measured: an analyst's, with the default tag, at `batch`, texts in the clear.
+//! Whose session is measured, an analyst's with the default tag and texts in the clear, and what is recorded of a
+//! statement: the same in every bench that has one.
 
-use crate::Result;
-use pgpassport::audit::event::{Caller, Claimed, SessionStart};
+use pgpassport::audit::event::{Caller, Claimed, Outcome, SessionStart, Stage};
 use pgpassport::audit::sealing::Texts;
-use pgpassport::audit::{Auditor, Durability, Recorder};
+use pgpassport::audit::{Auditor, Begin, Durability, End, Recorder};
 use pgpassport::identity::{CallerKind, IdentityFacts};
 use pgpassport::names::{
     DatabaseAlias, DatabaseName, InstanceName, IssuerName, RoleName, RuleName, SessionId, TenantId,
@@ -12,6 +12,9 @@ use pgpassport::relay::tag::{Subject, Tag, Template};
 use pgpassport::time::Timestamp;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
+
+/// Whatever goes wrong ends the run.
+pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 /// The person's tenant.
 pub const TENANT: &str = "7d1f2a0e-5d55-4d0f-9a53-3c0f6d1e2b3a";
@@ -45,7 +48,7 @@ pub fn tag() -> Result<Tag> {
 }
 
 /// The session's place in a log.
-pub fn recorder(auditor: Auditor) -> Result<Recorder> {
+pub fn recorder(auditor: Auditor, durability: Durability) -> Result<Recorder> {
     let facts = facts()?;
     let caller = Caller {
         label: facts.label,
@@ -71,7 +74,7 @@ pub fn recorder(auditor: Auditor) -> Result<Recorder> {
         via: None,
         tag: true,
         replication: false,
-        durability: Durability::Batch,
+        durability,
         parameters: None,
         parameters_key: None,
         commit_unrecorded: false,
@@ -79,4 +82,43 @@ pub fn recorder(auditor: Auditor) -> Result<Recorder> {
         token_expires: Timestamp::MAX,
     };
     Ok(Recorder::open(auditor, SessionId::generate(), start)?)
+}
+
+/// The begin record of a Query with this text.
+pub fn begin(event: u64, text: &[u8]) -> Begin<'_> {
+    Begin {
+        event,
+        stage: Stage::Query,
+        text: Some((text, text.len() as u64)),
+        text_of: None,
+        text_doubtful: false,
+        role_changes: &[],
+        statement: b"",
+        portal: b"",
+        function_oid: None,
+        parameters: None,
+        tagged: true,
+        goes_on: false,
+    }
+}
+
+/// The end record of a SELECT of ten rows.
+pub fn end(event: u64) -> End {
+    End {
+        event,
+        part: 0,
+        last: true,
+        outcome: Outcome::Ok,
+        sqlstate: None,
+        text_of: None,
+        text: None,
+        text_doubtful: false,
+        executes: None,
+        command: Some("SELECT".to_owned()),
+        rows: 10,
+        bytes_in: 206,
+        bytes_out: 1_500,
+        first_row_us: Some(700),
+        duration_us: 800,
+    }
 }
