@@ -212,8 +212,8 @@ impl Recorder {
 
     /// Prepares a begin record; [`Recorder::commit`] writes it.
     pub fn begin(&mut self, begin: &Begin<'_>) -> Begun {
-        if let Some(record) = self.join(begin) {
-            return Begun { record, text_bytes: 0, joined: true };
+        if let Some(begun) = self.join(begin) {
+            return begun;
         }
         let before = self.frames.len();
         let first = self.prepared_bytes();

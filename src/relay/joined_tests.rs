@@ -1,10 +1,15 @@
 //! Which messages share one begin record, and which do not.
 
-use super::testing::recorder;
+use super::testing::{recorder, recorder_telling};
 use crate::audit::event::{Acting, RoleChange, Stage};
+use crate::audit::sealing::{SealingConfig, Texts};
 use crate::audit::testing::MemoryLog;
-use crate::audit::{Begin, Recorder, Urgency};
+use crate::audit::{Auditor, Begin, Durability, Parameters, Recorder, Urgency, Value as Parameter, Values};
+use crate::time::Clock;
 use serde_json::Value;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 /// Of a text whose record stands for its own message alone, in bytes.
 const LONG: usize = 64 * 1024;
@@ -90,4 +95,56 @@ fn what_the_log_has_or_has_something_behind_it_does_not_change() {
         let stages: Vec<_> = lines(&log).iter().map(|line| line["stage"].clone()).collect();
         assert_eq!(stages, ["parse", "bind"]);
     }
+}
+
+/// A recorder that seals texts and parameters with keys in the folder `keys` of `folder`, on a day that can be moved.
+fn sealing(log: &MemoryLog, folder: &Path) -> (Recorder, Arc<AtomicI64>) {
+    let key = folder.join("wrapping.key");
+    std::fs::write(&key, crate::audit::key_file::new_secret().unwrap().expose()).unwrap();
+    let vault = SealingConfig { folder: folder.join("keys"), key }.open().unwrap();
+    let day = Arc::new(AtomicI64::new(0));
+    let auditor = Auditor::new(Arc::new(log.clone()), 10, Clock::shifted(Arc::clone(&day)));
+    let auditor = auditor.with_vault(Some(Arc::new(vault)));
+    (recorder_telling(auditor, Durability::Batch, Parameters::Full, Texts::Sealed), day)
+}
+
+#[test]
+fn what_cannot_be_sealed_leaves_the_record_before_it_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = MemoryLog::default();
+    let (mut recorder, day) = sealing(&log, folder.path());
+    let first = recorder.begin(&parse());
+    // The next day, and no key can be made for it.
+    day.store(24 * 3600, Ordering::SeqCst);
+    std::fs::rename(folder.path().join("keys"), folder.path().join("gone")).unwrap();
+    std::fs::write(folder.path().join("keys"), "").unwrap();
+    let values = Values::Read { values: vec![Parameter { bytes: Some((b"7", 1)), format: 0 }], left_out: 0 };
+    let bind = recorder.begin(&Begin { parameters: Some(&values), ..begin(1, Stage::Bind) });
+    assert!(!bind.joined && bind.record.is_empty() && bind.record.start == first.record.end);
+    let execute = recorder.begin(&begin(1, Stage::Execute));
+    assert!(!execute.joined && execute.record.start == first.record.end);
+    assert!(recorder.commit(Urgency::Normal).is_err());
+    assert!(!recorder.begin_from_reserve(bind.record));
+    assert!(recorder.begin_from_reserve(first.record));
+    let [line] = lines(&log).try_into().unwrap();
+    assert_eq!((&line["stage"], &line["since"]), (&Value::from("parse"), &Value::Null));
+}
+
+#[test]
+fn the_longest_record_that_goes_on_has_room_for_whatever_a_bind_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = MemoryLog::default();
+    let (mut recorder, _) = sealing(&log, folder.path());
+    // Its shape is short.
+    let text = format!("select '{}'", "x".repeat(46_000));
+    let first = recorder.begin(&Begin { text: Some((text.as_bytes(), text.len() as u64)), ..parse() });
+    assert!((60 * 1024..LONG).contains(&first.record.len()), "{}", first.record.len());
+    // Every byte is escaped.
+    let values = vec![Parameter { bytes: Some((&[1; 12], 12)), format: 0 }; 4096];
+    let name = [1; 63];
+    let bind =
+        Begin { parameters: Some(&Values::Read { values, left_out: 7 }), portal: &name, ..begin(1, Stage::Bind) };
+    assert!(recorder.begin(&bind).joined);
+    recorder.commit(Urgency::Normal).unwrap();
+    assert_eq!(lines(&log).len(), 1);
 }

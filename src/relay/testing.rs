@@ -4,6 +4,7 @@
 
 use super::tag::testing::analyst;
 use crate::audit::event::{Caller, Claimed, SessionStart};
+use crate::audit::sealing::Texts;
 #[cfg(test)]
 use crate::audit::testing::MemoryLog;
 use crate::audit::{Auditor, Durability, Parameters, Recorder};
@@ -30,6 +31,16 @@ pub(crate) fn recorder_over(auditor: Auditor, durability: Durability) -> Recorde
 
 /// A recorder for a rule that says this.
 pub(crate) fn recorder_listing(auditor: Auditor, durability: Durability, parameters: Parameters) -> Recorder {
+    recorder_telling(auditor, durability, parameters, Texts::Clear)
+}
+
+/// The same where texts are told so.
+pub(crate) fn recorder_telling(
+    auditor: Auditor,
+    durability: Durability,
+    parameters: Parameters,
+    texts: Texts,
+) -> Recorder {
     let facts = analyst();
     let caller = Caller {
         label: facts.label,
@@ -58,7 +69,7 @@ pub(crate) fn recorder_listing(auditor: Auditor, durability: Durability, paramet
         durability,
         parameters: parameters.told(),
         parameters_key: None,
-        texts: crate::audit::sealing::Texts::Clear,
+        texts,
         commit_unrecorded: false,
         token_expires: Timestamp::MAX,
     };

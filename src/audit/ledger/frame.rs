@@ -35,6 +35,11 @@ impl Open {
         self.start.saturating_add(HEAD_BYTES)
     }
 
+    /// Whether the record, which ends where `out` does, may grow by so many bytes.
+    pub fn has_room(&self, out: &[u8], more: usize) -> bool {
+        out.len().saturating_sub(self.record()).saturating_add(more) <= MAX_RECORD_BYTES
+    }
+
     /// Writes the head. `false` where the record is empty or too long: then the buffer is as it was before.
     pub fn close(self, out: &mut Vec<u8>) -> bool {
         let Some((head, record)) = out.get_mut(self.start..).and_then(|own| own.split_at_mut_checked(HEAD_BYTES))

@@ -94,30 +94,50 @@ pub(super) fn begin(out: &mut Vec<u8>, head: Head, begin: &Begin<'_>) -> io::Res
     Ok(Places { stage, own })
 }
 
+/// What [`Next`] says, as bytes.
+#[derive(Debug)]
+pub struct Encoded {
+    /// A Bind's portal and parameters.
+    own: Vec<u8>,
+    stages: Vec<u8>,
+}
+
+impl Next<'_> {
+    /// What goes into the record.
+    pub fn encode(&self) -> io::Result<Encoded> {
+        let mut own = Vec::new();
+        let mut members = Members { out: &mut own, head: None };
+        members.text(b",\"portal\":", self.portal)?;
+        members.listed(self.values)?;
+        Ok(Encoded { own, stages: [stage_member(self.stage), since_member(self.since)].concat() })
+    }
+}
+
+impl Encoded {
+    /// The record grows by so many bytes at most.
+    pub fn bytes(&self) -> usize {
+        self.own.len().saturating_add(self.stages.len())
+    }
+}
+
 /// Puts into the begin record at `start` of `out`, which ends there, what the next message says.
-pub fn go_on(out: &mut Vec<u8>, start: usize, places: &mut Places, next: &Next<'_>) -> io::Result<()> {
-    let mut own = Vec::new();
-    let mut members = Members { out: &mut own, head: None };
-    members.text(b",\"portal\":", next.portal)?;
-    members.listed(next.values)?;
+pub fn go_on(out: &mut Vec<u8>, start: usize, places: &mut Places, next: &Encoded) {
+    let Encoded { own, stages } = next;
     let at = start.saturating_add(places.own);
-    replace(out, at..at, &own);
-    let (since, at) = (since_member(next.since), start.saturating_add(places.stage.start));
-    let stages = [stage_member(next.stage), since].concat();
-    replace(out, at..at.saturating_add(places.stage.len()), &stages);
+    replace(out, at..at, own);
+    let at = start.saturating_add(places.stage.start);
+    replace(out, at..at.saturating_add(places.stage.len()), stages);
     let more = stages.len().saturating_sub(places.stage.len());
     places.stage.end = places.stage.end.saturating_add(more);
     places.own = places.own.saturating_add(more);
-    Ok(())
 }
 
-/// Puts something in the place of what is no longer than that.
+/// Puts into a place of `out` what is at least as long: what is behind it moves up.
 fn replace(out: &mut Vec<u8>, place: Range<usize>, by: &[u8]) {
     let (end, more) = (out.len(), by.len().saturating_sub(place.len()));
     out.resize(end.saturating_add(more), 0);
     out.copy_within(place.end..end, place.end.saturating_add(more));
-    let end = place.end.saturating_add(more);
-    for (to, from) in out.iter_mut().take(end).skip(place.start).zip(by) {
+    for (to, from) in out.iter_mut().skip(place.start).zip(by) {
         *to = *from;
     }
 }
@@ -233,11 +253,14 @@ impl Members<'_> {
 
 /// Whether a JSON string has these bytes as they are (RFC 8259 §7).
 fn is_plain(text: &[u8]) -> bool {
-    let escaped = |byte: &u8| *byte < 0x20 || *byte == b'"' || *byte == b'\\';
     // Whole chunks without a way out in their middle: the compiler makes vectors of them.
-    let chunk_is_plain = |chunk: &[u8]| !chunk.iter().fold(false, |any, byte| any | escaped(byte));
-    let chunks = text.chunks_exact(LOOK);
-    chunks.remainder().iter().all(|byte| !escaped(byte)) && { chunks }.all(chunk_is_plain)
+    let (chunks, rest) = text.as_chunks::<LOOK>();
+    chunks.iter().all(|chunk| !chunk.iter().fold(false, |any, byte| any | is_escaped(*byte)))
+        && rest.iter().all(|byte| !is_escaped(*byte))
+}
+
+fn is_escaped(byte: u8) -> bool {
+    byte < 0x20 || byte == b'"' || byte == b'\\'
 }
 
 fn stage_member(stage: Stage) -> &'static [u8] {
@@ -456,8 +479,8 @@ mod tests {
             let mut places = super::super::write_begin(&mut out, time, session, &first).unwrap();
             let nothing = Listed::default();
             for (stage, own, values) in [(Stage::Bind, portal.as_deref(), &listed()), (Stage::Execute, None, &nothing)] {
-                let next = Next { stage, since: Stage::Parse, portal: own, values };
-                go_on(&mut out, before.len(), &mut places, &next).unwrap();
+                let next = Next { stage, since: Stage::Parse, portal: own, values }.encode().unwrap();
+                go_on(&mut out, before.len(), &mut places, &next);
                 let event = Event::Begin(whole(stage, Some(Stage::Parse), portal.clone().map(Cow::Owned), listed()));
                 prop_assert_eq!(std::str::from_utf8(&out[before.len()..]).unwrap(), derived(time, session, &event));
             }

@@ -3,7 +3,8 @@
 //! A record stands for its message alone until the next one comes: then that one's portal and parameters are put into it,
 //! and its stage. Nothing of a read is committed before all of it is prepared, so no record changes that the log has.
 
-use super::{Begin, Recorder};
+use super::{Begin, Begun, Recorder};
+use crate::audit::Unrecorded;
 use crate::audit::event::Stage;
 use crate::audit::ledger::frame;
 use crate::audit::line::{Next, Places, go_on};
@@ -41,30 +42,40 @@ impl Newest {
 }
 
 impl Recorder {
-    /// Puts the message into the record of the one before it, where that can stand for both: where that is among the
-    /// prepared ones.
-    pub(super) fn join(&mut self, begin: &Begin<'_>) -> Option<Range<usize>> {
+    /// Puts the message into the record of the one before it, where that can stand for both.
+    pub(super) fn join(&mut self, begin: &Begin<'_>) -> Option<Begun> {
         let end = self.frames.len();
         let mut newest = self.newest.take_if(|newest| newest.frame.end == end && newest.is_continued_by(begin))?;
-        let listed = begin.parameters.map(|values| self.list(self.id(begin.event), values)).transpose();
-        let joined = listed.and_then(|values| {
-            // An Execute's portal is its Bind's.
-            let portal = super::name(begin.portal).filter(|_| begin.stage == Stage::Bind);
-            let (portal, values) = (portal.as_deref(), &values.unwrap_or_default());
-            let next = Next { stage: begin.stage, since: newest.since, portal, values };
-            let open = frame::reopen(newest.frame.start);
-            go_on(&mut self.frames, open.record(), &mut newest.places, &next)?;
-            if open.close(&mut self.frames) {
-                Ok(())
-            } else {
-                Err(std::io::Error::other("the record is too long").into())
+        let begun = match self.go_on(&mut newest, begin) {
+            Ok(()) => {
+                let record = newest.frame.start.saturating_sub(self.owed)..self.prepared_bytes();
+                self.newest = Some(newest);
+                Begun { record, text_bytes: 0, joined: true }
             }
-        });
-        self.unwritable = joined.err().or(self.unwritable.take());
+            // The record stands as it was, for the messages before, and nothing goes on with it.
+            Err(error) => {
+                self.unwritable = Some(error);
+                Begun { record: self.prepared_bytes()..self.prepared_bytes(), text_bytes: 0, joined: false }
+            }
+        };
+        Some(begun)
+    }
+
+    /// After an error the record is as it was.
+    fn go_on(&mut self, newest: &mut Newest, begin: &Begin<'_>) -> Result<(), Unrecorded> {
+        let values = begin.parameters.map(|values| self.list(self.id(begin.event), values)).transpose()?;
+        // An Execute's portal is its Bind's.
+        let portal = super::name(begin.portal).filter(|_| begin.stage == Stage::Bind);
+        let (portal, values) = (portal.as_deref(), &values.unwrap_or_default());
+        let next = Next { stage: begin.stage, since: newest.since, portal, values }.encode()?;
+        let open = frame::reopen(newest.frame.start);
+        if !open.has_room(&self.frames, next.bytes()) {
+            return Err(std::io::Error::other("the record is too long").into());
+        }
+        go_on(&mut self.frames, open.record(), &mut newest.places, &next);
+        open.close(&mut self.frames);
         newest.stage = begin.stage;
         newest.frame.end = self.frames.len();
-        let record = newest.frame.start.saturating_sub(self.owed)..self.prepared_bytes();
-        self.newest = Some(newest);
-        Some(record)
+        Ok(())
     }
 }

@@ -52,7 +52,7 @@ pub(super) fn names(text: &str) -> bool {
     ["prepare", "declare"].iter().any(|word| text.contains(word))
 }
 
-/// Most records are not, and are not parsed.
+/// Most records are not, and are not parsed. (A line that stands for a Parse too says so in `stage` or in `since`.)
 pub(super) fn needed_later(record: &[u8]) -> bool {
     [&b"\"event\":\"session_"[..], b"\":\"parse\"", b"\"text\"", b"\"text_sealed\""]
         .iter()

@@ -203,6 +203,11 @@ impl<T> Names<T> {
         self.known(name).map(|known| &known.to)
     }
 
+    /// The same, to change it.
+    pub fn confirmed_mut(&mut self, name: &[u8]) -> Option<&mut T> {
+        self.slot_mut(name)?.confirmed.as_mut().map(|known| &mut known.to)
+    }
+
     /// Whether what the name means to the server by now is in doubt.
     pub fn is_doubted(&self, name: &[u8]) -> bool {
         !name.is_empty() && self.known(name).is_some_and(|known| known.doubts < self.doubts)
@@ -216,11 +221,6 @@ impl<T> Names<T> {
     /// A name was given that is not kept: one that is not known may mean something all the same.
     pub fn leave_out(&mut self) {
         self.left_out = true;
-    }
-
-    /// The same, to change it.
-    pub fn confirmed_mut(&mut self, name: &[u8]) -> Option<&mut T> {
-        self.slot_mut(name)?.confirmed.as_mut().map(|known| &mut known.to)
     }
 
     /// The name means something else by now; what it meant before.
