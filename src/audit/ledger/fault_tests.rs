@@ -311,6 +311,31 @@ fn no_checkpoint_is_left_that_is_made_of_two_that_failed() {
     }
 }
 
+/// Once the records are deleted nothing else proves that they were.
+#[test]
+fn hashes_whose_sync_failed_are_written_again() {
+    for fault in [Fault::Io, Fault::Late] {
+        let mut run = Run::new(BTreeMap::new());
+        run.reopen();
+        for failing in [false, true, false] {
+            run.step(Step::Append(3, 100));
+            run.step(Step::Sync);
+            if failing {
+                // Behind the write of the hashes.
+                run.fail(2, fault);
+            }
+            run.step(Step::Seal);
+        }
+        let sealed = run.open.as_ref().unwrap().sealer.sealed();
+        assert_eq!(sealed, 9);
+        let root = run.open.as_ref().unwrap().sealer.root();
+        run.disk.lose_power(run.path());
+        assert_eq!(hashes::Stored::open(run.path()).unwrap().root(sealed), Some(root), "{fault:?}");
+        run.step(Step::Reopen(End::PowerLoss));
+        run.finish();
+    }
+}
+
 /// The next segment is made, and the disk says that it is not: the log goes on in the one before, where a write fails.
 #[test]
 fn what_is_torn_before_a_segment_that_was_never_begun_is_cut_off() {

@@ -204,7 +204,13 @@ impl LogFile for FaultyFile {
                 }
                 Err(error(fault))
             }
-            None => self.file.truncate(length),
+            None => {
+                self.file.truncate(length)?;
+                let synced = self.disk.faults().synced.get(&self.path).map_or(0, |bytes| bytes.len() as u64);
+                // Whatever stands behind that is to be written again.
+                *self.forgotten.lock().unwrap() &= length > synced;
+                Ok(())
+            }
         }
     }
 }

@@ -80,9 +80,18 @@ impl Hashes {
     pub fn resume(folder: &Path, medium: &dyn Medium, tree: Tree) -> io::Result<Self> {
         let path = folder.join(FILE);
         let file = medium.open(&path)?;
+        let mut resumed = Self { file, path, tree: Tree::default(), position: 0, pending: Vec::new() };
+        resumed.go_back(tree)?;
+        Ok(resumed)
+    }
+
+    /// The same of a file that is open. After an error everything is as it was.
+    pub fn go_back(&mut self, tree: Tree) -> io::Result<()> {
         let position = stored_hash_count(tree.size()).saturating_mul(HASH_BYTES as u64);
-        file.truncate(position)?;
-        Ok(Self { file, path, tree, position, pending: Vec::new() })
+        self.file.truncate(position)?;
+        self.pending.clear();
+        (self.tree, self.position) = (tree, position);
+        Ok(())
     }
 
     /// The tree with everything that was pushed.

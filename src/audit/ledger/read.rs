@@ -36,6 +36,8 @@ pub struct Segment {
     buffer: Vec<u8>,
     /// What of the buffer has been handed out.
     taken: usize,
+    /// Where in the buffer the next record is, once that is known.
+    located: Option<(usize, usize)>,
     /// Bytes of whole records, with the header.
     whole: u64,
     count: u64,
@@ -53,7 +55,7 @@ impl Segment {
         }
         let header = Header::decode(&start).ok_or_else(|| Error::Header(path.to_owned()))?;
         let (buffer, whole) = (Vec::new(), HEADER_BYTES as u64);
-        Ok(Self { path: path.to_owned(), header, file, buffer, taken: 0, whole, count: 0 })
+        Ok(Self { path: path.to_owned(), header, file, buffer, taken: 0, located: None, whole, count: 0 })
     }
 
     /// Where the segment belongs.
@@ -82,7 +84,7 @@ impl Segment {
     pub fn next_record(&mut self) -> Result<Option<&[u8]>, Error> {
         let Some((start, end)) = self.locate()? else { return Ok(None) };
         self.whole = self.whole.saturating_add(end.saturating_sub(self.taken) as u64);
-        self.taken = end;
+        (self.taken, self.located) = (end, None);
         self.count = self.count.saturating_add(1);
         Ok(self.buffer.get(start..end))
     }
@@ -90,16 +92,18 @@ impl Segment {
     /// Reads again what is behind the last record that was handed out.
     pub fn forget_ahead(&mut self) {
         self.buffer.truncate(self.taken);
+        self.located = None;
     }
 
-    /// Where in the buffer the next record is.
+    /// Where in the buffer the next record is: its checksum is looked at once.
     fn locate(&mut self) -> Result<Option<(usize, usize)>, Error> {
-        loop {
+        while self.located.is_none() {
             let rest = self.buffer.get(self.taken..).unwrap_or_default();
             match frame::scan(rest) {
                 Scan::Record(record, taken) => {
                     let end = self.taken.saturating_add(taken);
-                    return Ok(Some((end.saturating_sub(record.len()), end)));
+                    self.located = Some((end.saturating_sub(record.len()), end));
+                    break;
                 }
                 Scan::Bad => return Ok(None),
                 // Zeros now may be a record when they are read again.
@@ -113,6 +117,7 @@ impl Segment {
                 return Ok(None);
             }
         }
+        Ok(self.located)
     }
 
     /// What stands behind the last record: nothing, a record that was not written to its end, or damage.

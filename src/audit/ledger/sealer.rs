@@ -7,13 +7,17 @@ use super::checkpoint::{self, Signer};
 use super::follow::{self, Follower};
 use super::hashes::Hashes;
 use super::medium::{LogFile, Medium};
+use super::tree::Tree;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Hashes that wait to be written are written when they are this many bytes.
 const WRITE_AT: usize = 256 * 1024;
+/// After so many records whoever serves sessions may have the processor first, if all are busy: hashing them takes less
+/// than half a millisecond.
+const YIELD_AT: u64 = 512;
 /// How much of the checkpoints' end is looked through for the last whole one, in bytes.
 const END_BYTES: u64 = 64 * 1024;
 
@@ -35,7 +39,12 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Sealer {
     signer: Signer,
+    folder: PathBuf,
     hashes: Hashes,
+    /// The tree whose hashes are on the disk.
+    confirmed: Tree,
+    /// The disk did not take the hashes behind that, or was not asked yet.
+    doubtful: bool,
     checkpoints: Box<dyn LogFile>,
     /// Where the next checkpoint goes.
     position: u64,
@@ -52,8 +61,10 @@ impl Sealer {
         let checkpoints = medium.open(&path)?;
         let position = whole(&path)?;
         let sealed = hashes.tree().size();
-        let records = Follower::new(folder, sealed);
-        let mut new = Self { signer, hashes, checkpoints, position, soiled: true, records, sealed };
+        let (folder, records) = (folder.to_owned(), Follower::new(folder, sealed));
+        let (confirmed, doubtful, soiled) = (hashes.tree().clone(), false, true);
+        let mut new =
+            Self { signer, folder, hashes, confirmed, doubtful, checkpoints, position, soiled, records, sealed };
         new.clean()?;
         Ok(new)
     }
@@ -63,11 +74,23 @@ impl Sealer {
         self.sealed
     }
 
+    /// The root of everything that was hashed.
+    #[cfg(test)]
+    pub fn root(&self) -> tlog_tiles::Hash {
+        self.hashes.tree().root()
+    }
+
     /// Covers the records before index `until`, all of which are synced; the new checkpoint, if there is one.
     pub fn seal(&mut self, until: u64) -> Result<Option<Vec<u8>>, Error> {
+        if self.doubtful {
+            self.begin_again()?;
+        }
         while self.hashes.tree().size() < until {
             let record = self.records.next_record()?;
             self.hashes.push(record);
+            if self.hashes.tree().size().is_multiple_of(YIELD_AT) {
+                std::thread::yield_now();
+            }
             if self.hashes.pending_bytes() >= WRITE_AT {
                 self.hashes.write()?;
             }
@@ -75,13 +98,14 @@ impl Sealer {
         // What was read ahead may change before it is durable.
         self.records.forget_ahead();
         self.hashes.write()?;
-        let tree = self.hashes.tree();
-        let size = tree.size();
+        let (size, root) = (self.hashes.tree().size(), self.hashes.tree().root());
         if size == self.sealed {
             return Ok(None);
         }
+        self.doubtful = true;
         self.hashes.sync()?;
-        let note = self.signer.sign(size, tree.root()).ok_or(Error::Sign)?;
+        (self.doubtful, self.confirmed) = (false, self.hashes.tree().clone());
+        let note = self.signer.sign(size, root).ok_or(Error::Sign)?;
         let entry = [&note[..], b"\n"].concat();
         self.clean()?;
         self.soiled = true;
@@ -94,6 +118,15 @@ impl Sealer {
         self.position = self.position.saturating_add(written as u64);
         self.sealed = size;
         Ok(Some(note))
+    }
+
+    /// Goes back to the hashes that are on the disk: what a failed sync has left to be forgotten, no later one brings there
+    /// unless it is written again.
+    fn begin_again(&mut self) -> io::Result<()> {
+        self.hashes.go_back(self.confirmed.clone())?;
+        self.records = Follower::new(&self.folder, self.confirmed.size());
+        self.doubtful = false;
+        Ok(())
     }
 
     /// Cuts off what a checkpoint that failed has left, on the disk too. Behind a part of one the next would not be

@@ -12,7 +12,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// The most that is delivered at once, in bytes.
+/// The most that is delivered at once, in bytes; after it whoever serves sessions may have the processor first.
 const BATCH_BYTES: usize = 256 * 1024;
 /// The most that is delivered before the cursor is noted, in bytes.
 const NOTE_BYTES: usize = 16 * 1024 * 1024;
@@ -94,6 +94,7 @@ impl Sink {
             if self.unnoted >= NOTE_BYTES {
                 self.note()?;
             }
+            std::thread::yield_now();
         }
         self.records.forget_ahead();
         Ok(self.note()?)
