@@ -197,20 +197,16 @@ impl LogFile for FaultyFile {
     }
 
     fn truncate(&self, length: u64) -> io::Result<()> {
-        match self.disk.next() {
-            Some(fault) => {
-                if fault == Fault::Late {
-                    self.file.truncate(length)?;
-                }
-                Err(error(fault))
-            }
-            None => {
-                self.file.truncate(length)?;
-                let synced = self.disk.faults().synced.get(&self.path).map_or(0, |bytes| bytes.len() as u64);
-                // Whatever stands behind that is to be written again.
-                *self.forgotten.lock().unwrap() &= length > synced;
-                Ok(())
-            }
+        let fault = self.disk.next();
+        if fault.is_none_or(|fault| fault == Fault::Late) {
+            self.file.truncate(length)?;
         }
+        if let Some(fault) = fault {
+            return Err(error(fault));
+        }
+        let synced = self.disk.faults().synced.get(&self.path).map_or(0, |bytes| bytes.len() as u64);
+        // Whatever stands behind that is to be written again.
+        *self.forgotten.lock().unwrap() &= length > synced;
+        Ok(())
     }
 }

@@ -42,6 +42,7 @@ use retention::Retainer;
 use sealer::Sealer;
 use std::fs::File;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use tokio::sync::watch;
@@ -101,6 +102,8 @@ struct Shared {
     sync_bell: Bell,
     /// Rung when there is much to hash.
     seal_bell: Bell,
+    /// At this index the next [`SEAL_RECORDS`] are there.
+    due: AtomicU64,
     /// Records that the last checkpoint covers.
     sealed: watch::Sender<u64>,
     clock: Clock,
@@ -138,9 +141,7 @@ impl Ledger {
     /// log.
     pub fn append(&self, frames: &[u8], urgency: Urgency) -> io::Result<u64> {
         let next = self.shared.writer().append(frames, frame::count(frames), urgency)?;
-        if next.saturating_sub(*self.shared.sealed.borrow()) >= SEAL_RECORDS {
-            self.shared.sync_bell.ring();
-        }
+        self.shared.ring_at_due(next);
         Ok(next)
     }
 
@@ -215,6 +216,7 @@ impl Prepared {
             durable: watch::Sender::new(Durable { next: found.next, doubtful: 0 }),
             sync_bell: Bell::default(),
             seal_bell: Bell::default(),
+            due: AtomicU64::new(found.next.saturating_add(SEAL_RECORDS)),
             sealed: watch::Sender::new(sealer.sealed()),
             clock,
         });
@@ -229,6 +231,16 @@ impl Drop for Ledger {
 }
 
 impl Shared {
+    /// Rings once for so many records. Whoever came while these are synced and sealed would ring for nothing: each sync has
+    /// the disk write what has come since the last, and all who read the log behind it.
+    fn ring_at_due(&self, next: u64) {
+        let due = self.due.load(Ordering::Relaxed);
+        let after = next.saturating_add(SEAL_RECORDS);
+        if next >= due && self.due.compare_exchange(due, after, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            self.sync_bell.ring();
+        }
+    }
+
     /// A panic while the lock was held leaves no half-made state: positions change after the write.
     fn writer(&self) -> MutexGuard<'_, Writer> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)

@@ -28,6 +28,8 @@ struct Faults {
     creates: bool,
     write: Option<&'static str>,
     sync: bool,
+    /// Of segments, so far.
+    syncs: usize,
 }
 
 impl Flaky {
@@ -44,6 +46,11 @@ impl Flaky {
     /// The next sync of a segment fails.
     pub fn fail_sync(&self) {
         self.0.lock().unwrap().sync = true;
+    }
+
+    /// How often segments were synced.
+    pub fn syncs(&self) -> usize {
+        self.0.lock().unwrap().syncs
     }
 }
 
@@ -85,8 +92,12 @@ impl LogFile for FlakyFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        if self.2 == Kind::Segment && std::mem::take(&mut self.1.0.lock().unwrap().sync) {
-            return Err(io::Error::from_raw_os_error(5));
+        if self.2 == Kind::Segment {
+            let mut faults = self.1.0.lock().unwrap();
+            faults.syncs += 1;
+            if std::mem::take(&mut faults.sync) {
+                return Err(io::Error::from_raw_os_error(5));
+            }
         }
         self.0.sync()
     }

@@ -4,6 +4,7 @@ use super::medium::Disk;
 use super::testing::Flaky;
 use super::*;
 use std::path::Path;
+use std::time::Instant;
 
 pub(super) use super::testing::PRIVATE;
 
@@ -118,4 +119,20 @@ fn a_disk_that_takes_no_checkpoint_gets_it_later() {
     drop(ledger);
     let (_ledger, opening) = open(folder.path(), Disk).unwrap();
     assert_eq!(opening.records, 3);
+}
+
+#[test]
+fn so_many_records_are_synced_and_sealed_once_though_more_come_meanwhile() {
+    let folder = tempfile::tempdir().unwrap();
+    let flaky = Flaky::default();
+    let (ledger, _) = testing::open(Settings::new(folder.path().to_owned()), flaky.clone()).unwrap();
+    let begun = Instant::now();
+    write(&ledger, 0..SEAL_RECORDS * 3 / 2);
+    while ledger.sealed() < SEAL_RECORDS {
+        write(&ledger, 0..10);
+    }
+    let asked = usize::try_from(ledger.status().records / SEAL_RECORDS).unwrap();
+    // Once a second they are synced in any case.
+    let seconds = usize::try_from(begun.elapsed().as_secs()).unwrap() + 1;
+    assert!(flaky.syncs() <= asked + seconds, "{} syncs, {asked} asked for, {seconds} s", flaky.syncs());
 }
