@@ -10,6 +10,8 @@ use statement::Head;
 pub(super) use statement::{Next, Places, go_on};
 use std::io::{self, Write};
 
+/// What of a time is always told, in bytes.
+const SECONDS: usize = "0000-00-00T00:00:00".len();
 /// Version 1, and where the time begins.
 const HEAD: &[u8] = b"{\"version\":1,\"time\":\"";
 
@@ -64,51 +66,56 @@ fn write_members(out: &mut Vec<u8>, event: &Event<'_>) -> io::Result<()> {
 /// RFC 3339 in UTC, as [`Timestamp`] writes itself: nine digits of a second at most, without zeros at the end.
 fn write_time(out: &mut Vec<u8>, time: Timestamp) -> io::Result<()> {
     const DAY: i64 = 86_400;
-    let (Ok(nanoseconds), 0..) = (u32::try_from(time.subsec_nanosecond()), time.as_second()) else {
+    let parts = date(time.as_second().div_euclid(DAY));
+    let of_day = u32::try_from(time.as_second().rem_euclid(DAY));
+    let (Ok(nanosecond), Ok(second), Some((year, month, day)), 0..) =
+        (u32::try_from(time.subsec_nanosecond()), of_day, parts, time.as_second())
+    else {
         return write!(out, "{time}");
     };
-    let (year, month, day) = date(time.as_second().div_euclid(DAY));
-    let second = time.as_second().rem_euclid(DAY);
-    digits(out, year, 4);
-    for (mark, number) in
-        [(b'-', month), (b'-', day), (b'T', second / 3600), (b':', second / 60 % 60), (b':', second % 60)]
-    {
-        out.push(mark);
-        digits(out, number, 2);
+    let mut text = *b"0000-00-00T00:00:00.000000000";
+    two_digits(&mut text, 0, year / 100);
+    two_digits(&mut text, 2, year % 100);
+    two_digits(&mut text, 5, month);
+    two_digits(&mut text, 8, day);
+    two_digits(&mut text, 11, second / 3600);
+    two_digits(&mut text, 14, second / 60 % 60);
+    two_digits(&mut text, 17, second % 60);
+    two_digits(&mut text, 20, nanosecond / 10_000_000);
+    two_digits(&mut text, 22, nanosecond / 100_000 % 100);
+    two_digits(&mut text, 24, nanosecond / 1_000 % 100);
+    two_digits(&mut text, 26, nanosecond / 10 % 100);
+    two_digits(&mut text, 27, nanosecond % 100);
+    let mut told: &[u8] = &text;
+    while let Some((b'0', before)) = told.split_last().filter(|_| told.len() > SECONDS) {
+        told = before;
     }
-    if nanoseconds > 0 {
-        out.push(b'.');
-        digits(out, nanoseconds.into(), 9);
-        while out.last() == Some(&b'0') {
-            out.pop();
-        }
-    }
+    out.extend_from_slice(told.strip_suffix(b".").unwrap_or(told));
     out.push(b'Z');
     Ok(())
 }
 
-/// The last `count` decimal digits of a number that is not negative.
-fn digits(out: &mut Vec<u8>, number: i64, count: usize) {
-    let (mut text, mut left) = ([b'0'; 9], number.unsigned_abs());
-    for digit in text.iter_mut().rev().take(count) {
-        *digit = b'0'.saturating_add(u8::try_from(left % 10).unwrap_or_default());
-        left /= 10;
+/// Writes a number below 100.
+#[inline]
+fn two_digits(text: &mut [u8], at: usize, number: u32) {
+    let digit = |number: u32| b'0'.saturating_add(u8::try_from(number % 10).unwrap_or_default());
+    if let Some(pair) = text.get_mut(at..at.saturating_add(2)) {
+        pair.copy_from_slice(&[digit(number / 10), digit(number)]);
     }
-    out.extend_from_slice(text.get(text.len().saturating_sub(count)..).unwrap_or_default());
 }
 
 /// Year, month and day of a day since 1970, not before it (the proleptic Gregorian calendar repeats every 146,097 days;
 /// counted from March, so that a leap day is a year's last).
-fn date(days: i64) -> (i64, i64, i64) {
-    const ERA: i64 = 146_097;
-    let days = days + 719_468;
+fn date(days: i64) -> Option<(u32, u32, u32)> {
+    const ERA: u32 = 146_097;
+    let days = u32::try_from(days).ok()?.checked_add(719_468)?;
     let (era, day_of_era) = (days / ERA, days % ERA);
     let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / (ERA - 1)) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * from_march + 2) / 5 + 1;
     let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
-    (era * 400 + year_of_era + i64::from(month <= 2), month, day)
+    Some((era * 400 + year_of_era + u32::from(month <= 2), month, day))
 }
 
 #[cfg(test)]

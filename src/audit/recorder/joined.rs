@@ -46,7 +46,7 @@ impl Recorder {
     pub(super) fn join(&mut self, begin: &Begin<'_>) -> Option<Begun> {
         let end = self.frames.len();
         let mut newest = self.newest.take_if(|newest| newest.frame.end == end && newest.is_continued_by(begin))?;
-        let begun = match self.go_on(&mut newest, begin) {
+        Some(match self.go_on(&mut newest, begin) {
             Ok(()) => {
                 let record = newest.frame.start.saturating_sub(self.owed)..self.prepared_bytes();
                 self.newest = Some(newest);
@@ -57,8 +57,7 @@ impl Recorder {
                 self.unwritable = Some(error);
                 Begun { record: self.prepared_bytes()..self.prepared_bytes(), text_bytes: 0, joined: false }
             }
-        };
-        Some(begun)
+        })
     }
 
     /// After an error the record is as it was.

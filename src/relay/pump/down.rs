@@ -12,7 +12,7 @@ use bytes::BytesMut;
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
-use std::task::Poll;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::watch;
@@ -150,13 +150,24 @@ impl Relay {
         C: AsyncWrite,
         H: Host,
     {
-        let mut wishes = wish.clone();
+        let (mut wishes, mut seen) = (wish.clone(), wish.clone());
         'wishes: loop {
             wishes.mark_unchanged();
-            // It stays from read to read: to queue for the next wish anew costs more than the rest of the loop.
+            seen.mark_unchanged();
+            // It stays from read to read: to queue for the next wish anew costs more than the rest of the loop. Once it is
+            // queued it wakes this task, and before there is a wish it has nothing to say.
             let mut changed = pin!(changed(&mut wishes));
+            let mut queued = None::<Waker>;
+            let mut changed = poll_fn(|context| {
+                let waits = queued.as_ref().is_some_and(|queued| queued.will_wake(context.waker()));
+                if waits && matches!(seen.has_changed(), Ok(false)) {
+                    return Poll::Pending;
+                }
+                queued = Some(context.waker().clone());
+                changed.as_mut().poll(context)
+            });
             loop {
-                match self.answer(down, wish, changed.as_mut(), host).await {
+                match self.answer(down, wish, Pin::new(&mut changed), host).await {
                     Next::Read => {}
                     Next::Wish => continue 'wishes,
                     Next::End(ending) => return ending,

@@ -194,7 +194,7 @@ impl<T> Names<T> {
         let is_empty = slot.is_empty();
         self.changes = self.changes.saturating_sub(usize::from(cancelled));
         if is_empty {
-            self.named.remove(name);
+            self.drop_slot(name);
         }
     }
 
@@ -245,10 +245,17 @@ impl<T> Names<T> {
         let slot = self.slot_mut(name)?;
         let before = slot.confirmed.take();
         if slot.is_empty() {
-            self.named.remove(name);
+            self.drop_slot(name);
         }
         self.confirmed = self.confirmed.saturating_sub(usize::from(before.is_some() && !name.is_empty()));
         before.map(|known| known.to)
+    }
+
+    /// The unnamed one's stays, and is not looked for.
+    fn drop_slot(&mut self, name: &[u8]) {
+        if !name.is_empty() {
+            self.named.remove(name);
+        }
     }
 
     /// Forgets what has a name; what that meant.

@@ -301,8 +301,9 @@ impl Tracker {
 
 /// `CommandComplete`'s tag: the command's words and the number at its end (`SELECT 5`, `INSERT 0 5`, `COPY 5`).
 fn command(body: &[u8]) -> Command {
-    let tag = String::from_utf8_lossy(body.strip_suffix(b"\0").unwrap_or(body)).into_owned();
-    let rows = tag.rsplit(' ').next().and_then(|last| last.parse().ok());
-    let words = tag.trim_end_matches(|c: char| c.is_ascii_digit() || c == ' ');
-    (Some(words.to_owned()), rows)
+    let tag = body.strip_suffix(b"\0").unwrap_or(body);
+    let last = tag.rsplit(|byte| *byte == b' ').next().and_then(|last| std::str::from_utf8(last).ok());
+    let end = tag.iter().rposition(|byte| !byte.is_ascii_digit() && *byte != b' ');
+    let words = end.and_then(|end| tag.get(..=end)).unwrap_or_default();
+    (Some(String::from_utf8_lossy(words).into_owned()), last.and_then(|last| last.parse().ok()))
 }
