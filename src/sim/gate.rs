@@ -57,13 +57,17 @@ impl Gate {
         self.address
     }
 
-    /// The next connection. Cancel-safe.
+    /// The next connection, which sends what it has at once, as the real services do. Cancel-safe.
     pub(super) async fn accept(&mut self) -> io::Result<TcpStream> {
         loop {
             self.follow_faults()?;
             match &self.state {
                 State::Open(listener) => tokio::select! {
-                    accepted = listener.accept() => return accepted.map(|(stream, _)| stream),
+                    accepted = listener.accept() => {
+                        let (stream, _) = accepted?;
+                        stream.set_nodelay(true)?;
+                        return Ok(stream);
+                    }
                     _ = self.changed.changed() => {}
                 },
                 State::Refusing { .. } | State::Full { .. } => {
@@ -129,7 +133,7 @@ mod tests {
         let address = gate.address();
         let server = tokio::spawn(async move {
             loop {
-                drop(gate.accept().await.unwrap());
+                assert!(gate.accept().await.unwrap().nodelay().unwrap());
             }
         });
         TcpStream::connect(address).await.unwrap();

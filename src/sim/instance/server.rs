@@ -109,7 +109,6 @@ impl Server {
     }
 
     async fn session(self, mut stream: TcpStream, path: Path) -> io::Result<()> {
-        stream.set_nodelay(true)?;
         // How Cloud SQL turns them away is not documented; a close is what hurts least to assume.
         if path == Path::Direct && self.instance.connectors_only.load(Ordering::Relaxed) {
             return Ok(());
