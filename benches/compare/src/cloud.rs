@@ -54,8 +54,18 @@ pub(crate) struct Facts {
     pub(crate) server_certificate: String,
     pub(crate) server_key: String,
     pub(crate) server_ca: String,
+    /// One of the services that a delay is ordered for: Entra's discovery.
+    pub(crate) discovery: Service,
     /// The proxy's config file, with `{port}`, `{folder}` and `{server_port}`.
     pub(crate) proxy_config: String,
+}
+
+/// Something that an HTTPS service answers without asking who asks.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct Service {
+    pub(crate) address: SocketAddr,
+    /// Of the address.
+    pub(crate) path: String,
 }
 
 /// What the bench wants of a running cloud, one line of JSON each on its standard input.
@@ -205,6 +215,10 @@ fn facts(cloud: &Cloud) -> Result<Facts> {
         listener_ca: std::fs::read_to_string(cloud.ca_path())?,
         server_ca: server_ca.ok_or("the instance has no certificate")?.to_owned(),
         server_key: server_key.expose().clone(),
+        discovery: Service {
+            address: cloud.entra_authority().trim_start_matches("https://").parse()?,
+            path: format!("/{}/v2.0/.well-known/openid-configuration", ANALYST.tenant.id),
+        },
         proxy_config: proxy_config(cloud)?,
         server_certificate,
     })

@@ -1,8 +1,10 @@
 //! The clients of `load drive`, a process of its own.
 
 use crate::Result;
+use crate::cloud::Service;
 use load::{Answer, LogIns, Order, Ran, Target, Work};
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 /// A running `load drive`: ends when its standard input does.
@@ -38,6 +40,15 @@ impl Driver {
     pub(crate) fn run(&mut self, in_flight: usize, seconds: f64, work: Work) -> Result<Ran> {
         match self.order(&Order::Run { in_flight, seconds, work })? {
             Answer::Ran(ran) => Ok(ran),
+            other => Err(format!("the clients answered {other:?}").into()),
+        }
+    }
+
+    /// Calls of an HTTPS service on one connection: milliseconds of the first, with the connection, and of the others.
+    pub(crate) fn call(&mut self, service: &Service, ca: &Path, count: usize) -> Result<(f64, f64)> {
+        let Service { address, path } = service.clone();
+        match self.order(&Order::Call { address, ca: ca.to_owned(), path, count })? {
+            Answer::Called { first_ms, next_ms } => Ok((first_ms, next_ms)),
             other => Err(format!("the clients answered {other:?}").into()),
         }
     }

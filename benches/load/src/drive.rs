@@ -1,5 +1,6 @@
 //! Carries out orders.
 
+use crate::call::call;
 use crate::client::{Dialer, Session};
 use crate::messages::{frame, parse, statement};
 use load::{Answer, LogIns, Order, Ran, Target, Work, percentile};
@@ -41,6 +42,7 @@ async fn carry_out(order: Order, sessions: &Sessions) -> Result<Answer, Box<dyn 
             lock(sessions).append(&mut there);
             Ok(Answer::LoggedIn(answer))
         }
+        Order::Call { address, ca, path, count } => call(address, &ca, &path, count).await,
         Order::Prepare { from, to } => {
             let mut session = take(sessions)?;
             for first in (from..to).step_by(PARSED_AT_ONCE) {

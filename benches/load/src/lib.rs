@@ -33,6 +33,17 @@ pub enum Order {
         /// Whether the sessions stay for what is ordered next; else each ends as soon as it is there.
         keep: bool,
     },
+    /// Ask an HTTPS server for something, one call after another on one connection.
+    Call {
+        /// Where it listens.
+        address: SocketAddr,
+        /// Who signed its certificate (PEM).
+        ca: PathBuf,
+        /// What is asked for.
+        path: String,
+        /// How many calls.
+        count: usize,
+    },
     /// Have the first session remember the statements `s{from}` to `s{to - 1}`.
     Prepare {
         /// The first.
@@ -77,6 +88,13 @@ pub enum Answer {
     LoggedIn(LogIns),
     /// Of [`Order::Run`].
     Ran(Ran),
+    /// Of [`Order::Call`].
+    Called {
+        /// Milliseconds of the first call, from connect to the answer's end.
+        first_ms: f64,
+        /// Of the others: median.
+        next_ms: f64,
+    },
     /// Of the others.
     Done,
     /// The order was not carried out.

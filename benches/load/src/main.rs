@@ -2,6 +2,7 @@
 //!
 //! Each is a process with one thread. For benchmarks on loopback, not for use.
 
+mod call;
 mod client;
 mod drive;
 mod messages;
