@@ -119,7 +119,7 @@ pub struct Recorder {
     limited: Option<Missed>,
     /// Bytes that the log has taken since it was asked.
     written: u64,
-    /// A record that could not be made into text: as good as one that cannot be written.
+    /// A record could not be made: as good as one that cannot be written.
     unwritable: Option<Unrecorded>,
 }
 
@@ -316,20 +316,26 @@ impl Recorder {
     }
 
     /// Writes what is owed and every prepared record in one `write(2)`. Where the log takes no more, and they are urgent,
-    /// its reserve takes them; the gap goes on. On an error nothing was written, and what was prepared is dropped.
+    /// its reserve takes them; the gap goes on. On an error nothing was written, and what was prepared is dropped: so too
+    /// where a record is missing among them because it could not be made, even if there is no other.
     pub fn commit(&mut self, urgency: Urgency) -> Result<(), Unrecorded> {
-        if self.frames.is_empty() && self.gap.is_none() {
+        let unwritable = self.unwritable.take();
+        if self.frames.is_empty() && self.gap.is_none() && unwritable.is_none() {
             return Ok(());
         }
-        let plain = self.gap.is_none() && self.limited.is_none() && self.unwritable.is_none();
-        let later = self.durability == Durability::None && plain;
-        let mut result = if later { self.write_later() } else { self.write() };
+        let complete = unwritable.is_none();
+        let later = self.durability == Durability::None && self.gap.is_none() && self.limited.is_none();
+        let mut result = match unwritable {
+            Some(unwritable) => Err(unwritable),
+            None if later => self.write_later(),
+            None => self.write(),
+        };
         if result.is_ok() {
             self.gap = None;
             self.limited = self.limited.filter(|_| self.prepared == 0);
         } else {
             self.gap.get_or_insert_with(|| Gap::begin(self.auditor.clock.now()));
-            if urgency == Urgency::Reserve && self.write_to_reserve() {
+            if complete && urgency == Urgency::Reserve && self.write_to_reserve() {
                 result = Ok(());
             }
         }
@@ -421,9 +427,6 @@ impl Recorder {
     }
 
     fn write(&mut self) -> Result<(), Unrecorded> {
-        if let Some(unwritable) = self.unwritable.take() {
-            return Err(unwritable);
-        }
         let frames = self.with_gap()?;
         let (last, bytes) = (self.auditor.append(&frames, Urgency::Normal)?, frames.len());
         self.wrote(bytes);

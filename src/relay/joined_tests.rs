@@ -108,16 +108,43 @@ fn sealing(log: &MemoryLog, folder: &Path) -> (Recorder, Arc<AtomicI64>) {
     (recorder_telling(auditor, Durability::Batch, Parameters::Full, Texts::Sealed), day)
 }
 
+/// No key can be made for that day.
+fn next_day_without_a_vault(day: &AtomicI64, folder: &Path) {
+    day.store(24 * 3600, Ordering::SeqCst);
+    std::fs::rename(folder.join("keys"), folder.join("gone")).unwrap();
+    std::fs::write(folder.join("keys"), "").unwrap();
+}
+
+#[test]
+fn what_cannot_be_sealed_is_not_recorded_though_nothing_else_is_to_be_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = MemoryLog::default();
+    let (mut recorder, day) = sealing(&log, folder.path());
+    next_day_without_a_vault(&day, folder.path());
+    assert!(recorder.begin(&parse()).record.is_empty());
+    assert!(recorder.commit(Urgency::Normal).is_err());
+    assert!(recorder.is_owing());
+    // Not in the log's reserve either, which would take the record of the gap alone.
+    assert!(recorder.begin(&parse()).record.is_empty());
+    assert!(recorder.commit(Urgency::Reserve).is_err());
+    // More of a text whose begin is recorded already.
+    recorder.text(1, 8, b" + 1");
+    assert!(recorder.commit(Urgency::Normal).is_err());
+    assert!(lines(&log).is_empty());
+    std::fs::remove_file(folder.path().join("keys")).unwrap();
+    std::fs::rename(folder.path().join("gone"), folder.path().join("keys")).unwrap();
+    recorder.begin(&parse());
+    recorder.commit(Urgency::Normal).unwrap();
+    assert_eq!((lines(&log).len(), recorder.is_owing()), (1, false));
+}
+
 #[test]
 fn what_cannot_be_sealed_leaves_the_record_before_it_alone() {
     let folder = tempfile::tempdir().unwrap();
     let log = MemoryLog::default();
     let (mut recorder, day) = sealing(&log, folder.path());
     let first = recorder.begin(&parse());
-    // The next day, and no key can be made for it.
-    day.store(24 * 3600, Ordering::SeqCst);
-    std::fs::rename(folder.path().join("keys"), folder.path().join("gone")).unwrap();
-    std::fs::write(folder.path().join("keys"), "").unwrap();
+    next_day_without_a_vault(&day, folder.path());
     let values = Values::Read { values: vec![Parameter { bytes: Some((b"7", 1)), format: 0 }], left_out: 0 };
     let bind = recorder.begin(&Begin { parameters: Some(&values), ..begin(1, Stage::Bind) });
     assert!(!bind.joined && bind.record.is_empty() && bind.record.start == first.record.end);

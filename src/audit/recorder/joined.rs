@@ -72,7 +72,8 @@ impl Recorder {
             return Err(std::io::Error::other("the record is too long").into());
         }
         go_on(&mut self.frames, open.record(), &mut newest.places, &next);
-        open.close(&mut self.frames);
+        let closed = open.close(&mut self.frames);
+        debug_assert!(closed, "there was room");
         newest.stage = begin.stage;
         newest.frame.end = self.frames.len();
         Ok(())
