@@ -10,6 +10,7 @@ mod buffer;
 mod down;
 mod farewell;
 mod record;
+mod wishes;
 
 use super::bounds::Bounds;
 use super::client_side::{ClientSide, INSPECTED_BYTES, Stop};

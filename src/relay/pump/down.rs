@@ -1,6 +1,7 @@
 //! The server's direction: answers as they come, until there is a reason to stop.
 
 use super::buffer::{consume, read};
+use super::wishes::NextWish;
 use super::{FAREWELL, Log, OFFER_AGAIN, Relay, Shared};
 use crate::audit::Urgency;
 use crate::relay::ending::{Cause, Ending, Host, Wish};
@@ -12,7 +13,7 @@ use bytes::BytesMut;
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
-use std::task::{Poll, Waker};
+use std::task::Poll;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::watch;
@@ -150,24 +151,10 @@ impl Relay {
         C: AsyncWrite,
         H: Host,
     {
-        let (mut wishes, mut seen) = (wish.clone(), wish.clone());
         'wishes: loop {
-            wishes.mark_unchanged();
-            seen.mark_unchanged();
-            // It stays from read to read: to queue for the next wish anew costs more than the rest of the loop. Once it is
-            // queued it wakes this task, and before there is a wish it has nothing to say.
-            let mut changed = pin!(changed(&mut wishes));
-            let mut queued = None::<Waker>;
-            let mut changed = poll_fn(|context| {
-                let waits = queued.as_ref().is_some_and(|queued| queued.will_wake(context.waker()));
-                if waits && matches!(seen.has_changed(), Ok(false)) {
-                    return Poll::Pending;
-                }
-                queued = Some(context.waker().clone());
-                changed.as_mut().poll(context)
-            });
+            let mut next_wish = NextWish::after(wish);
             loop {
-                match self.answer(down, wish, Pin::new(&mut changed), host).await {
+                match self.answer(down, wish, &mut next_wish, host).await {
                     Next::Read => {}
                     Next::Wish => continue 'wishes,
                     Next::End(ending) => return ending,
@@ -181,7 +168,7 @@ impl Relay {
         &self,
         down: &mut Down<S, C>,
         wish: &mut watch::Receiver<Wish>,
-        changed: Pin<&mut impl Future<Output = ()>>,
+        next_wish: &mut NextWish,
         host: &H,
     ) -> Next
     where
@@ -209,7 +196,7 @@ impl Relay {
             biased;
             read = read(&mut down.server, &mut down.buffer, SERVER_BUFFER), if held.is_none() => read,
             () = self.paused() => return Next::End(None),
-            () = changed => return Next::Wish,
+            () = next_wish => return Next::Wish,
             () = until(held), if held.is_some() => return Next::Read,
             () = until(idle_end), if idle_end.is_some() => return Next::Read,
             () = async { Box::pin(sleep(OFFER_AGAIN)).await }, if owing => {
@@ -373,12 +360,5 @@ impl Shared {
 async fn until(at: Option<Instant>) {
     if let Some(at) = at {
         Box::pin(sleep_until(at)).await;
-    }
-}
-
-/// Ready when there is another wish; never, once nobody wishes any more.
-async fn changed(wishes: &mut watch::Receiver<Wish>) {
-    if wishes.changed().await.is_err() {
-        std::future::pending::<()>().await;
     }
 }
