@@ -85,6 +85,7 @@ fn write_time(out: &mut Vec<u8>, time: Timestamp) -> io::Result<()> {
     two_digits(&mut text, 22, nanosecond / 100_000 % 100);
     two_digits(&mut text, 24, nanosecond / 1_000 % 100);
     two_digits(&mut text, 26, nanosecond / 10 % 100);
+    // Of nine digits the last has no partner: the one before it is written twice.
     two_digits(&mut text, 27, nanosecond % 100);
     let mut told: &[u8] = &text;
     while let Some((b'0', before)) = told.split_last().filter(|_| told.len() > SECONDS) {

@@ -314,23 +314,28 @@ fn no_checkpoint_is_left_that_is_made_of_two_that_failed() {
 /// Once the records are deleted nothing else proves that they were.
 #[test]
 fn hashes_whose_sync_failed_are_written_again() {
-    for fault in [Fault::Io, Fault::Late] {
+    for (fault, removed) in [(Fault::Io, false), (Fault::Late, false), (Fault::Io, true)] {
         let mut run = Run::new(BTreeMap::new());
         run.reopen();
         for failing in [false, true, false] {
             run.step(Step::Append(3, 100));
             run.step(Step::Sync);
+            if failing && removed {
+                run.open = None;
+                std::fs::remove_file(run.path().join(hashes::FILE)).unwrap();
+                run.disk.forget(&run.path().join(hashes::FILE));
+                run.reopen();
+            }
             if failing {
                 // Behind the write of the hashes.
                 run.fail(2, fault);
             }
             run.step(Step::Seal);
         }
-        let sealed = run.open.as_ref().unwrap().sealer.sealed();
+        let (sealed, root) = (run.open.as_ref().unwrap().sealer.sealed(), run.open.as_ref().unwrap().sealer.root());
         assert_eq!(sealed, 9);
-        let root = run.open.as_ref().unwrap().sealer.root();
         run.disk.lose_power(run.path());
-        assert_eq!(hashes::Stored::open(run.path()).unwrap().root(sealed), Some(root), "{fault:?}");
+        assert_eq!(hashes::Stored::open(run.path()).unwrap().root(sealed), Some(root), "{fault:?} {removed}");
         run.step(Step::Reopen(End::PowerLoss));
         run.finish();
     }

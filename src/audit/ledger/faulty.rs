@@ -68,6 +68,11 @@ impl Faulty {
         }
     }
 
+    /// Somebody else has removed the file.
+    pub(super) fn forget(&self, path: &Path) {
+        self.faults().synced.remove(path);
+    }
+
     /// How often it was called.
     pub(super) fn calls(&self) -> usize {
         self.faults().calls

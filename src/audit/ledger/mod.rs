@@ -51,7 +51,7 @@ use worker::{Bell, Running, Slot};
 use writer::Writer;
 pub use writer::{DEFAULT_SEGMENT_BYTES, MAX_WAITING_BYTES, Settings, Urgency};
 
-/// Under traffic a checkpoint covers at most this many records more than the one before.
+/// Under traffic a checkpoint is asked for each time that so many records have come.
 pub const SEAL_RECORDS: u64 = 10_000;
 
 /// The record may not be on the disk: a sync has failed.
@@ -148,7 +148,12 @@ impl Ledger {
     /// Has whole frames written before whatever is appended next, and within a second in any case. After an error nothing
     /// of them is in the log, nor waits.
     pub fn append_later(&self, frames: &[u8]) -> io::Result<()> {
-        self.shared.writer().append_later(frames, frame::count(frames))
+        let mut writer = self.shared.writer();
+        writer.append_later(frames, frame::count(frames))?;
+        let next = writer.next_behind_waiting();
+        drop(writer);
+        self.shared.ring_at_due(next);
+        Ok(())
     }
 
     /// Waits until the records before `index` are on the disk. Many wait for one sync. May be dropped at any time.
@@ -231,8 +236,8 @@ impl Drop for Ledger {
 }
 
 impl Shared {
-    /// Rings once for so many records. Whoever came while these are synced and sealed would ring for nothing: each sync has
-    /// the disk write what has come since the last, and all who read the log behind it.
+    /// Rings once for so many records. To ring for each that comes while they are synced and sealed would be for nothing, and
+    /// not for free: a sync writes to the disk, and wakes all who read the log behind it.
     fn ring_at_due(&self, next: u64) {
         let due = self.due.load(Ordering::Relaxed);
         let after = next.saturating_add(SEAL_RECORDS);

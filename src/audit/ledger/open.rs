@@ -178,6 +178,8 @@ fn rebuild(folder: &Path, medium: &dyn Medium, size: u64, root: Hash) -> Result<
         }
         hashes.write()?;
     }
+    // Whoever goes on from there takes them for what the disk has.
+    hashes.sync()?;
     let tree = hashes.tree().clone();
     if tree.size() == size && tree.root() == root { Ok(tree) } else { Err(Error::Changed(size)) }
 }

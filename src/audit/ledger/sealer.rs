@@ -43,7 +43,7 @@ pub struct Sealer {
     hashes: Hashes,
     /// The tree whose hashes are on the disk.
     confirmed: Tree,
-    /// The disk did not take the hashes behind that, or was not asked yet.
+    /// The last sync of the hashes failed: those behind that are to be written again.
     doubtful: bool,
     checkpoints: Box<dyn LogFile>,
     /// Where the next checkpoint goes.

@@ -4,7 +4,7 @@ use super::medium::Disk;
 use super::testing::Flaky;
 use super::*;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub(super) use super::testing::PRIVATE;
 
@@ -114,7 +114,7 @@ fn a_disk_that_takes_no_checkpoint_gets_it_later() {
     let (ledger, _) = open(folder.path(), flaky.clone()).unwrap();
     write(&ledger, 0..3);
     flaky.fail_write("full");
-    std::thread::sleep(std::time::Duration::from_millis(1500));
+    std::thread::sleep(Duration::from_millis(1500));
     flaky.fail_write("none");
     drop(ledger);
     let (_ledger, opening) = open(folder.path(), Disk).unwrap();
@@ -123,16 +123,43 @@ fn a_disk_that_takes_no_checkpoint_gets_it_later() {
 
 #[test]
 fn so_many_records_are_synced_and_sealed_once_though_more_come_meanwhile() {
-    let folder = tempfile::tempdir().unwrap();
-    let flaky = Flaky::default();
-    let (ledger, _) = testing::open(Settings::new(folder.path().to_owned()), flaky.clone()).unwrap();
-    let begun = Instant::now();
-    write(&ledger, 0..SEAL_RECORDS * 3 / 2);
-    while ledger.sealed() < SEAL_RECORDS {
-        write(&ledger, 0..10);
+    for later in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let flaky = Flaky::default();
+        let (ledger, _) = testing::open(Settings::new(folder.path().to_owned()), flaky.clone()).unwrap();
+        let begun = Instant::now();
+        let mut record = Vec::new();
+        assert!(frame::push(&mut record, &[b'x'; 50]));
+        let mut records = 0;
+        while records < SEAL_RECORDS * 3 / 2 || ledger.sealed() < SEAL_RECORDS {
+            if later {
+                ledger.append_later(&record).unwrap();
+            } else {
+                ledger.append(&record, Urgency::Normal).unwrap();
+            }
+            records += 1;
+            assert!(begun.elapsed() < Duration::from_secs(60), "nothing is sealed");
+        }
+        let asked = usize::try_from(records / SEAL_RECORDS).unwrap();
+        // Once a second they are synced in any case.
+        let most = asked + usize::try_from(begun.elapsed().as_secs()).unwrap() + 1;
+        let (synced, sealed) = (flaky.syncs(), sizes(folder.path()).len());
+        assert!(synced <= most && sealed <= most, "{synced} syncs, {sealed} checkpoints, {asked} asked for");
     }
-    let asked = usize::try_from(ledger.status().records / SEAL_RECORDS).unwrap();
-    // Once a second they are synced in any case.
-    let seconds = usize::try_from(begun.elapsed().as_secs()).unwrap() + 1;
-    assert!(flaky.syncs() <= asked + seconds, "{} syncs, {asked} asked for, {seconds} s", flaky.syncs());
+}
+
+#[test]
+fn what_waits_counts_towards_the_next_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ledger, _) = testing::open(Settings::new(folder.path().to_owned()), Disk).unwrap();
+    let mut record = Vec::new();
+    // All of them wait together.
+    assert!(
+        frame::push(&mut record, b"x")
+            && u64::try_from(record.len()).unwrap() * SEAL_RECORDS < MAX_WAITING_BYTES as u64
+    );
+    for _ in 0..SEAL_RECORDS {
+        ledger.append_later(&record).unwrap();
+    }
+    assert!(ledger.shared.due.load(Ordering::Relaxed) >= SEAL_RECORDS * 2);
 }

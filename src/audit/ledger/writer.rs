@@ -217,6 +217,11 @@ impl Writer {
         self.next
     }
 
+    /// The same, once what waits is written.
+    pub fn next_behind_waiting(&self) -> u64 {
+        self.next.saturating_add(self.waiting.records)
+    }
+
     /// The segment that is written.
     pub fn segment(&self) -> u64 {
         self.current.number

@@ -75,20 +75,20 @@ pub(super) fn begin(out: &mut Vec<u8>, head: Head, begin: &Begin<'_>) -> io::Res
     let stage = stage_at.saturating_sub(head.start)..members.out.len().saturating_sub(head.start);
     members.raw(b",\"caller\":");
     members.raw(caller.get().as_bytes());
-    members.text(b",\"text\":", text.as_deref())?;
-    members.text(b",\"text_base64\":", text_base64.as_deref())?;
+    members.text(b",\"text\":", text.as_deref());
+    members.text(b",\"text_base64\":", text_base64.as_deref());
     members.json(b",\"text_sealed\":", text_sealed.as_ref())?;
     members.json(b",\"text_bytes\":", text_bytes.as_ref())?;
     members.id(b",\"text_of\":\"", *text_of)?;
     members.flag(b",\"text_doubtful\":true", *text_doubtful);
     members.json(b",\"role_changes\":", Some(role_changes).filter(|changes| !changes.is_empty()))?;
-    members.text(b",\"statement\":", statement.as_deref())?;
+    members.text(b",\"statement\":", statement.as_deref());
     let own = members.out.len().saturating_sub(head.start);
-    members.text(b",\"portal\":", portal.as_deref())?;
+    members.text(b",\"portal\":", portal.as_deref());
     members.json(b",\"function_oid\":", function_oid.as_ref())?;
     members.listed(values)?;
     members.raw(if *tagged { b",\"tagged\":true" } else { b",\"tagged\":false" });
-    members.text(b",\"traceparent\":", *traceparent)?;
+    members.text(b",\"traceparent\":", *traceparent);
     members.json(b",\"durability\":", durability.as_ref())?;
     members.raw(b"}");
     Ok(Places { stage, own })
@@ -107,7 +107,7 @@ impl Next<'_> {
     pub fn encode(&self) -> io::Result<Encoded> {
         let mut own = Vec::new();
         let mut members = Members { out: &mut own, head: None };
-        members.text(b",\"portal\":", self.portal)?;
+        members.text(b",\"portal\":", self.portal);
         members.listed(self.values)?;
         Ok(Encoded { own, stages: [stage_member(self.stage), since_member(self.since)].concat() })
     }
@@ -170,14 +170,14 @@ pub(super) fn end(out: &mut Vec<u8>, head: Head, end: &End<'_>) -> io::Result<()
     members.json(b",\"part\":", Some(part))?;
     members.raw(if *last { b",\"final\":true" } else { b",\"final\":false" });
     members.raw(outcome_member(*outcome));
-    members.text(b",\"sqlstate\":", *sqlstate)?;
+    members.text(b",\"sqlstate\":", *sqlstate);
     members.id(b",\"text_of\":\"", *text_of)?;
-    members.text(b",\"text_sha256\":", text_sha256.as_deref())?;
+    members.text(b",\"text_sha256\":", text_sha256.as_deref());
     members.json(b",\"text_mac\":", text_mac.as_ref())?;
     members.json(b",\"text_bytes\":", text_bytes.as_ref())?;
     members.flag(b",\"text_doubtful\":true", *text_doubtful);
     members.id(b",\"executes\":\"", *executes)?;
-    members.text(b",\"command\":", *command)?;
+    members.text(b",\"command\":", *command);
     members.json(b",\"rows\":", Some(rows))?;
     members.json(b",\"bytes_in\":", Some(bytes_in))?;
     members.json(b",\"bytes_out\":", Some(bytes_out))?;
@@ -220,17 +220,13 @@ impl Members<'_> {
         Ok(())
     }
 
-    /// What needs no escape is copied; the rest is left to serde.
-    fn text(&mut self, name: &[u8], text: Option<&str>) -> io::Result<()> {
-        let Some(text) = text else { return Ok(()) };
-        if !is_plain(text.as_bytes()) {
-            return self.json(name, Some(text));
+    fn text(&mut self, name: &[u8], text: Option<&str>) {
+        if let Some(text) = text {
+            self.raw(name);
+            self.raw(b"\"");
+            escape(self.out, text.as_bytes());
+            self.raw(b"\"");
         }
-        self.raw(name);
-        self.raw(b"\"");
-        self.raw(text.as_bytes());
-        self.raw(b"\"");
-        Ok(())
     }
 
     fn listed(&mut self, values: &Listed) -> io::Result<()> {
@@ -251,12 +247,35 @@ impl Members<'_> {
     }
 }
 
-/// Whether a JSON string has these bytes as they are (RFC 8259 §7).
-fn is_plain(text: &[u8]) -> bool {
+/// Appends bytes of UTF-8 as a JSON string has them (RFC 8259 §7), with serde's choice of escapes.
+fn escape(out: &mut Vec<u8>, mut text: &[u8]) {
+    while let Some((plain, (byte, rest))) =
+        text.split_at_checked(plain_bytes(text)).and_then(|(plain, rest)| Some((plain, rest.split_first()?)))
+    {
+        out.extend_from_slice(plain);
+        match byte {
+            b'"' | b'\\' => out.extend([b'\\', *byte]),
+            0x08 => out.extend(b"\\b"),
+            b'\t' => out.extend(b"\\t"),
+            b'\n' => out.extend(b"\\n"),
+            0x0c => out.extend(b"\\f"),
+            b'\r' => out.extend(b"\\r"),
+            other => out.extend(format!("\\u{other:04x}").as_bytes()),
+        }
+        text = rest;
+    }
+    out.extend_from_slice(text);
+}
+
+/// How many bytes at the start need no escape.
+fn plain_bytes(text: &[u8]) -> usize {
     // Whole chunks without a way out in their middle: the compiler makes vectors of them.
-    let (chunks, rest) = text.as_chunks::<LOOK>();
-    chunks.iter().all(|chunk| !chunk.iter().fold(false, |any, byte| any | is_escaped(*byte)))
-        && rest.iter().all(|byte| !is_escaped(*byte))
+    let (chunks, _) = text.as_chunks::<LOOK>();
+    let is_plain = |chunk: &[u8; LOOK]| !chunk.iter().fold(false, |any, byte| any | is_escaped(*byte));
+    let whole = chunks.iter().take_while(|chunk| is_plain(chunk)).count().saturating_mul(LOOK);
+    let behind = text.get(whole..).unwrap_or_default();
+    let more = behind.iter().position(|byte| is_escaped(*byte)).unwrap_or(behind.len());
+    whole.saturating_add(more)
 }
 
 fn is_escaped(byte: u8) -> bool {
