@@ -7,7 +7,7 @@ use proto_tests::refusal::{Expected, check};
 use proto_tests::wire;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 use tokio_rustls::client::TlsStream;
@@ -102,12 +102,12 @@ async fn begun(chain: &Chain, sent: &[u8]) -> TlsStream<TcpStream> {
     loop {
         let mut stream = tls(chain, sent).await;
         stream.write_all(&wire::startup(&[(b"user", b"analyst"), (b"database", b"orders")])).await.expect("sent");
-        let mut request = [0; 9];
-        stream.read_exact(&mut request).await.expect("an answer");
-        if request[0] == b'R' {
+        let answer = wire::read(&mut stream).await.expect("an answer");
+        if answer.tag == b'R' {
             return stream;
         }
-        assert!(Instant::now() < deadline, "the token is asked for");
+        let full = answer.tag == b'E' && answer.sqlstate() == "53300" && Instant::now() < deadline;
+        assert!(full, "the token is asked for: {:?}", answer.field(b'M'));
         sleep(Duration::from_millis(20)).await;
     }
 }

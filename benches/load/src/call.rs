@@ -6,15 +6,19 @@ use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
 /// The longest line of an answer's head that is read, in bytes.
 const MAX_LINE: u64 = 16 * 1024;
 
-/// `count` calls on one connection.
+/// An answer that takes longer is none.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// `count` calls on one connection; each must be answered with success.
 pub(crate) async fn call(address: SocketAddr, ca: &Path, path: &str, count: usize) -> Result<Answer, Box<dyn Error>> {
     let connector = tls::connector(ca)?;
     let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\n\r\n");
@@ -26,7 +30,7 @@ pub(crate) async fn call(address: SocketAddr, ca: &Path, path: &str, count: usiz
     for _ in 0..count {
         stream.write_all(request.as_bytes()).await?;
         stream.flush().await?;
-        answer(&mut stream).await?;
+        timeout(PATIENCE, answer(&mut stream)).await??;
         took.push(began.elapsed().as_secs_f64() * 1e3);
         began = Instant::now();
     }
@@ -38,6 +42,10 @@ pub(crate) async fn call(address: SocketAddr, ca: &Path, path: &str, count: usiz
 async fn answer(stream: &mut BufReader<TlsStream<TcpStream>>) -> io::Result<()> {
     let mut length = None;
     let mut line = String::new();
+    (&mut *stream).take(MAX_LINE).read_line(&mut line).await?;
+    if !line.starts_with("HTTP/1.1 200 ") {
+        return Err(io::Error::other(format!("an answer that begins with {:?}", line.trim_end())));
+    }
     loop {
         line.clear();
         (&mut *stream).take(MAX_LINE).read_line(&mut line).await?;
