@@ -1,6 +1,7 @@
 //! A record's bytes: what serde makes of [`Line`](super::event::Line). The head and the two events that every statement
 //! has are written by hand, which costs a fraction; tests hold them against serde's.
 
+mod escape;
 mod statement;
 
 use super::event::{Begin, Event};
