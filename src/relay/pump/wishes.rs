@@ -2,34 +2,26 @@
 
 use crate::relay::ending::Wish;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use tokio::sync::watch;
 use tokio::task::unconstrained;
 
 /// Ready when there is another wish than the one that there was; never, once nobody wishes any more.
 ///
-/// It stays from wait to wait: to queue for the next wish anew costs more than the rest of a wait. Once it is queued it
-/// wakes its task, and before there is a wish it has nothing to say.
-pub(super) struct NextWish {
-    changed: Pin<Box<dyn Future<Output = ()> + Send>>,
-    seen: watch::Receiver<Wish>,
-    /// Whom the next wish wakes.
-    queued: Option<Waker>,
-}
+/// It stays from wait to wait: to queue for the next wish anew costs more than the rest of a wait.
+pub(super) struct NextWish(Pin<Box<dyn Future<Output = ()> + Send>>);
 
 impl NextWish {
     /// After the wish that there is now.
     pub fn after(wish: &watch::Receiver<Wish>) -> Self {
         let mut wishes = wish.clone();
         wishes.mark_unchanged();
-        let seen = wishes.clone();
         // Unconstrained: pending means queued, and not that the task has done enough for now.
-        let changed = Box::pin(unconstrained(async move {
+        Self(Box::pin(unconstrained(async move {
             if wishes.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
-        }));
-        Self { changed, seen, queued: None }
+        })))
     }
 }
 
@@ -37,12 +29,7 @@ impl Future for NextWish {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let queued = self.queued.as_ref().is_some_and(|queued| queued.will_wake(context.waker()));
-        if queued && matches!(self.seen.has_changed(), Ok(false)) {
-            return Poll::Pending;
-        }
-        self.queued = Some(context.waker().clone());
-        self.changed.as_mut().poll(context)
+        self.0.as_mut().poll(context)
     }
 }
 
