@@ -428,9 +428,12 @@ impl ClientSide {
 
     fn note(&mut self, own: Recorded) {
         if own.joined {
-            // The record has grown.
-            for before in self.recorded.iter_mut().rev().take_while(|before| before.event == own.event) {
+            // The record has grown, for all that it stands for: back to the message that it was made for.
+            for before in self.recorded.iter_mut().rev() {
                 before.begin.clone_from(&own.begin);
+                if !before.joined {
+                    break;
+                }
             }
         }
         self.recorded.push(own);

@@ -33,8 +33,10 @@ enum Disk {
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// The client sends this message.
-    Send(u8, &'static str, &'static str),
+    /// The client sends this message, of this portal and this statement.
+    Send(u8, [&'static str; 2], &'static str),
+    /// The client sends Parse, Bind and Execute.
+    Run([&'static str; 2], &'static str),
     /// What was sent since is read in one read.
     Read(Disk),
     /// The server works through this many messages.
@@ -44,23 +46,26 @@ enum Step {
 const DISKS: [Disk; 5] = [Disk::Works, Disk::Works, Disk::Full, Disk::Broken, Disk::Unconfirmed];
 
 fn step() -> impl Strategy<Value = Step> {
-    let name = prop::sample::select(vec!["", "", "a", "b"]);
-    let text =
-        prop::sample::select(vec!["CLIENT ok", "CLIENT ok", "CLIENT fail", "CLIENT BEGIN", "ROLLBACK", "COMMIT"]);
+    // As a rule a portal is called as its statement is.
+    let name = || prop::sample::select(vec!["", "", "a", "b"]);
+    let names = || prop_oneof![3 => name().prop_map(|name| [name; 2]), 1 => [name(), name()]];
+    let texts = ["CLIENT ok", "CLIENT ok", "CLIENT fail", "CLIENT BEGIN", "ROLLBACK", "COMMIT"];
+    let text = || prop::sample::select(texts.to_vec());
     let kind = prop::sample::select(b"QPPBBEEFDCSSSH".to_vec());
     prop_oneof![
-        6 => (kind, name, text).prop_map(|(kind, name, text)| Step::Send(kind, name, text)),
+        6 => (kind, names(), text()).prop_map(|(kind, names, text)| Step::Send(kind, names, text)),
+        1 => (names(), text()).prop_map(|(names, text)| Step::Run(names, text)),
         2 => prop::sample::select(DISKS.to_vec()).prop_map(Step::Read),
         2 => (1..6usize).prop_map(Step::Answer),
     ]
 }
 
-fn message(kind: u8, name: &str, text: &str) -> Vec<u8> {
+fn message(kind: u8, [portal, name]: [&str; 2], text: &str) -> Vec<u8> {
     let body = match kind {
         b'Q' => format!("{text}\0"),
         b'P' => format!("{name}\0{text}\0\0\0"),
-        b'B' => format!("{name}\0{name}\0\0\0\0\0\0\0"),
-        b'E' => format!("{name}\0\0\0\0\0"),
+        b'B' => format!("{portal}\0{name}\0\0\0\0\0\0\0"),
+        b'E' => format!("{portal}\0\0\0\0\0"),
         b'F' => "\0\0\0\x07\0\0\0\0\0\0".to_owned(),
         b'D' | b'C' => format!("S{name}\0"),
         _ => String::new(),
@@ -318,9 +323,10 @@ proptest! {
     fn every_error_is_its_own_or_ours_and_every_begin_has_its_end(steps in prop::collection::vec(step(), 1..60)) {
         let mut world = World::new();
         let mut sent = Vec::new();
-        for step in steps.into_iter().chain([Step::Read(Disk::Works), Step::Send(b'S', "", ""), Step::Read(Disk::Works), Step::Answer(100)]) {
+        for step in steps.into_iter().chain([Step::Read(Disk::Works), Step::Send(b'S', [""; 2], ""), Step::Read(Disk::Works), Step::Answer(100)]) {
             match step {
-                Step::Send(kind, name, text) => sent.extend(message(kind, name, text)),
+                Step::Send(kind, names, text) => sent.extend(message(kind, names, text)),
+                Step::Run(names, text) => sent.extend(b"PBE".iter().flat_map(|kind| message(*kind, names, text))),
                 Step::Read(disk) => world.read(&std::mem::take(&mut sent), disk),
                 Step::Answer(count) => (0..count).for_each(|_| world.answer()),
             }

@@ -54,6 +54,22 @@ fn an_execution_of_commit_is_recorded_with_all_its_messages() {
     assert_eq!(client.tracker.take_ends().len(), 1);
 }
 
+/// Of one event, by three messages, of which only the last two may stand in one record: each goes by its own.
+#[test]
+fn a_parse_of_commit_is_not_taken_for_what_runs_it_by_another_name() {
+    let portal = [frame(b'B', b"p\0\0\0\0\0\0\0\0"), frame(b'E', b"p\0\0\0\0\0")];
+    let [parse, ..] = execution("COMMIT");
+    let messages = [vec![parse], portal.to_vec()].concat();
+    for (full, leaves, stages) in [(true, "Pbe", vec!["parse"]), (false, "PBE", vec!["parse", "execute"])] {
+        let mut client = Client::new(Tag::none());
+        client.log.fill(full);
+        assert_eq!(left(&mut client, &messages), leaves);
+        let lines = client.begin_lines();
+        assert_eq!(lines.iter().map(|line| &line["stage"]).collect::<Vec<_>>(), stages);
+        assert_eq!((&lines[0]["text"], lines[0].get("since")), (&json!("COMMIT"), None));
+    }
+}
+
 #[test]
 fn where_the_reserve_fails_a_commit_passes_only_if_its_rule_says_so() {
     for (choice, leaves, passed) in
