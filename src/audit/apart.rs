@@ -10,7 +10,7 @@ const OF_THE_FIRST: [&str; 8] =
 /// What only a Bind says.
 const OF_A_BIND: [&str; 4] = ["parameters", "parameters_sealed", "parameters_left_out", "parameters_malformed"];
 
-/// The messages that a begin record stands for, in their order; most stand for one.
+/// The messages that a begin record stands for, in their order.
 pub fn messages(begin: &Map<String, Value>) -> Vec<&str> {
     let member = |name| begin.get(name).and_then(Value::as_str);
     let last = member("stage").unwrap_or_default();

@@ -40,11 +40,16 @@ pub enum Error {
     Form,
 }
 
+/// The start of a text file: all of it, if it is a key's.
+pub(super) fn read(path: &Path) -> io::Result<Zeroizing<String>> {
+    let mut text = Zeroizing::new(String::with_capacity(ROOM_BYTES));
+    File::open(path)?.take(MAX_FILE_BYTES).read_to_string(&mut text)?;
+    Ok(text)
+}
+
 /// A key's line, without its end.
 pub(super) fn line(path: &Path) -> Result<Zeroizing<String>, Unreadable> {
-    let mut text = Zeroizing::new(String::with_capacity(ROOM_BYTES));
-    let read = File::open(path).and_then(|file| file.take(MAX_FILE_BYTES).read_to_string(&mut text));
-    read.map_err(|source| Unreadable { path: path.to_owned(), source })?;
+    let mut text = read(path).map_err(|source| Unreadable { path: path.to_owned(), source })?;
     let end = text.trim_end_matches('\n').len();
     text.truncate(end);
     Ok(text)

@@ -7,8 +7,9 @@ mod statement;
 use super::event::{Begin, Event};
 use crate::names::SessionId;
 use crate::time::Timestamp;
+pub use escape::escaped_bytes;
 use statement::Head;
-pub(super) use statement::{Next, Places, go_on};
+pub(super) use statement::{Next, Places, insert};
 use std::io::{self, Write};
 
 /// What of a time is always told, in bytes.
@@ -31,7 +32,7 @@ pub(super) fn write(out: &mut Vec<u8>, time: Timestamp, session: SessionId, even
     }
 }
 
-/// The same of a statement's begin; says where in it the next message's word goes ([`go_on`]).
+/// The same of a statement's begin; says where in it the next message's word goes ([`insert`]).
 pub(super) fn write_begin(
     out: &mut Vec<u8>,
     time: Timestamp,

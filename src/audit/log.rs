@@ -136,9 +136,9 @@ fn deleted(deletion: &Deletion, keep: Duration, clock: &Clock) -> io::Result<Vec
         text_keys_before: keys.as_ref().map(|keys| keys.before.as_str()),
         text_keys: keys.as_ref().map(|keys| keys.count),
     });
-    let (mut out, mut record) = (Vec::new(), Vec::new());
-    line::write(&mut record, clock.now(), SessionId::generate(), &event)?;
-    if frame::push(&mut out, &record) { Ok(out) } else { Err(io::Error::other("the record is too long")) }
+    let mut out = Vec::new();
+    frame::append(&mut out, |out| line::write(out, clock.now(), SessionId::generate(), &event))?;
+    Ok(out)
 }
 
 /// For its owner alone.

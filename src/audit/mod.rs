@@ -31,6 +31,7 @@ pub use digest::{Digesting, TextDigest};
 pub use durability::{Durability, UnrecordedCommit};
 pub use end::End;
 pub use ledger::Urgency;
+pub use line::escaped_bytes;
 pub use log::{Anchoring, LogConfig, OpenError, Output, open};
 pub use parameters::{Parameters, Value, Values};
 pub use recorder::{Begin, Begun, COMMIT_AT, Closed, Overdue, Recorder};
@@ -212,14 +213,9 @@ impl Auditor {
         told.inspect_err(|_| self.lock().budget.put_back(count))
     }
 
-    /// Appends a frame, or leaves `out` as it was.
+    /// Appends an event, or leaves `out` as it was.
     fn encode(&self, out: &mut Vec<u8>, session: SessionId, event: &Event<'_>) -> Result<(), Unrecorded> {
-        let open = frame::open(out);
-        if let Err(error) = line::write(out, self.clock.now(), session, event) {
-            open.drop(out);
-            return Err(error.into());
-        }
-        if open.close(out) { Ok(()) } else { Err(io::Error::other("the record is too long").into()) }
+        Ok(frame::append(out, |out| line::write(out, self.clock.now(), session, event))?)
     }
 
     /// Appends a statement's begin, or leaves `out` as it was; says where in the record its next message's word goes.
@@ -229,15 +225,7 @@ impl Auditor {
         session: SessionId,
         begin: &event::Begin<'_>,
     ) -> Result<Places, Unrecorded> {
-        let open = frame::open(out);
-        let places = match line::write_begin(out, self.clock.now(), session, begin) {
-            Ok(places) => places,
-            Err(error) => {
-                open.drop(out);
-                return Err(error.into());
-            }
-        };
-        if open.close(out) { Ok(places) } else { Err(io::Error::other("the record is too long").into()) }
+        Ok(frame::append(out, |out| line::write_begin(out, self.clock.now(), session, begin))?)
     }
 
     /// The index behind the last of these records.

@@ -1,64 +1,25 @@
 //! One session's place in the log.
 
+mod begin;
 mod joined;
 mod told;
 
 use super::end::End;
-use super::event::{self, Caller, Event, EventId, MAX_TEXT_BYTES, RoleChange, Stage};
+use super::event::{self, Caller, Event, EventId, MAX_TEXT_BYTES};
 use super::ledger::{NotDurable, frame};
 use super::missed::{Gap, Missed};
 use super::sealing::{Sealer, Texts};
 use super::text::start;
 use super::trace::traceparent;
-use super::{Auditor, Durability, Parameters, Recording, Unrecorded, Urgency, Values};
+use super::{Auditor, Durability, Parameters, Recording, Unrecorded, Urgency};
 use crate::names::SessionId;
+pub use begin::{Begin, Begun};
 use joined::Newest;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::ops::Range;
 use std::time::Duration;
 use told::Told;
-
-/// What a begin record says, before it has an id.
-#[derive(Debug, Clone, Copy)]
-pub struct Begin<'a> {
-    /// Number of the event in its session.
-    pub event: u64,
-    /// Which message.
-    pub stage: Stage,
-    /// The text's known start, and its whole length in bytes.
-    pub text: Option<(&'a [u8], u64)>,
-    /// The event whose begin record has more of a remembered text.
-    pub text_of: Option<u64>,
-    /// The name may mean another text by now.
-    pub text_doubtful: bool,
-    /// What the text says of who the session acts as.
-    pub role_changes: &'a [RoleChange],
-    /// Prepared statement's name; empty is the unnamed one.
-    pub statement: &'a [u8],
-    /// Portal's name; empty is the unnamed one.
-    pub portal: &'a [u8],
-    /// `FunctionCall`: the function's OID.
-    pub function_oid: Option<u32>,
-    /// A Bind's parameters or a `FunctionCall`'s arguments, where [`Recorder::parameters`] asks for them.
-    pub parameters: Option<&'a Values<'a>>,
-    /// Whether the statement leaves with the tag.
-    pub tagged: bool,
-    /// The message before it came in the same read, and whatever becomes of that one's record may become of this one's:
-    /// where it is the event's and says the same, one record stands for both.
-    pub goes_on: bool,
-}
-
-/// A begin record that is prepared.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Begun {
-    /// Where it is among the prepared ones.
-    pub record: Range<usize>,
-    /// How many bytes of the text it has.
-    pub text_bytes: usize,
-    /// It is the record of the message before, which stands for this one too.
-    pub joined: bool,
-}
 
 /// Prepared records are committed when they pass this size, in bytes: what goes out in one `write(2)` is no longer than
 /// that and one record.
@@ -210,32 +171,32 @@ impl Recorder {
         self.gap.is_some()
     }
 
-    /// Prepares a begin record; [`Recorder::commit`] writes it.
+    /// Prepares a begin record; [`Recorder::commit`] writes it, and fails where it could not be made.
     pub fn begin(&mut self, begin: &Begin<'_>) -> Begun {
-        if let Some(begun) = self.join(begin) {
-            return begun;
-        }
-        let before = self.frames.len();
-        let first = self.prepared_bytes();
-        self.prepared = self.prepared.saturating_add(1);
-        let id = self.id(begin.event);
+        let end = self.prepared_bytes();
         let text = begin.text.map(|(text, whole)| start(text, whole, MAX_TEXT_BYTES));
         let text_bytes = text.map_or(0, <[u8]>::len);
-        let told = text.map(|text| self.tell_text(id, 0, text)).transpose();
-        let Told { text, text_base64, text_sealed } = match told {
-            Ok(told) => told.unwrap_or_default(),
+        let (joined, first) = match self.join(begin) {
+            Some(joined) => (true, joined),
+            None => (false, self.begin_anew(begin, text).map(|()| end)),
+        };
+        match first {
+            Ok(first) => Begun { record: first..self.prepared_bytes(), text_bytes, joined },
             Err(error) => {
                 self.unwritable = Some(error);
-                return Begun { record: first..first, text_bytes, joined: false };
+                Begun { record: end..end, text_bytes, joined: false }
             }
-        };
-        let values = match begin.parameters.map(|values| self.list(id, values)).transpose() {
-            Ok(listed) => listed.unwrap_or_default(),
-            Err(error) => {
-                self.unwritable = Some(error);
-                return Begun { record: first..first, text_bytes, joined: false };
-            }
-        };
+        }
+    }
+
+    /// Prepares a record for this message alone, with this start of the text.
+    fn begin_anew(&mut self, begin: &Begin<'_>, text: Option<&[u8]>) -> Result<(), Unrecorded> {
+        let before = self.frames.len();
+        self.prepared = self.prepared.saturating_add(1);
+        let id = self.id(begin.event);
+        let told = text.map(|text| self.tell_text(id, 0, text)).transpose()?;
+        let Told { text, text_base64, text_sealed } = told.unwrap_or_default();
+        let values = begin.parameters.map(|values| self.list(id, values)).transpose()?.unwrap_or_default();
         let event = event::Begin {
             id,
             stage: begin.stage,
@@ -256,11 +217,9 @@ impl Recorder {
             traceparent: begin.text.and_then(|(text, _)| traceparent(text)),
             durability: self.durability.told(),
         };
-        match self.auditor.encode_begin(&mut self.frames, self.session, &event) {
-            Ok(places) => self.newest = Some(Newest::of(begin, before..self.frames.len(), places)),
-            Err(error) => self.unwritable = Some(error),
-        }
-        Begun { record: first..self.prepared_bytes(), text_bytes, joined: false }
+        let places = self.auditor.encode_begin(&mut self.frames, self.session, &event)?;
+        self.newest = Some(Newest::of(begin, before..self.frames.len(), places));
+        Ok(())
     }
 
     /// Writes a begin record of those that the last commit has dropped, alone, from the log's reserve: whether that took

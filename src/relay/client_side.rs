@@ -22,7 +22,7 @@ use crate::wire::{Header, Purpose, Reader};
 use admission::Admission;
 pub use admission::Turn;
 use frame::{Frame, OID_BYTES, tagged};
-use line::{begin, begin_again};
+use line::begin_again;
 use measure::Following;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -316,7 +316,7 @@ impl ClientSide {
         let tagged = self.tag.is_set() && header.is_ok() && !command;
         let role_changes = if command { Vec::new() } else { role_changes(text.head) };
         let known = Some((text.head, text.bytes));
-        let line = Begin { text: known, role_changes: &role_changes, tagged, ..begin(event, Stage::Query) };
+        let line = Begin { text: known, role_changes: &role_changes, tagged, ..Begin::of(event, Stage::Query) };
         let begun = Self::begin(frame, recorder, &line);
         let followed = (header.is_ok() && !frame.unrecorded).then_some(begun.text_bytes);
         self.follow(event, &text, followed, tracker, recorder);
@@ -346,7 +346,7 @@ impl ClientSide {
         let statement = effective_name(name);
         let text = text.map(|text| (text.head, text.bytes));
         let role_changes = role_changes(head);
-        let line = Begin { text, role_changes: &role_changes, statement, tagged, ..begin(event, Stage::Parse) };
+        let line = Begin { text, role_changes: &role_changes, statement, tagged, ..Begin::of(event, Stage::Parse) };
         let begun = Self::begin(frame, recorder, &line);
         let followed = (header.is_ok() && !frame.unrecorded).then_some(begun.text_bytes);
         self.follow(event, &known, followed, tracker, recorder);
@@ -409,7 +409,7 @@ impl ClientSide {
         let values =
             (recorder.parameters() != Parameters::Off && frame.admitted().is_ok()).then(|| parameters::of_call(frame));
         let parameters = values.as_ref();
-        let line = Begin { function_oid, parameters, ..begin(event, Stage::FunctionCall) };
+        let line = Begin { function_oid, parameters, ..Begin::of(event, Stage::FunctionCall) };
         let own = Recorded::of(event, Self::begin(frame, recorder, &line), frame, place);
         self.pass_or_refuse(frame.admitted(), frame, own, tracker, output);
     }

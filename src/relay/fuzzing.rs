@@ -11,10 +11,10 @@ use super::server_side::{MAX_ERROR_BYTES, ServerSide};
 use super::substitute::Refusal;
 use super::tag::Tag;
 use super::tag::testing::{analyst, tag as tag_of};
-use super::testing::recorder_listing;
+use super::testing::{Says, recorder_for};
 use super::tracker::Tracker;
 use crate::audit::testing::MemoryLog;
-use crate::audit::{Durability, Parameters, Recorder, apart};
+use crate::audit::{Parameters, Recorder, apart};
 use crate::fuzzing::{Choices, pieces};
 use crate::identity::IdentityFacts;
 use crate::wire::{ErrorFields, HEADER_BYTES, Header, append};
@@ -163,7 +163,7 @@ impl Session {
             client: ClientSide::new(tag.clone()),
             server: ServerSide::new(tag),
             tracker: Tracker::new(),
-            recorder: recorder_listing(log.auditor(10), Durability::default(), parameters),
+            recorder: recorder_for(log.auditor(10), Says { parameters, ..Says::default() }),
             log,
             client_held: Vec::new(),
             server_held: Vec::new(),

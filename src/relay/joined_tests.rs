@@ -1,10 +1,10 @@
 //! Which messages share one begin record, and which do not.
 
-use super::testing::{recorder, recorder_telling};
+use super::testing::{Says, recorder, recorder_for};
 use crate::audit::event::{Acting, RoleChange, Stage};
 use crate::audit::sealing::{SealingConfig, Texts};
 use crate::audit::testing::MemoryLog;
-use crate::audit::{Auditor, Begin, Durability, Parameters, Recorder, Urgency, Value as Parameter, Values};
+use crate::audit::{Auditor, Begin, Parameters, Recorder, Urgency, Value as Parameter, Values};
 use crate::time::Clock;
 use serde_json::Value;
 use std::path::Path;
@@ -15,20 +15,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 const LONG: usize = 64 * 1024;
 
 fn begin(event: u64, stage: Stage) -> Begin<'static> {
-    Begin {
-        event,
-        stage,
-        text: None,
-        text_of: None,
-        text_doubtful: false,
-        role_changes: &[],
-        statement: b"s",
-        portal: b"p",
-        function_oid: None,
-        parameters: None,
-        tagged: true,
-        goes_on: true,
-    }
+    Begin { statement: b"s", portal: b"p", tagged: true, goes_on: true, ..Begin::of(event, stage) }
 }
 
 fn parse() -> Begin<'static> {
@@ -105,7 +92,8 @@ fn sealing(log: &MemoryLog, folder: &Path) -> (Recorder, Arc<AtomicI64>) {
     let day = Arc::new(AtomicI64::new(0));
     let auditor = Auditor::new(Arc::new(log.clone()), 10, Clock::shifted(Arc::clone(&day)));
     let auditor = auditor.with_vault(Some(Arc::new(vault)));
-    (recorder_telling(auditor, Durability::Batch, Parameters::Full, Texts::Sealed), day)
+    let says = Says { parameters: Parameters::Full, texts: Texts::Sealed, ..Says::default() };
+    (recorder_for(auditor, says), day)
 }
 
 /// No key can be made for that day.

@@ -11,36 +11,29 @@ use crate::audit::{Auditor, Durability, Parameters, Recorder};
 use crate::names::{DatabaseAlias, DatabaseName, InstanceName, IssuerName, RoleName, RuleName, SessionId};
 use crate::time::Timestamp;
 
+/// What a rule says of its records.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Says {
+    pub durability: Durability,
+    pub parameters: Parameters,
+    pub texts: Texts,
+}
+
+impl Default for Says {
+    fn default() -> Self {
+        Self { durability: Durability::default(), parameters: Parameters::Off, texts: Texts::Clear }
+    }
+}
+
 /// A recorder over a log in memory.
 #[cfg(test)]
 pub(crate) fn recorder(log: &MemoryLog) -> Recorder {
-    recorder_with(log, Durability::default())
+    recorder_for(log.auditor(10), Says::default())
 }
 
-/// The same for a rule that says this.
-#[cfg(test)]
-pub(crate) fn recorder_with(log: &MemoryLog, durability: Durability) -> Recorder {
-    recorder_over(log.auditor(10), durability)
-}
-
-/// The same over any log.
-#[cfg(test)]
-pub(crate) fn recorder_over(auditor: Auditor, durability: Durability) -> Recorder {
-    recorder_listing(auditor, durability, Parameters::Off)
-}
-
-/// A recorder for a rule that says this.
-pub(crate) fn recorder_listing(auditor: Auditor, durability: Durability, parameters: Parameters) -> Recorder {
-    recorder_telling(auditor, durability, parameters, Texts::Clear)
-}
-
-/// The same where texts are told so.
-pub(crate) fn recorder_telling(
-    auditor: Auditor,
-    durability: Durability,
-    parameters: Parameters,
-    texts: Texts,
-) -> Recorder {
+/// A recorder over any log, for a rule that says this.
+pub(crate) fn recorder_for(auditor: Auditor, says: Says) -> Recorder {
+    let Says { durability, parameters, texts } = says;
     let facts = analyst();
     let caller = Caller {
         label: facts.label,

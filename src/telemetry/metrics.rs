@@ -259,7 +259,7 @@ impl Metrics {
             statements: counter(
                 &registry,
                 "pgpassport_statements_total",
-                "Begin lines (Query, Parse, Bind, Execute, FunctionCall) of sessions that have ended.",
+                "Begin lines of sessions that have ended: one for each Query, Parse, Bind, Execute and FunctionCall, or for several of one execution that came in one read.",
             )?,
             messages_refused: registered(&registry, IntCounterVec::new(messages_refused, &["sqlstate"])?)?,
             passed_unrecorded: counter(

@@ -86,20 +86,7 @@ pub fn recorder(auditor: Auditor, durability: Durability) -> Result<Recorder> {
 
 /// The begin record of a Query with this text.
 pub fn begin(event: u64, text: &[u8]) -> Begin<'_> {
-    Begin {
-        event,
-        stage: Stage::Query,
-        text: Some((text, text.len() as u64)),
-        text_of: None,
-        text_doubtful: false,
-        role_changes: &[],
-        statement: b"",
-        portal: b"",
-        function_oid: None,
-        parameters: None,
-        tagged: true,
-        goes_on: false,
-    }
+    Begin { text: Some((text, text.len() as u64)), tagged: true, ..Begin::of(event, Stage::Query) }
 }
 
 /// The end record of a SELECT of ten rows.

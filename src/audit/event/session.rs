@@ -103,7 +103,7 @@ pub struct SessionEnd<'a> {
     pub sqlstate: Option<&'a str>,
     /// From accept to here.
     pub duration_us: u64,
-    /// Begin lines written.
+    /// Begin lines written; one may stand for several messages of an execution.
     pub statements: u64,
     /// From the client.
     pub bytes_in: u64,

@@ -323,7 +323,7 @@ fn hashes_whose_sync_failed_are_written_again() {
             if failing && removed {
                 run.open = None;
                 std::fs::remove_file(run.path().join(hashes::FILE)).unwrap();
-                run.disk.forget(&run.path().join(hashes::FILE));
+                run.disk.removed_by_others(&run.path().join(hashes::FILE));
                 run.reopen();
             }
             if failing {

@@ -69,7 +69,7 @@ impl Faulty {
     }
 
     /// Somebody else has removed the file.
-    pub(super) fn forget(&self, path: &Path) {
+    pub(super) fn removed_by_others(&self, path: &Path) {
         self.faults().synced.remove(path);
     }
 

@@ -5,6 +5,8 @@
 //!
 //! The checksum finds accidents. Against people there is the tree ([`super::tree`]).
 
+use std::io;
+
 /// Bytes in front of a record.
 pub const HEAD_BYTES: usize = 8;
 /// The longest record, in bytes: a begin record with 64 KiB of text whose every byte is escaped, and room.
@@ -17,11 +19,18 @@ pub struct Open {
     start: usize,
 }
 
-/// Leaves room for the head; the record's bytes are appended to `out` next, then [`Open::close`].
-pub fn open(out: &mut Vec<u8>) -> Open {
+/// Appends the record that `write` appends; on its error, or where the record is empty or too long, `out` stays as it
+/// was.
+pub fn append<T>(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> io::Result<T>) -> io::Result<T> {
     let start = out.len();
     out.extend_from_slice(&[0; HEAD_BYTES]);
-    Open { start }
+    let written = write(out).inspect_err(|_| out.truncate(start))?;
+    if reopen(start).close(out) { Ok(written) } else { Err(too_long()) }
+}
+
+/// A record longer than [`MAX_RECORD_BYTES`].
+pub fn too_long() -> io::Error {
+    io::Error::other("the record is too long")
 }
 
 /// The last frame, which begins at `start`, is written again.
@@ -57,18 +66,15 @@ impl Open {
         }
         true
     }
-
-    /// Forgets the record.
-    pub fn drop(self, out: &mut Vec<u8>) {
-        out.truncate(self.start);
-    }
 }
 
 /// Appends one whole record; `false` where it is empty or too long.
 pub fn push(out: &mut Vec<u8>, record: &[u8]) -> bool {
-    let open = open(out);
-    out.extend_from_slice(record);
-    open.close(out)
+    append(out, |out| {
+        out.extend_from_slice(record);
+        Ok(())
+    })
+    .is_ok()
 }
 
 /// What stands at the start of some bytes.

@@ -23,6 +23,15 @@ pub(super) fn escape(out: &mut Vec<u8>, mut text: &[u8]) {
     out.extend_from_slice(text);
 }
 
+/// How many bytes a byte of a text takes there.
+pub fn escaped_bytes(byte: u8) -> usize {
+    match byte {
+        b'"' | b'\\' | 0x08 | b'\t' | b'\n' | 0x0c | b'\r' => 2,
+        ..0x20 => 6,
+        _ => 1,
+    }
+}
+
 /// How many bytes at the start need no escape.
 fn plain_bytes(text: &[u8]) -> usize {
     // Whole chunks without a way out in their middle: the compiler makes vectors of them.
@@ -47,6 +56,8 @@ mod tests {
         let mut out = b"before".to_vec();
         escape(&mut out, text.as_bytes());
         let quoted = format!("before{}", serde_json::to_string(text).unwrap().replacen('"', "", 1));
+        let bytes: usize = text.bytes().map(escaped_bytes).sum();
+        assert_eq!(bytes, out.len() - b"before".len(), "{text:?}");
         assert_eq!(String::from_utf8(out).unwrap() + "\"", quoted, "{text:?}");
     }
 

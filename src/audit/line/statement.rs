@@ -68,8 +68,7 @@ pub(super) fn begin(out: &mut Vec<u8>, head: Head, begin: &Begin<'_>) -> io::Res
     members.raw(b",\"event\":\"begin\"");
     members.id(b",\"id\":\"", Some(*id))?;
     let stage_at = members.out.len();
-    members.raw(stage_member(*stage));
-    members.raw(since.map_or(b"".as_slice(), since_member));
+    members.stages(*stage, *since);
     let stage = stage_at.saturating_sub(head.start)..members.out.len().saturating_sub(head.start);
     members.raw(b",\"caller\":");
     members.raw(caller.get().as_bytes());
@@ -92,9 +91,9 @@ pub(super) fn begin(out: &mut Vec<u8>, head: Head, begin: &Begin<'_>) -> io::Res
     Ok(Places { stage, own })
 }
 
-/// What [`Next`] says, as bytes.
+/// What [`Next`] says, as the bytes that go into the record.
 #[derive(Debug)]
-pub struct Encoded {
+pub struct Addition {
     /// A Bind's portal and parameters.
     own: Vec<u8>,
     stages: Vec<u8>,
@@ -102,25 +101,26 @@ pub struct Encoded {
 
 impl Next<'_> {
     /// What goes into the record.
-    pub fn encode(&self) -> io::Result<Encoded> {
-        let mut own = Vec::new();
+    pub fn encode(&self) -> io::Result<Addition> {
+        let (mut own, mut stages) = (Vec::new(), Vec::new());
         let mut members = Members { out: &mut own, head: None };
         members.text(b",\"portal\":", self.portal);
         members.listed(self.values)?;
-        Ok(Encoded { own, stages: [stage_member(self.stage), since_member(self.since)].concat() })
+        Members { out: &mut stages, head: None }.stages(self.stage, Some(self.since));
+        Ok(Addition { own, stages })
     }
 }
 
-impl Encoded {
+impl Addition {
     /// The record grows by so many bytes at most.
     pub fn bytes(&self) -> usize {
         self.own.len().saturating_add(self.stages.len())
     }
 }
 
-/// Puts into the begin record at `start` of `out`, which ends there, what the next message says.
-pub fn go_on(out: &mut Vec<u8>, start: usize, places: &mut Places, next: &Encoded) {
-    let Encoded { own, stages } = next;
+/// Puts into the begin record at `start` of `out`, at whose end it ends, what the next message says.
+pub fn insert(out: &mut Vec<u8>, start: usize, places: &mut Places, addition: &Addition) {
+    let Addition { own, stages } = addition;
     let at = start.saturating_add(places.own);
     replace(out, at..at, own);
     let at = start.saturating_add(places.stage.start);
@@ -218,6 +218,16 @@ impl Members<'_> {
         Ok(())
     }
 
+    fn stages(&mut self, stage: Stage, since: Option<Stage>) {
+        for (name, stage) in [(b",\"stage\":\"", Some(stage)), (b",\"since\":\"", since)] {
+            if let Some(stage) = stage {
+                self.raw(name);
+                self.raw(word(stage));
+                self.raw(b"\"");
+            }
+        }
+    }
+
     fn text(&mut self, name: &[u8], text: Option<&str>) {
         if let Some(text) = text {
             self.raw(name);
@@ -245,23 +255,14 @@ impl Members<'_> {
     }
 }
 
-fn stage_member(stage: Stage) -> &'static [u8] {
+/// As serde has it.
+fn word(stage: Stage) -> &'static [u8] {
     match stage {
-        Stage::Query => b",\"stage\":\"query\"",
-        Stage::Parse => b",\"stage\":\"parse\"",
-        Stage::Bind => b",\"stage\":\"bind\"",
-        Stage::Execute => b",\"stage\":\"execute\"",
-        Stage::FunctionCall => b",\"stage\":\"function_call\"",
-    }
-}
-
-fn since_member(stage: Stage) -> &'static [u8] {
-    match stage {
-        Stage::Query => b",\"since\":\"query\"",
-        Stage::Parse => b",\"since\":\"parse\"",
-        Stage::Bind => b",\"since\":\"bind\"",
-        Stage::Execute => b",\"since\":\"execute\"",
-        Stage::FunctionCall => b",\"since\":\"function_call\"",
+        Stage::Query => b"query",
+        Stage::Parse => b"parse",
+        Stage::Bind => b"bind",
+        Stage::Execute => b"execute",
+        Stage::FunctionCall => b"function_call",
     }
 }
 

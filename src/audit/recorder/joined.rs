@@ -1,13 +1,13 @@
 //! One begin record for messages of one event that came in one read.
 //!
 //! A record stands for its message alone until the next one comes: then that one's portal and parameters are put into it,
-//! and its stage. Nothing of a read is committed before all of it is prepared, so no record changes that the log has.
+//! and its stage. A commit ends that: no record changes that the log has.
 
-use super::{Begin, Begun, Recorder};
+use super::{Begin, Recorder};
 use crate::audit::Unrecorded;
 use crate::audit::event::Stage;
 use crate::audit::ledger::frame;
-use crate::audit::line::{Next, Places, go_on};
+use crate::audit::line::{Next, Places, insert};
 use std::ops::Range;
 
 /// A longer record stands for one message, in bytes: with the next one's parameters it could be longer than any may be.
@@ -42,22 +42,17 @@ impl Newest {
 }
 
 impl Recorder {
-    /// Puts the message into the record of the one before it, where that can stand for both.
-    pub(super) fn join(&mut self, begin: &Begin<'_>) -> Option<Begun> {
+    /// Puts the message into the record of the one before it, where that can stand for both: where that begins among the
+    /// prepared ones. After an error it stands as it was, for the messages before, and nothing goes on with it.
+    pub(super) fn join(&mut self, begin: &Begin<'_>) -> Option<Result<usize, Unrecorded>> {
         let end = self.frames.len();
         let mut newest = self.newest.take_if(|newest| newest.frame.end == end && newest.is_continued_by(begin))?;
-        Some(match self.go_on(&mut newest, begin) {
-            Ok(()) => {
-                let record = newest.frame.start.saturating_sub(self.owed)..self.prepared_bytes();
-                self.newest = Some(newest);
-                Begun { record, text_bytes: 0, joined: true }
-            }
-            // The record stands as it was, for the messages before, and nothing goes on with it.
-            Err(error) => {
-                self.unwritable = Some(error);
-                Begun { record: self.prepared_bytes()..self.prepared_bytes(), text_bytes: 0, joined: false }
-            }
-        })
+        let joined = self.go_on(&mut newest, begin);
+        Some(joined.map(|()| {
+            let first = newest.frame.start.saturating_sub(self.owed);
+            self.newest = Some(newest);
+            first
+        }))
     }
 
     /// After an error the record is as it was.
@@ -69,9 +64,9 @@ impl Recorder {
         let next = Next { stage: begin.stage, since: newest.since, portal, values }.encode()?;
         let open = frame::reopen(newest.frame.start);
         if !open.has_room(&self.frames, next.bytes()) {
-            return Err(std::io::Error::other("the record is too long").into());
+            return Err(frame::too_long().into());
         }
-        go_on(&mut self.frames, open.record(), &mut newest.places, &next);
+        insert(&mut self.frames, open.record(), &mut newest.places, &next);
         let closed = open.close(&mut self.frames);
         debug_assert!(closed, "there was room");
         newest.stage = begin.stage;

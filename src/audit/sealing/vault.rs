@@ -22,7 +22,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder};
-use std::io::{self, Read as _};
+use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,8 +35,6 @@ const HEAD: &str = "pgpassport-text-key/v1";
 const HALF_BYTES: usize = 32;
 /// What of an identity's digest names its folder, and of random bytes a key, in bytes.
 const NAME_BYTES: usize = 12;
-/// The most that is read of a file here, in bytes.
-const MAX_FILE_BYTES: u64 = 4096;
 /// Persons whose key is kept in memory though no session seals with it; past it they are forgotten and read again.
 const MAX_KEPT: usize = 10_000;
 /// The file that says whose a folder is.
@@ -239,7 +237,7 @@ impl Vault {
     ) -> Result<Vec<Person>, VaultError> {
         let mut persons = Vec::new();
         for entry in entries(&self.folder)? {
-            let Ok(text) = read(&self.folder.join(&entry).join(WHO)) else { continue };
+            let Ok(text) = key_file::read(&self.folder.join(&entry).join(WHO)) else { continue };
             let Ok(person) = serde_json::from_str::<Person>(&text) else { continue };
             let is = |own: &str, asked: Option<&str>| asked.is_none_or(|asked| asked.eq_ignore_ascii_case(own));
             if person.object_id.eq_ignore_ascii_case(object_id)
@@ -259,7 +257,7 @@ impl Vault {
         let count = self.unlink(&person.folder(), before)?;
         // The next key of today's is another one.
         kept.erase(|other, key| other == person && before.is_none_or(|before| key.day.as_str() < before));
-        drop(kept);
+        // Under the lock: without it, retention may find nothing but whose the folder is, and remove it.
         sync(&self.folder.join(person.folder()))?;
         Ok(count)
     }
@@ -350,7 +348,7 @@ impl Vault {
 
     fn unwrap(&self, name: &str) -> Result<DayKey, VaultError> {
         let path = self.folder.join(name);
-        let line = read(&path).map_err(|source| VaultError::Io { path: path.clone(), source })?;
+        let line = key_file::read(&path).map_err(|source| VaultError::Io { path: path.clone(), source })?;
         let wrapped = line.trim_end().strip_prefix(HEAD).and_then(|rest| STANDARD.decode(rest.trim_start()).ok());
         let wrapped = wrapped.ok_or_else(|| VaultError::Key(path.clone()))?;
         let bytes = decrypt(&self.wrapping.0, &format!("{HEAD} {name}"), wrapped);
@@ -423,13 +421,6 @@ fn entries(folder: &Path) -> Result<Vec<String>, VaultError> {
         entries.map(|entry| entry.map(|entry| entry.file_name().into_string().unwrap_or_default())).collect()
     });
     names.map_err(|source| VaultError::Io { path: folder.to_owned(), source })
-}
-
-/// A small text file.
-fn read(path: &Path) -> io::Result<Zeroizing<String>> {
-    let mut text = Zeroizing::new(String::new());
-    fs::File::open(path)?.take(MAX_FILE_BYTES).read_to_string(&mut text)?;
-    Ok(text)
 }
 
 /// The day in a key's file name.

@@ -1,33 +1,12 @@
 //! Begin lines, as far as they are alike.
 
-use crate::audit::Begin;
 use crate::audit::event::Stage;
+use crate::audit::{Begin, escaped_bytes};
 use crate::relay::tracker::{Place, effective_name};
 
 /// How much of a remembered text a further execution's begin line repeats, in bytes of the line: what JSON escapes
 /// counts as it is written, so that few bytes of a client cannot become many in the log.
 pub(super) const REPEATED_TEXT_BYTES: usize = 4 * 1024;
-
-/// A begin line that has nothing yet.
-pub(super) fn begin<'a>(event: u64, stage: Stage) -> Begin<'a> {
-    let (text, text_of, text_doubtful, role_changes) = (None, None, false, [].as_slice());
-    let (statement, portal, function_oid, parameters, tagged) = (b"".as_slice(), b"".as_slice(), None, None, false);
-    let goes_on = false;
-    Begin {
-        event,
-        stage,
-        text,
-        text_of,
-        text_doubtful,
-        role_changes,
-        statement,
-        portal,
-        function_oid,
-        parameters,
-        tagged,
-        goes_on,
-    }
-}
 
 /// A begin line on a remembered text: the Parse's line has all of it. Its start is repeated by the first line of a batch
 /// that runs it, and by none of what the server skips.
@@ -41,7 +20,7 @@ pub(super) fn begin_again<'a>(place: &'a Place, stage: Stage, portal: &'a [u8], 
         role_changes: text.map_or(&[], |text| &text.role_changes),
         statement: &place.statement,
         portal: effective_name(portal),
-        ..begin(place.event, stage)
+        ..Begin::of(place.event, stage)
     }
 }
 
@@ -49,21 +28,12 @@ pub(super) fn begin_again<'a>(place: &'a Place, stage: Stage, portal: &'a [u8], 
 fn start(text: &[u8]) -> &[u8] {
     let mut room = REPEATED_TEXT_BYTES;
     let mut fits = |byte: &u8| {
-        let left = room.checked_sub(escaped(*byte));
+        let left = room.checked_sub(escaped_bytes(*byte));
         room = left.unwrap_or_default();
         left.is_some()
     };
     let end = text.iter().take(REPEATED_TEXT_BYTES).position(|byte| !fits(byte));
     text.get(..end.unwrap_or(REPEATED_TEXT_BYTES)).unwrap_or(text)
-}
-
-/// How many bytes this one takes in a JSON string (RFC 8259 §7).
-fn escaped(byte: u8) -> usize {
-    match byte {
-        b'"' | b'\\' | 0x08 | b'\t' | b'\n' | 0x0c | b'\r' => 2,
-        ..0x20 => 6,
-        _ => 1,
-    }
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! What of a Bind's and a `FunctionCall`'s values stands in their begin records, and that the messages leave as they came.
 
-use super::super::testing::recorder_listing;
+use super::super::testing::{Says, recorder_for};
 use super::tests::{Client, frame};
 use super::*;
+use crate::audit::Recording;
 use crate::audit::parameters::Key;
-use crate::audit::{Durability, Recording};
 use serde_json::{Value as Json, json};
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ fn key() -> Arc<Key> {
 
 fn client(parameters: Parameters) -> Client {
     let mut client = Client::new(Tag::none());
-    let recorder = recorder_listing(client.log.auditor(10), Durability::Batch, parameters);
+    let recorder = recorder_for(client.log.auditor(10), Says { parameters, ..Says::default() });
     client.recorder = recorder.recording(Recording { parameters_key: Some(key()), ..Recording::default() });
     client
 }

@@ -4,7 +4,6 @@ use crate::relay::ending::Wish;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::sync::watch;
-use tokio::task::unconstrained;
 
 /// Ready when there is another wish than the one that there was; never, once nobody wishes any more.
 ///
@@ -19,12 +18,11 @@ impl NextWish {
     pub fn after(wish: &watch::Receiver<Wish>) -> Self {
         let mut wishes = wish.clone();
         wishes.mark_unchanged();
-        // Unconstrained: pending means queued, and not that the task has done enough for now.
-        Self(Box::pin(unconstrained(async move {
+        Self(Box::pin(async move {
             if wishes.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
-        })))
+        }))
     }
 }
 
@@ -43,31 +41,7 @@ mod tests {
     use std::future::poll_fn;
     use std::time::Duration;
     use tokio::sync::oneshot;
-    use tokio::task::coop::poll_proceed;
     use tokio::time::timeout;
-
-    #[tokio::test]
-    async fn a_wish_wakes_who_had_done_enough_when_it_began_to_wait() {
-        let (wishes, wish) = watch::channel(Wish::Run);
-        let waiting = tokio::spawn(async move {
-            let mut next = NextWish::after(&wish);
-            let mut first = true;
-            poll_fn(|context| {
-                while first {
-                    match poll_proceed(context) {
-                        Poll::Ready(more) => more.made_progress(),
-                        Poll::Pending => first = false,
-                    }
-                }
-                Pin::new(&mut next).poll(context)
-            })
-            .await;
-        });
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        assert!(!waiting.is_finished());
-        wishes.send(Wish::Now(Cause::Shutdown)).unwrap();
-        timeout(Duration::from_secs(20), waiting).await.expect("it is woken").unwrap();
-    }
 
     /// Two threads, as in the process: one wishes while the other, woken by the first wish, waits for the second.
     #[test]

@@ -21,7 +21,7 @@ pub(super) struct Names<T> {
     /// None of them is empty.
     named: HashMap<Arc<[u8]>, Slot<T>, Hashing>,
     /// Of these, how many have a meaning by now.
-    confirmed: usize,
+    meanings: usize,
     /// Outstanding changes of all.
     changes: usize,
     /// How often everything that has a name was put in doubt.
@@ -126,12 +126,12 @@ impl<T> Names<T> {
     /// No names yet.
     pub fn hashed(by: &Hashing) -> Self {
         let (unnamed, named) = (Slot::default(), HashMap::with_hasher(by.clone()));
-        Self { unnamed, unnamed_name: Arc::from([]), named, confirmed: 0, changes: 0, doubts: 0, left_out: false }
+        Self { unnamed, unnamed_name: Arc::from([]), named, meanings: 0, changes: 0, doubts: 0, left_out: false }
     }
 
     /// Names that are known, without the unnamed one, and changes that are outstanding.
     pub fn len(&self) -> usize {
-        self.confirmed.saturating_add(self.changes)
+        self.meanings.saturating_add(self.changes)
     }
 
     /// The name as a value; allocates only for a name that is not known.
@@ -236,7 +236,7 @@ impl<T> Names<T> {
             None => self.named.entry(Arc::clone(name)).or_default(),
         };
         let before = slot.confirmed.replace(to);
-        self.confirmed = self.confirmed.saturating_add(usize::from(before.is_none()));
+        self.meanings = self.meanings.saturating_add(usize::from(before.is_none()));
         before.map(|known| known.to)
     }
 
@@ -247,7 +247,7 @@ impl<T> Names<T> {
         if slot.is_empty() {
             self.drop_slot(name);
         }
-        self.confirmed = self.confirmed.saturating_sub(usize::from(before.is_some() && !name.is_empty()));
+        self.meanings = self.meanings.saturating_sub(usize::from(before.is_some() && !name.is_empty()));
         before.map(|known| known.to)
     }
 
@@ -273,7 +273,7 @@ impl<T> Names<T> {
     }
 
     fn take_confirmed(&mut self) -> Vec<T> {
-        self.confirmed = 0;
+        self.meanings = 0;
         let taken = self.named.values_mut().filter_map(|slot| slot.confirmed.take()).map(|known| known.to).collect();
         self.named.retain(|_, slot| !slot.is_empty());
         taken

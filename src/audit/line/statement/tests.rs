@@ -181,7 +181,7 @@ proptest! {
         let nothing = Listed::default();
         for (stage, own, values) in [(Stage::Bind, portal.as_deref(), &listed()), (Stage::Execute, None, &nothing)] {
             let next = Next { stage, since: Stage::Parse, portal: own, values }.encode().unwrap();
-            go_on(&mut out, before.len(), &mut places, &next);
+            insert(&mut out, before.len(), &mut places, &next);
             let event = Event::Begin(whole(stage, Some(Stage::Parse), portal.clone().map(Cow::Owned), listed()));
             prop_assert_eq!(std::str::from_utf8(&out[before.len()..]).unwrap(), derived(time, session, &event));
         }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::audit::event::Event;
 use crate::audit::{Durability, Recording};
-use crate::relay::testing::recorder_with;
+use crate::relay::testing::{Says, recorder_for};
 use tokio::time::timeout;
 
 fn start_at(durability: Durability) -> Setup {
@@ -12,7 +12,7 @@ fn start_at(durability: Durability) -> Setup {
 
 fn start_recording(durability: Durability, recording: Recording) -> Setup {
     let log = MemoryLog::default();
-    let recorder = recorder_with(&log, durability).recording(recording);
+    let recorder = recorder_for(log.auditor(10), Says { durability, ..Says::default() }).recording(recording);
     start_over(log, |gate| Relay::new(Tag::none(), recorder, gate), FakeHost::default())
 }
 
@@ -134,7 +134,7 @@ async fn a_sync_that_fails_refuses_one_message_and_the_next_is_confirmed() {
     let (folder, disk) = (tempfile::tempdir().unwrap(), Flaky::default());
     let (ledger, _) = open(Settings::new(folder.path().to_owned()), disk.clone()).unwrap();
     let auditor = Auditor::new(Arc::new(ledger), 10, crate::time::Clock::system());
-    let recorder = crate::relay::testing::recorder_over(auditor.clone(), Durability::Strict);
+    let recorder = recorder_for(auditor.clone(), Says { durability: Durability::Strict, ..Says::default() });
     let relay = |gate| Relay::new(Tag::none(), recorder, gate);
     let mut setup = start_over(MemoryLog::default(), relay, FakeHost::default());
     setup.client.write_all(&frame(b'Q', b"select 1\0")).await.unwrap();
