@@ -7,6 +7,9 @@ use serde::Serialize;
 use std::io;
 use std::ops::Range;
 
+/// Room for a record's stages, in bytes.
+const STAGES_BYTES: usize = 64;
+
 /// Where in a begin record that stands for one message goes what the next one of the same event has to say, in bytes
 /// behind the record's start.
 #[derive(Debug, Clone)]
@@ -102,7 +105,7 @@ pub struct Addition {
 impl Next<'_> {
     /// What goes into the record.
     pub fn encode(&self) -> io::Result<Addition> {
-        let (mut own, mut stages) = (Vec::new(), Vec::new());
+        let (mut own, mut stages) = (Vec::new(), Vec::with_capacity(STAGES_BYTES));
         let mut members = Members { out: &mut own, head: None };
         members.text(b",\"portal\":", self.portal);
         members.listed(self.values)?;
@@ -219,12 +222,10 @@ impl Members<'_> {
     }
 
     fn stages(&mut self, stage: Stage, since: Option<Stage>) {
-        for (name, stage) in [(b",\"stage\":\"", Some(stage)), (b",\"since\":\"", since)] {
-            if let Some(stage) = stage {
-                self.raw(name);
-                self.raw(word(stage));
-                self.raw(b"\"");
-            }
+        self.raw(stage_member(stage));
+        if let Some(since) = since {
+            self.raw(b",\"since\":\"");
+            self.raw(stage_member(since).get(b",\"stage\":\"".len()..).unwrap_or_default());
         }
     }
 
@@ -255,14 +256,13 @@ impl Members<'_> {
     }
 }
 
-/// As serde has it.
-fn word(stage: Stage) -> &'static [u8] {
+fn stage_member(stage: Stage) -> &'static [u8] {
     match stage {
-        Stage::Query => b"query",
-        Stage::Parse => b"parse",
-        Stage::Bind => b"bind",
-        Stage::Execute => b"execute",
-        Stage::FunctionCall => b"function_call",
+        Stage::Query => b",\"stage\":\"query\"",
+        Stage::Parse => b",\"stage\":\"parse\"",
+        Stage::Bind => b",\"stage\":\"bind\"",
+        Stage::Execute => b",\"stage\":\"execute\"",
+        Stage::FunctionCall => b",\"stage\":\"function_call\"",
     }
 }
 
