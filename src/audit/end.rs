@@ -1,6 +1,7 @@
 //! What a session tells its recorder of an end.
 
 use super::{TextDigest, event};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// What an end record says, before it has an id.
@@ -25,7 +26,7 @@ pub struct End {
     /// SQL-level EXECUTE: the event whose text gave the name.
     pub executes: Option<u64>,
     /// Command tag without numbers.
-    pub command: Option<String>,
+    pub command: Option<Cow<'static, str>>,
     /// Rows returned or changed.
     pub rows: u64,
     /// From the client, in bytes.

@@ -8,7 +8,7 @@ use super::ledger::retention::{DayKeys, Deletion, Retention};
 use super::ledger::sink::{Lines, LinesFile, Sink, Target};
 use super::ledger::witness::{WitnessAnchor, WitnessConfig};
 use super::ledger::{self, Behind, Ledger, Opening, Settings, frame, read};
-use super::line;
+use super::line::{self, Heads};
 use super::sealing::Vault;
 use crate::http::Client;
 use crate::names::SessionId;
@@ -137,7 +137,7 @@ fn deleted(deletion: &Deletion, keep: Duration, clock: &Clock) -> io::Result<Vec
         text_keys: keys.as_ref().map(|keys| keys.count),
     });
     let mut out = Vec::new();
-    frame::append(&mut out, |out| line::write(out, clock.now(), SessionId::generate(), &event))?;
+    frame::append(&mut out, |out| line::write(out, clock.now(), &mut Heads::of(SessionId::generate()), &event))?;
     Ok(out)
 }
 

@@ -31,7 +31,7 @@ pub use digest::{Digesting, TextDigest};
 pub use durability::{Durability, UnrecordedCommit};
 pub use end::End;
 pub use ledger::Urgency;
-pub use line::escaped_bytes;
+pub use line::{MAX_ESCAPED_BYTES, escaped_bytes};
 pub use log::{Anchoring, LogConfig, OpenError, Output, open};
 pub use parameters::{Parameters, Value, Values};
 pub use recorder::{Begin, Begun, COMMIT_AT, Closed, Overdue, Recorder};
@@ -41,7 +41,7 @@ use async_trait::async_trait;
 use budget::{Budget, Verdict};
 use event::Event;
 use ledger::{Ledger, NotDurable, Status, frame};
-use line::Places;
+use line::{Heads, Places};
 use sealing::{Person, Sealer, Vault, VaultError};
 use std::collections::VecDeque;
 use std::io;
@@ -168,7 +168,7 @@ impl Auditor {
     /// Writes one event of a session, at once.
     pub fn record(&self, session: SessionId, event: &Event<'_>) -> Result<(), Unrecorded> {
         let mut frames = Vec::with_capacity(512);
-        self.encode(&mut frames, session, event)?;
+        self.encode(&mut frames, &mut Heads::of(session), event)?;
         self.append(&frames, Urgency::Normal).map(drop)
     }
 
@@ -214,18 +214,18 @@ impl Auditor {
     }
 
     /// Appends an event, or leaves `out` as it was.
-    fn encode(&self, out: &mut Vec<u8>, session: SessionId, event: &Event<'_>) -> Result<(), Unrecorded> {
-        Ok(frame::append(out, |out| line::write(out, self.clock.now(), session, event))?)
+    fn encode(&self, out: &mut Vec<u8>, heads: &mut Heads, event: &Event<'_>) -> Result<(), Unrecorded> {
+        Ok(frame::append(out, |out| line::write(out, self.clock.now(), heads, event))?)
     }
 
     /// Appends a statement's begin, or leaves `out` as it was; says where in the record its next message's word goes.
     fn encode_begin(
         &self,
         out: &mut Vec<u8>,
-        session: SessionId,
+        heads: &mut Heads,
         begin: &event::Begin<'_>,
     ) -> Result<Places, Unrecorded> {
-        Ok(frame::append(out, |out| line::write_begin(out, self.clock.now(), session, begin))?)
+        Ok(frame::append(out, |out| line::write_begin(out, self.clock.now(), heads, begin))?)
     }
 
     /// The index behind the last of these records.

@@ -7,6 +7,7 @@ mod told;
 use super::end::End;
 use super::event::{self, Caller, Event, EventId, MAX_TEXT_BYTES};
 use super::ledger::{NotDurable, frame};
+use super::line::Heads;
 use super::missed::{Gap, Missed};
 use super::sealing::{Sealer, Texts};
 use super::text::start;
@@ -56,7 +57,7 @@ pub enum Closed {
 #[derive(Debug)]
 pub struct Recorder {
     auditor: Auditor,
-    session: SessionId,
+    heads: Heads,
     caller: Box<RawValue>,
     durability: Durability,
     /// None where texts stand in the clear.
@@ -99,7 +100,7 @@ impl Recorder {
         let (last, newest, gap, limited, written, unwritable) = (0, None, None, None, 0, None);
         Ok(Self {
             auditor,
-            session,
+            heads: Heads::of(session),
             caller,
             durability,
             sealer,
@@ -127,7 +128,7 @@ impl Recorder {
 
     /// The session that is recorded.
     pub fn session(&self) -> SessionId {
-        self.session
+        self.heads.session()
     }
 
     /// What is recorded of parameters.
@@ -217,7 +218,7 @@ impl Recorder {
             traceparent: begin.text.and_then(|(text, _)| traceparent(text)),
             durability: self.durability.told(),
         };
-        let places = self.auditor.encode_begin(&mut self.frames, self.session, &event)?;
+        let places = self.auditor.encode_begin(&mut self.frames, &mut self.heads, &event)?;
         self.newest = Some(Newest::of(begin, before..self.frames.len(), places));
         Ok(())
     }
@@ -270,7 +271,7 @@ impl Recorder {
 
     /// Prepares an event of the session itself; [`Recorder::commit`] writes it.
     pub fn prepare(&mut self, event: &Event<'_>) {
-        let encoded = self.auditor.encode(&mut self.frames, self.session, event);
+        let encoded = self.auditor.encode(&mut self.frames, &mut self.heads, event);
         self.unwritable = encoded.err().or(self.unwritable.take());
     }
 
@@ -363,7 +364,7 @@ impl Recorder {
 
     /// Writes an event of the session itself, at once.
     pub fn record(&self, event: &Event<'_>) -> Result<(), Unrecorded> {
-        self.auditor.record(self.session, event)
+        self.auditor.record(self.session(), event)
     }
 
     /// Writes what is owed and the session's last event. What the log does not take now is left to it for later.
@@ -410,12 +411,12 @@ impl Recorder {
             return Ok(Cow::Borrowed(&self.frames));
         }
         let (owed, prepared) = self.frames.split_at_checked(self.owed).unwrap_or((&self.frames, &[]));
-        let mut frames = owed.to_vec();
+        let (mut frames, mut heads) = (owed.to_vec(), Heads::of(self.session()));
         if let Some(gap) = self.gap {
-            self.auditor.encode(&mut frames, self.session, &gap.event())?;
+            self.auditor.encode(&mut frames, &mut heads, &gap.event())?;
         }
         if let Some(limited) = limited {
-            self.auditor.encode(&mut frames, self.session, &limited.over_limit())?;
+            self.auditor.encode(&mut frames, &mut heads, &limited.over_limit())?;
         }
         frames.extend_from_slice(prepared);
         Ok(Cow::Owned(frames))
@@ -429,7 +430,7 @@ impl Recorder {
     }
 
     fn id(&self, number: u64) -> EventId {
-        EventId { session: self.session, number }
+        EventId { session: self.session(), number }
     }
 }
 

@@ -101,7 +101,7 @@ pub fn end(event: u64) -> End {
         text: None,
         text_doubtful: false,
         executes: None,
-        command: Some("SELECT".to_owned()),
+        command: Some("SELECT".into()),
         rows: 10,
         bytes_in: 206,
         bytes_out: 1_500,

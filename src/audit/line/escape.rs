@@ -2,6 +2,8 @@
 
 /// How many bytes of a text are looked at together: enough for a vector instruction or two.
 const LOOK: usize = 32;
+/// The most bytes that a byte of a text takes there: `\u` and four digits.
+pub const MAX_ESCAPED_BYTES: usize = 6;
 
 /// Appends bytes of UTF-8 as a JSON string has them (RFC 8259 §7), with serde's choice of escapes.
 pub(super) fn escape(out: &mut Vec<u8>, mut text: &[u8]) {
@@ -27,7 +29,7 @@ pub(super) fn escape(out: &mut Vec<u8>, mut text: &[u8]) {
 pub fn escaped_bytes(byte: u8) -> usize {
     match byte {
         b'"' | b'\\' | 0x08 | b'\t' | b'\n' | 0x0c | b'\r' => 2,
-        ..0x20 => 6,
+        ..0x20 => MAX_ESCAPED_BYTES,
         _ => 1,
     }
 }
@@ -39,6 +41,14 @@ fn plain_bytes(text: &[u8]) -> usize {
     let is_plain = |chunk: &[u8; LOOK]| !chunk.iter().fold(false, |any, byte| any | is_escaped(*byte));
     let whole = chunks.iter().take_while(|chunk| is_plain(chunk)).count().saturating_mul(LOOK);
     let behind = text.get(whole..).unwrap_or_default();
+    // The end of a text, too: filled up, it is a chunk.
+    let mut filled = [b' '; LOOK];
+    if let Some(end) = filled.get_mut(..behind.len()) {
+        end.copy_from_slice(behind);
+        if is_plain(&filled) {
+            return text.len();
+        }
+    }
     let more = behind.iter().position(|byte| is_escaped(*byte)).unwrap_or(behind.len());
     whole.saturating_add(more)
 }

@@ -2,6 +2,7 @@
 
 use super::super::event::{Begin, End, EventId, Listed, Outcome, Stage};
 use super::escape::escape;
+use super::head::Head;
 use crate::names::SessionId;
 use serde::Serialize;
 use std::io;
@@ -31,17 +32,6 @@ pub struct Next<'a> {
     pub portal: Option<&'a str>,
     /// A Bind's.
     pub values: &'a Listed,
-}
-
-/// A record's head, as it stands in front of what is appended.
-#[derive(Debug, Clone, Copy)]
-pub struct Head {
-    /// Where it begins.
-    pub start: usize,
-    /// Where the session's id stands in it.
-    pub session_at: usize,
-    /// Which that is.
-    pub session: SessionId,
 }
 
 /// Appends what follows a begin record's head.

@@ -1,7 +1,7 @@
 //! Begin lines, as far as they are alike.
 
 use crate::audit::event::Stage;
-use crate::audit::{Begin, escaped_bytes};
+use crate::audit::{Begin, MAX_ESCAPED_BYTES, escaped_bytes};
 use crate::relay::tracker::{Place, effective_name};
 
 /// How much of a remembered text a further execution's begin line repeats, in bytes of the line: what JSON escapes
@@ -26,6 +26,9 @@ pub(super) fn begin_again<'a>(place: &'a Place, stage: Stage, portal: &'a [u8], 
 
 /// The start of a text that takes [`REPEATED_TEXT_BYTES`] of a line at most.
 fn start(text: &[u8]) -> &[u8] {
+    if text.len() <= REPEATED_TEXT_BYTES / MAX_ESCAPED_BYTES {
+        return text;
+    }
     let mut room = REPEATED_TEXT_BYTES;
     let mut fits = |byte: &u8| {
         let left = room.checked_sub(escaped_bytes(*byte));

@@ -32,6 +32,10 @@ pub fn role_changes(text: &[u8]) -> Vec<RoleChange> {
 
 /// Whether a word is in it that every change has, or that nobody can read. Most texts end here.
 fn may_say_so(text: &[u8]) -> bool {
+    has_part(text) && has_word(text)
+}
+
+fn has_word(text: &[u8]) -> bool {
     let around = |at: usize, before: usize, word: &[u8]| {
         let start = at.checked_sub(before);
         let found = start.and_then(|start| text.get(start..start.saturating_add(word.len())));
@@ -42,6 +46,24 @@ fn may_say_so(text: &[u8]) -> bool {
         || memchr::memchr2_iter(b'd', b'D', text).any(|at| around(at, 0, b"discard"))
         // A name with escapes of its own.
         || memchr::memchr_iter(b'&', text).any(|at| around(at, 0, b"&\""))
+}
+
+/// Whether a part of such a word is in it. All of the text is looked at, and nothing is decided on the way: the compiler
+/// makes vectors of it.
+fn has_part(text: &[u8]) -> bool {
+    let behind = |bytes: usize| text.get(bytes..).unwrap_or_default();
+    // Zero where the bytes are these letters, small or not.
+    let apart = |bytes: [u8; 3], letters: &[u8; 3]| {
+        bytes.iter().zip(letters).fold(0, |apart, (byte, letter)| apart | ((byte | 0x20) ^ letter))
+    };
+    let threes = text.iter().zip(behind(1)).zip(behind(2));
+    let least = threes.fold(u8::MAX, |least, ((first, second), third)| {
+        let bytes = [*first, *second, *third];
+        let (z, quoted) = ([*first; 3], [*first, *second, b'"']);
+        let words = apart(bytes, b"ole").min(apart(bytes, b"dis")).min(apart(z, b"zzz"));
+        least.min(words).min(apart(quoted, b"&\"\""))
+    });
+    least == 0 || text.ends_with(b"&\"")
 }
 
 fn scan(text: &[u8], backslashes: Backslashes) -> Vec<RoleChange> {

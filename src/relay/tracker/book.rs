@@ -3,6 +3,7 @@
 use super::{Progress, Settled, unexecuted};
 use crate::audit::event::{Outcome, Stage};
 use crate::audit::{End, TextDigest};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
@@ -40,7 +41,7 @@ struct Open {
 #[derive(Debug, Default)]
 pub(super) struct Done {
     /// Its command tag without numbers; `None` where it ran nothing.
-    pub command: Option<String>,
+    pub command: Option<Cow<'static, str>>,
     /// SQL-level EXECUTE: the event whose text gave the name.
     pub executes: Option<u64>,
     /// The answer cannot be its text's: something else ran, or nothing.

@@ -4,6 +4,7 @@ use super::book::Done;
 use super::{Desync, Entry, Kind, Progress, Tracker};
 use crate::audit::End;
 use crate::audit::event::Outcome;
+use std::borrow::Cow;
 use std::time::Instant;
 
 /// SQLSTATE of a cancelled statement (`query_canceled`, `errcodes.txt`).
@@ -13,7 +14,10 @@ const QUERY_CANCELED: &str = "57014";
 const KEPT_QUEUE: usize = 1024;
 
 /// `CommandComplete`'s tag: the command's words, and the number at its end.
-type Command = (Option<String>, Option<u64>);
+type Command = (Option<Cow<'static, str>>, Option<u64>);
+
+/// The words of most commands.
+const COMMON: [&str; 7] = ["SELECT", "INSERT", "UPDATE", "DELETE", "BEGIN", "COMMIT", "ROLLBACK"];
 
 impl Tracker {
     /// A message from the server other than `ErrorResponse`: its type, its body as far as it is needed (whole for
@@ -305,5 +309,8 @@ fn command(body: &[u8]) -> Command {
     let last = tag.rsplit(|byte| *byte == b' ').next().and_then(|last| std::str::from_utf8(last).ok());
     let end = tag.iter().rposition(|byte| !byte.is_ascii_digit() && *byte != b' ');
     let words = end.and_then(|end| tag.get(..=end)).unwrap_or_default();
-    (Some(String::from_utf8_lossy(words).into_owned()), last.and_then(|last| last.parse().ok()))
+    let common = COMMON.iter().find(|common| common.as_bytes() == words);
+    let words =
+        common.map_or_else(|| String::from_utf8_lossy(words).into_owned().into(), |common| Cow::Borrowed(*common));
+    (Some(words), last.and_then(|last| last.parse().ok()))
 }

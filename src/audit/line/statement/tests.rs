@@ -4,6 +4,7 @@ use super::super::super::Durability;
 use super::super::super::event::{Acting, Event, RoleChange};
 use super::super::super::parameters::Parameter;
 use super::super::super::sealing::{Mac, Sealed};
+use super::super::Heads;
 use super::super::tests::{derived, written};
 use super::*;
 use crate::names::SessionId;
@@ -177,7 +178,7 @@ proptest! {
         };
         let (time, mut out) = (Timestamp::now(), before.clone());
         let first = whole(Stage::Parse, None, None, Listed::default());
-        let mut places = super::super::write_begin(&mut out, time, session, &first).unwrap();
+        let mut places = super::super::write_begin(&mut out, time, &mut Heads::of(session), &first).unwrap();
         let nothing = Listed::default();
         for (stage, own, values) in [(Stage::Bind, portal.as_deref(), &listed()), (Stage::Execute, None, &nothing)] {
             let next = Next { stage, since: Stage::Parse, portal: own, values }.encode().unwrap();

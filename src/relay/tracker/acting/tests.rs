@@ -125,6 +125,24 @@ fn a_backslash_in_a_string_hides_nothing_whatever_the_session_makes_of_it() {
 }
 
 proptest::proptest! {
+    /// The quick look misses nothing, wherever a word stands.
+    #[test]
+    fn what_has_a_word_has_a_part_of_it(
+        before in ".{0,40}",
+        word in proptest::sample::select(vec!["role", "authorization", "discard", "&\""]),
+        large in proptest::num::u16::ANY,
+        behind in ".{0,40}",
+    ) {
+        let either = |(place, letter): (usize, char)| {
+            if large >> place & 1 == 1 { letter.to_ascii_uppercase() } else { letter }
+        };
+        let word: String = word.chars().enumerate().map(either).collect();
+        let text = format!("{before}{word}{behind}");
+        proptest::prop_assert!(has_word(text.as_bytes()) && has_part(text.as_bytes()), "{}", text);
+        let other = format!("{before}{behind}");
+        proptest::prop_assert!(has_part(other.as_bytes()) || !has_word(other.as_bytes()), "{}", other);
+    }
+
     #[test]
     fn arbitrary_bytes_never_panic(text in proptest::collection::vec(proptest::num::u8::ANY, 0..100)) {
         let _ = role_changes(&[b"set role ".as_slice(), &text].concat());
