@@ -134,6 +134,13 @@ impl ServerSide {
             let Some(header) = Header::decode(rest).map_err(|_| Misbehaved::Length)? else { break };
             let Some(body) = rest.get(HEADER_BYTES..HEADER_BYTES.saturating_add(looked_at(header)?)) else { break };
             (self.fields, self.discard) = (Fields::Over, false);
+            let rows = Rows::at_start_of(rest);
+            if rows.count > 0 {
+                tracker.server_rows(header.kind, rows.count, rows.bytes as u64, now)?;
+                self.pass(at..at.saturating_add(rows.bytes), output);
+                at = at.saturating_add(rows.bytes);
+                continue;
+            }
             let seen = if matches!(header.kind, b'E' | b'N') {
                 self.report(&Report { header, body, at, now }, tracker, words, output)?
             } else {
@@ -253,6 +260,29 @@ impl ServerSide {
         if self.mute != Mute::Yes {
             output.insert(bytes);
         }
+    }
+}
+
+/// Messages of one type that carry rows, one behind the other: what is to be known of them is how many they are.
+struct Rows {
+    count: u64,
+    /// On the wire.
+    bytes: usize,
+}
+
+impl Rows {
+    /// As many as are there whole.
+    fn at_start_of(input: &[u8]) -> Self {
+        let (mut count, mut bytes) = (0_u64, 0_usize);
+        if let Some(kind @ (b'D' | b'd')) = input.first() {
+            while let Some(Ok(Some(header))) = input.get(bytes..).map(Header::decode)
+                && header.kind == *kind
+                && bytes.saturating_add(header.frame()) <= input.len()
+            {
+                (count, bytes) = (count.saturating_add(1), bytes.saturating_add(header.frame()));
+            }
+        }
+        Self { count, bytes }
     }
 }
 
@@ -391,6 +421,40 @@ mod tests {
     }
 
     proptest::proptest! {
+        #[test]
+        fn rows_are_counted_alike_however_they_come(
+            sizes in proptest::collection::vec(0..300_usize, 0..20),
+            cuts in proptest::collection::vec(1..400_usize, 1..20),
+        ) {
+            let mut input = Vec::new();
+            append(&mut input, b'T', &[0, 0]);
+            for size in &sizes {
+                append(&mut input, b'D', &vec![7; *size]);
+            }
+            let bytes_of_rows = input.len() as u64;
+            append(&mut input, b'C', b"SELECT\0");
+            let bytes = input.len() as u64;
+            append(&mut input, b'Z', b"I");
+            let (mut side, mut tracker, _) = setup();
+            let (mut held, mut told, mut rest) = (Vec::new(), Vec::new(), input.as_slice());
+            for cut in cuts.into_iter().cycle() {
+                let (read, behind) = rest.split_at(cut.min(rest.len()));
+                rest = behind;
+                held.extend_from_slice(read);
+                let mut output = Output::default();
+                let taken = side.process(&held, &mut tracker, &words, &mut output).unwrap();
+                told.extend(output.to_vec(&held));
+                held.drain(..taken);
+                if rest.is_empty() {
+                    break;
+                }
+            }
+            proptest::prop_assert_eq!(&told, &input);
+            let [end] = tracker.take_ends().try_into().unwrap();
+            proptest::prop_assert_eq!((end.rows, end.bytes_out), (sizes.len() as u64, bytes));
+            proptest::prop_assert_eq!(end.first_row_us.is_some(), bytes_of_rows > 7);
+        }
+
         #[test]
         fn arbitrary_bytes_never_panic(input in proptest::collection::vec(proptest::num::u8::ANY, 0..300)) {
             let (mut side, mut tracker, mut output) = setup();

@@ -38,7 +38,7 @@ pub fn escaped_bytes(byte: u8) -> usize {
 fn plain_bytes(text: &[u8]) -> usize {
     // Whole chunks without a way out in their middle: the compiler makes vectors of them.
     let (chunks, _) = text.as_chunks::<LOOK>();
-    let is_plain = |chunk: &[u8; LOOK]| !chunk.iter().fold(false, |any, byte| any | is_escaped(*byte));
+    let is_plain = |chunk: &[u8; LOOK]| chunk.iter().fold(u8::MAX, |least, byte| least.min(apart(*byte))) > 0;
     let whole = chunks.iter().take_while(|chunk| is_plain(chunk)).count().saturating_mul(LOOK);
     let behind = text.get(whole..).unwrap_or_default();
     // The end of a text, too: filled up, it is a chunk.
@@ -49,12 +49,13 @@ fn plain_bytes(text: &[u8]) -> usize {
             return text.len();
         }
     }
-    let more = behind.iter().position(|byte| is_escaped(*byte)).unwrap_or(behind.len());
+    let more = behind.iter().position(|byte| apart(*byte) == 0).unwrap_or(behind.len());
     whole.saturating_add(more)
 }
 
-fn is_escaped(byte: u8) -> bool {
-    byte < 0x20 || byte == b'"' || byte == b'\\'
+/// How far a byte is from one that is escaped: zero for these.
+fn apart(byte: u8) -> u8 {
+    byte.saturating_sub(0x1f).min(byte ^ b'"').min(byte ^ b'\\')
 }
 
 #[cfg(test)]

@@ -52,16 +52,14 @@ fn has_word(text: &[u8]) -> bool {
 /// makes vectors of it.
 fn has_part(text: &[u8]) -> bool {
     let behind = |bytes: usize| text.get(bytes..).unwrap_or_default();
-    // Zero where the bytes are these letters, small or not.
-    let apart = |bytes: [u8; 3], letters: &[u8; 3]| {
-        bytes.iter().zip(letters).fold(0, |apart, (byte, letter)| apart | ((byte | 0x20) ^ letter))
-    };
     let threes = text.iter().zip(behind(1)).zip(behind(2));
+    // Zero where the bytes are such a part, in small letters or not.
     let least = threes.fold(u8::MAX, |least, ((first, second), third)| {
-        let bytes = [*first, *second, *third];
-        let (z, quoted) = ([*first; 3], [*first, *second, b'"']);
-        let words = apart(bytes, b"ole").min(apart(bytes, b"dis")).min(apart(z, b"zzz"));
-        least.min(words).min(apart(quoted, b"&\"\""))
+        let (first, second, third) = (first | 0x20, second | 0x20, third | 0x20);
+        let role = (first ^ b'o') | (second ^ b'l') | (third ^ b'e');
+        let discard = (first ^ b'd') | (second ^ b'i') | (third ^ b's');
+        let quoted = (first ^ b'&') | (second ^ b'"');
+        least.min(role).min(discard).min(first ^ b'z').min(quoted)
     });
     least == 0 || text.ends_with(b"&\"")
 }

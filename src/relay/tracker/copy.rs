@@ -125,9 +125,8 @@ impl Tracker {
     }
 
     /// What at the front has no answer, when this one belongs to something behind it.
-    #[inline]
     pub(super) fn drop_strays(&mut self, answer: u8) {
-        // Asked for every row; most of the time there is nothing of a COPY.
+        // Most of the time there is nothing of a COPY.
         while self.queue.front().is_some_and(|front| front.is_stray() && (front.is_of_copy() || answer != b'Z')) {
             self.queue.pop_front();
         }

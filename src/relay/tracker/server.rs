@@ -28,11 +28,8 @@ impl Tracker {
             _ if self.lost => Err(Desync(kind)),
             // Notices, parameters and notifications answer nothing.
             b'N' | b'S' | b'A' => Ok(()),
-            b'D' | b'd' | b'c' | b'H' | b'V' => self.progress(kind, |progress| {
-                progress.rows = progress.rows.saturating_add(u64::from(kind == b'D'));
-                if matches!(kind, b'D' | b'd') {
-                    progress.first_row.get_or_insert(now);
-                }
+            b'D' | b'd' => self.rows(kind, 1, bytes, now),
+            b'c' | b'H' | b'V' => self.progress(kind, |progress| {
                 progress.bytes_out = progress.bytes_out.saturating_add(bytes);
             }),
             b'T' => self.row_description(bytes),
@@ -46,6 +43,20 @@ impl Tracker {
             b'Z' => self.ready(body.first().copied(), now),
             _ => Err(Desync(kind)),
         }
+    }
+
+    /// So many `DataRow`s or `CopyData` in a row, of so many bytes on the wire together.
+    pub fn server_rows(&mut self, kind: u8, count: u64, bytes: u64, now: Instant) -> Result<(), Desync> {
+        self.must_fail(kind)?;
+        if self.lost { Err(Desync(kind)) } else { self.rows(kind, count, bytes, now) }
+    }
+
+    fn rows(&mut self, kind: u8, count: u64, bytes: u64, now: Instant) -> Result<(), Desync> {
+        self.progress(kind, |progress| {
+            progress.rows = progress.rows.saturating_add(if kind == b'D' { count } else { 0 });
+            progress.first_row.get_or_insert(now);
+            progress.bytes_out = progress.bytes_out.saturating_add(bytes);
+        })
     }
 
     /// `ErrorResponse` with this SQLSTATE.
