@@ -49,7 +49,7 @@ fn plain_bytes(text: &[u8]) -> usize {
             return text.len();
         }
     }
-    let more = behind.iter().position(|byte| apart(*byte) == 0).unwrap_or(behind.len());
+    let more = behind.iter().position(|byte| *byte < 0x20 || matches!(byte, b'"' | b'\\')).unwrap_or(behind.len());
     whole.saturating_add(more)
 }
 
