@@ -8,6 +8,7 @@ use super::sink::Sink;
 use super::{Durable, Shared};
 use crate::http::chain;
 use crate::time::{Clock, Timestamp};
+use rustix::process::nice;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -16,6 +17,9 @@ use std::time::{Duration, Instant};
 
 /// How long records may wait to be synced, and synced ones to be signed.
 pub const EVERY: Duration = Duration::from_secs(1);
+/// By how much the priority of what works behind the path is lower (`nice(2)`): a tenth of the processor, where others want
+/// all of it.
+const BEHIND: i32 = 10;
 /// How long an anchor that takes nothing is left alone, at most; the first time a second, then twice as long each time.
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 /// How often it is told that an anchor still takes nothing.
@@ -133,23 +137,23 @@ pub fn start(shared: &Arc<Shared>, sealer: Sealer, retainer: Option<Retainer>, b
     let mut threads = Vec::new();
     for (anchor, slot) in anchors.into_iter().zip(slots.clone()) {
         let clock = shared.clock.clone();
-        threads.push(spawn("audit-anchor", move || publish(anchor, &slot, &clock))?);
+        threads.push(spawn_behind("audit-anchor", move || publish(anchor, &slot, &clock))?);
     }
     let mut feeds = Vec::new();
     for sink in sinks {
         let delivered = AtomicU64::new(sink.delivered());
         let feed = Arc::new(Feed { bell: Bell::default(), delivered });
         let (own, shared) = (Arc::clone(&feed), Arc::clone(shared));
-        threads.push(spawn("audit-sink", move || deliver(&shared, sink, &own))?);
+        threads.push(spawn_behind("audit-sink", move || deliver(&shared, sink, &own))?);
         feeds.push(feed);
     }
     let bell = Arc::new(Bell::default());
     if let Some(retainer) = retainer {
         let (own, slots, feeds, bell) = (Arc::clone(shared), slots.clone(), feeds.clone(), Arc::clone(&bell));
-        threads.push(spawn("audit-retain", move || retain(&own, retainer, (&slots, &feeds), &bell))?);
+        threads.push(spawn_behind("audit-retain", move || retain(&own, retainer, (&slots, &feeds), &bell))?);
     }
     let (own, anchors) = (Arc::clone(shared), slots.clone());
-    threads.push(spawn("audit-seal", move || seal(&own, sealer, &anchors))?);
+    threads.push(spawn_behind("audit-seal", move || seal(&own, sealer, &anchors))?);
     let own = Arc::clone(shared);
     threads.push(spawn("audit-sync", move || sync(&own, &feeds, &bell))?);
     Ok(Running { threads, slots })
@@ -157,6 +161,15 @@ pub fn start(shared: &Arc<Shared>, sealer: Sealer, retainer: Option<Retainer>, b
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
     Builder::new().name(name.to_owned()).spawn(work)
+}
+
+/// For what no session waits for: where the processors are busy, those who serve have them first. (A thread's own on Linux:
+/// `nice(2)`, "C library/kernel differences"; where that is refused it works as all do.)
+fn spawn_behind(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    spawn(name, || {
+        let _ = nice(BEHIND);
+        work();
+    })
 }
 
 /// Syncs until the end, once more at the end, then ends the next threads.
@@ -319,5 +332,30 @@ fn retain(shared: &Shared, mut retainer: Retainer, (slots, feeds): (&[Arc<Slot>]
             tracing::error!(error = %chain(error), "old segments of the audit log are not deleted yet");
         }
         failing = done.is_err();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As `proc_pid_stat(5)` has it, field 19.
+    fn niceness() -> i32 {
+        let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+        let (_, fields) = stat.rsplit_once(')').unwrap();
+        fields.split_whitespace().nth(16).unwrap().parse().unwrap()
+    }
+
+    #[test]
+    fn what_works_behind_the_path_comes_after_it_and_a_sync_does_not() {
+        let own = niceness();
+        for (behind, lower) in [(false, 0), (true, BEHIND)] {
+            let (tell, told) = std::sync::mpsc::channel();
+            let work = move || tell.send(niceness()).unwrap();
+            let thread = if behind { spawn_behind("test", work) } else { spawn("test", work) };
+            thread.unwrap().join().unwrap();
+            assert_eq!(told.recv().unwrap(), (own + lower).min(19));
+        }
+        assert_eq!(niceness(), own, "no other thread's");
     }
 }
