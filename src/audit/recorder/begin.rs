@@ -25,7 +25,8 @@ pub struct Begin<'a> {
     pub portal: &'a [u8],
     /// `FunctionCall`: the function's OID.
     pub function_oid: Option<u32>,
-    /// A Bind's parameters or a `FunctionCall`'s arguments, where [`Recorder::parameters`] asks for them.
+    /// A Bind's parameters or a `FunctionCall`'s arguments, where [`parameters`](super::Recorder::parameters) of the recorder
+    /// asks for them.
     pub parameters: Option<&'a Values<'a>>,
     /// Whether the statement leaves with the tag.
     pub tagged: bool,
