@@ -413,6 +413,8 @@ mod tests {
             (b"Z\0\0\0\x06II", Misbehaved::Length),
             (b"Z\0\0\0\x04", Misbehaved::Length),
             (b"1\0\0\0\x04", Misbehaved::Desync(Desync(b'1'))),
+            (b"C\0\0\0\x0dSELECT 0\0Z\0\0\0\x05ID\0\0\0\x04D\0\0\0\x04", Misbehaved::Desync(Desync(b'D'))),
+            (b"D\0\0\0\x04D\0\0\0\x03", Misbehaved::Length),
             (b"?\0\0\0\x04", Misbehaved::Desync(Desync(b'?'))),
         ] {
             let (mut side, mut tracker, mut output) = setup();
@@ -420,17 +422,30 @@ mod tests {
         }
     }
 
+    #[test]
+    fn rows_do_not_answer_a_refused_message() {
+        for kind in [b'D', b'd'] {
+            let (mut side, mut tracker, _) = setup();
+            tracker.refuse(0, Refused { refusal: Refusal::Unrecorded, name: Name::draw() });
+            let mut input = Vec::new();
+            append(&mut input, kind, b"");
+            append(&mut input, kind, b"");
+            assert_eq!(run(&mut side, &mut tracker, &input), Err(Misbehaved::Desync(Desync(kind))));
+        }
+    }
+
     proptest::proptest! {
         #[test]
         fn rows_are_counted_alike_however_they_come(
-            sizes in proptest::collection::vec(0..300_usize, 0..20),
+            rows in proptest::collection::vec((proptest::sample::select(vec![b'D', b'D', b'd']), 0..300_usize), 0..20),
             cuts in proptest::collection::vec(1..400_usize, 1..20),
         ) {
             let mut input = Vec::new();
             append(&mut input, b'T', &[0, 0]);
-            for size in &sizes {
-                append(&mut input, b'D', &vec![7; *size]);
+            for (kind, size) in &rows {
+                append(&mut input, *kind, &vec![7; *size]);
             }
+            let count = rows.iter().filter(|row| row.0 == b'D').count();
             let bytes_of_rows = input.len() as u64;
             append(&mut input, b'C', b"SELECT\0");
             let bytes = input.len() as u64;
@@ -451,7 +466,7 @@ mod tests {
             }
             proptest::prop_assert_eq!(&told, &input);
             let [end] = tracker.take_ends().try_into().unwrap();
-            proptest::prop_assert_eq!((end.rows, end.bytes_out), (sizes.len() as u64, bytes));
+            proptest::prop_assert_eq!((end.rows, end.bytes_out), (count as u64, bytes));
             proptest::prop_assert_eq!(end.first_row_us.is_some(), bytes_of_rows > 7);
         }
 

@@ -14,7 +14,7 @@ const START: &[u8] = b"{\"version\":1,\"time\":\"";
 pub struct Heads {
     session: SessionId,
     session_text: [u8; SessionId::TEXT_BYTES],
-    /// The last record's second, of Unix time, and its text.
+    /// The last record's second of Unix time (the last that was none before 1970), and its text.
     second: i64,
     second_text: [u8; SECONDS],
 }

@@ -96,7 +96,11 @@ impl Session {
             self.tracker.server_error(&body, self.now);
         } else {
             let body = if kind == b'C' { format!("{body}\0") } else { body };
-            self.tracker.server(kind, body.as_bytes(), bytes, self.now).unwrap();
+            let answered = match kind {
+                b'D' | b'd' => self.tracker.server_rows(kind, 1, bytes, self.now),
+                _ => self.tracker.server(kind, body.as_bytes(), bytes, self.now),
+            };
+            answered.unwrap();
         }
         self.collect();
         true
