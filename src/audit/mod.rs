@@ -307,6 +307,8 @@ pub(crate) mod testing {
     #[derive(Debug, Default)]
     struct Inner {
         frames: Vec<u8>,
+        /// How many records that is.
+        records: u64,
         /// What the next write takes with it.
         waiting: Vec<u8>,
         /// No write succeeds, not even from the reserve.
@@ -393,7 +395,8 @@ pub(crate) mod testing {
             let waiting = std::mem::take(&mut inner.waiting);
             inner.frames.extend_from_slice(&waiting);
             inner.frames.extend_from_slice(frames);
-            Ok(frame::count(&inner.frames))
+            inner.records += frame::count(&waiting) + frame::count(frames);
+            Ok(inner.records)
         }
 
         fn append_later(&self, frames: &[u8]) -> io::Result<()> {
