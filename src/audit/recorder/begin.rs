@@ -38,22 +38,19 @@ pub struct Begin<'a> {
 impl Begin<'_> {
     /// A message of an event, of which nothing is said yet.
     pub fn of(event: u64, stage: Stage) -> Self {
-        let (text, text_of, role_changes) = (None, None, [].as_slice());
-        let (statement, portal, function_oid, parameters) = (b"".as_slice(), b"".as_slice(), None, None);
-        let (text_doubtful, tagged, goes_on) = (false, false, false);
         Self {
             event,
             stage,
-            text,
-            text_of,
-            text_doubtful,
-            role_changes,
-            statement,
-            portal,
-            function_oid,
-            parameters,
-            tagged,
-            goes_on,
+            text: None,
+            text_of: None,
+            text_doubtful: false,
+            role_changes: &[],
+            statement: b"",
+            portal: b"",
+            function_oid: None,
+            parameters: None,
+            tagged: false,
+            goes_on: false,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The server's direction: answers as they come, until there is a reason to stop.
 
 use super::buffer::{consume, read};
-use super::wishes::NextWish;
+use super::wishes::{NextWish, next_wish};
 use super::{FAREWELL, Log, OFFER_AGAIN, Relay, Shared};
 use crate::audit::Urgency;
 use crate::relay::ending::{Cause, Ending, Host, Wish};
@@ -152,9 +152,9 @@ impl Relay {
         H: Host,
     {
         'wishes: loop {
-            let mut next_wish = NextWish::after(wish);
+            let mut next = next_wish(wish);
             loop {
-                match self.answer(down, wish, &mut next_wish, host).await {
+                match self.answer(down, wish, &mut next, host).await {
                     Next::Read => {}
                     Next::Wish => continue 'wishes,
                     Next::End(ending) => return ending,

@@ -2,7 +2,6 @@
 
 use crate::relay::ending::Wish;
 use std::pin::Pin;
-use std::task::{Context, Poll};
 use tokio::sync::watch;
 
 /// Ready when there is another wish than the one that there was; never, once nobody wishes any more.
@@ -11,27 +10,17 @@ use tokio::sync::watch;
 /// poll, whether or not there seems to be a wish: who wishes wakes all who wait, one after the other, and one who was
 /// woken first and waits again meanwhile is woken once more, for nothing. That takes it off the queue; only when it is
 /// asked again does it queue again.
-pub(super) struct NextWish(Pin<Box<dyn Future<Output = ()> + Send>>);
+pub(super) type NextWish = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-impl NextWish {
-    /// After the wish that there is now.
-    pub fn after(wish: &watch::Receiver<Wish>) -> Self {
-        let mut wishes = wish.clone();
-        wishes.mark_unchanged();
-        Self(Box::pin(async move {
-            if wishes.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        }))
-    }
-}
-
-impl Future for NextWish {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        self.0.as_mut().poll(context)
-    }
+/// After the wish that there is now.
+pub(super) fn next_wish(wish: &watch::Receiver<Wish>) -> NextWish {
+    let mut wishes = wish.clone();
+    wishes.mark_unchanged();
+    Box::pin(async move {
+        if wishes.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    })
 }
 
 #[cfg(test)]
@@ -39,6 +28,7 @@ mod tests {
     use super::*;
     use crate::relay::ending::Cause;
     use std::future::poll_fn;
+    use std::task::Poll;
     use std::time::Duration;
     use tokio::sync::oneshot;
     use tokio::time::timeout;
@@ -60,14 +50,14 @@ mod tests {
             for round in 0..ROUNDS {
                 let (wishes, wish) = watch::channel(Wish::Run);
                 let (heard, is_heard) = oneshot::channel();
-                let mut next = NextWish::after(&wish);
+                let mut next = next_wish(&wish);
                 sessions.send((wishes, is_heard)).unwrap();
                 // A task of its own, which nothing else wakes.
                 let waiting = tokio::spawn(async move {
                     (&mut next).await;
-                    next = NextWish::after(&wish);
+                    next = next_wish(&wish);
                     // Asked, and not yet there: it queues while the first wish may still be waking others.
-                    assert!(poll_fn(|context| Poll::Ready(Pin::new(&mut next).poll(context))).await.is_pending());
+                    assert!(poll_fn(|context| Poll::Ready(next.as_mut().poll(context))).await.is_pending());
                     heard.send(()).unwrap();
                     next.await;
                 });
@@ -83,7 +73,7 @@ mod tests {
     async fn a_wish_that_was_there_is_no_next_one_and_nobody_wishing_is_none() {
         let (wishes, wish) = watch::channel(Wish::Run);
         wishes.send(Wish::Now(Cause::Shutdown)).unwrap();
-        let mut next = NextWish::after(&wish);
+        let mut next = next_wish(&wish);
         assert!(timeout(Duration::from_millis(20), &mut next).await.is_err());
         drop(wishes);
         assert!(timeout(Duration::from_millis(20), &mut next).await.is_err());
