@@ -3,13 +3,14 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-/// When a begin record counts as taken.
+/// When a begin record counts as taken, and when an end record is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Durability {
-    /// When it is on the disk (`fdatasync(2)`, one for all who wait): it outlives a loss of power.
+    /// When it is on the disk (`fdatasync(2)`, one for all who wait): it outlives a loss of power. Ends are written at once.
     Strict,
-    /// When it is written (`write(2)`): it outlives the proxy's process. Synced within a second.
+    /// When it is written (`write(2)`): it outlives the proxy's process. Synced within a second. Ends are written with the
+    /// log's next record, within a second.
     #[default]
     Batch,
     /// When it waits in memory: it is written within a second, and lost with the process until then. Said in every

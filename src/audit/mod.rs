@@ -1,10 +1,10 @@
 //! The record: every statement's begin record before its bytes leave, its end record when it is known.
 //!
 //! Promises: all begin records of one read go out together, in one `write(2)`; when they cannot be written the caller
-//! gets an error and must not forward. Records on what has happened already wait in memory, within limits and in their
-//! order, until the log takes them; no begin record passes them. A record is a JSON object; [`event`] has their shapes,
-//! [`ledger`] has how they are kept and proved. Refusals before a token verifies are recorded within a budget, then
-//! counted.
+//! gets an error and must not forward. Ends go with the log's next write ([`Durability`]); where it takes none, they wait
+//! in memory, within limits and in their order, and no begin record passes them. A record is a JSON object; [`event`] has
+//! their shapes, [`ledger`] has how they are kept and proved. Refusals before a token verifies are recorded within a
+//! budget, then counted.
 //!
 //! Not for: diagnostics (`telemetry`), deciding anything.
 

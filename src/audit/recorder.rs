@@ -71,6 +71,8 @@ pub struct Recorder {
     dropped: Vec<u8>,
     /// Begin records among the prepared ones.
     prepared: u64,
+    /// Among the prepared ones is one that must be written before bytes leave.
+    pressing: bool,
     /// The one that was prepared last.
     newest: Option<Newest>,
     statements: u64,
@@ -96,7 +98,7 @@ impl Recorder {
         };
         let caller = serde_json::value::to_raw_value(caller).map_err(std::io::Error::from)?;
         auditor.record(session, &Event::SessionStart(Box::new(start)))?;
-        let (frames, dropped, owed, prepared, statements) = (Vec::new(), Vec::new(), 0, 0, 0);
+        let (frames, dropped, owed, prepared, pressing, statements) = (Vec::new(), Vec::new(), 0, 0, false, 0);
         let (last, newest, gap, limited, written, unwritable) = (0, None, None, None, 0, None);
         Ok(Self {
             auditor,
@@ -110,6 +112,7 @@ impl Recorder {
             owed,
             dropped,
             prepared,
+            pressing,
             newest,
             statements,
             last,
@@ -174,6 +177,7 @@ impl Recorder {
 
     /// Prepares a begin record; [`Recorder::commit`] writes it, and fails where it could not be made.
     pub fn begin(&mut self, begin: &Begin<'_>) -> Begun {
+        self.pressing = true;
         let end = self.prepared_bytes();
         let text = begin.text.map(|(text, whole)| start(text, whole, MAX_TEXT_BYTES));
         let text_bytes = text.map_or(0, <[u8]>::len);
@@ -275,16 +279,17 @@ impl Recorder {
         self.unwritable = encoded.err().or(self.unwritable.take());
     }
 
-    /// Writes what is owed and every prepared record in one `write(2)`. Where the log takes no more, and they are urgent,
-    /// its reserve takes them; the gap goes on. On an error nothing was written, and what was prepared is dropped: so too
-    /// where a record is missing among them because it could not be made, even if there is no other.
+    /// Writes what is owed and every prepared record in one `write(2)`; ends alone wait for the log's next one, unless the
+    /// rule is strict. Where the log takes no more, and they are urgent, its reserve takes them; the gap goes on. On an
+    /// error nothing was written, and what was prepared is dropped: so too where a record is missing among them because it
+    /// could not be made, even if there is no other.
     pub fn commit(&mut self, urgency: Urgency) -> Result<(), Unrecorded> {
         let unwritable = self.unwritable.take();
         if self.frames.is_empty() && self.gap.is_none() && unwritable.is_none() {
             return Ok(());
         }
         let complete = unwritable.is_none();
-        let later = self.durability == Durability::None && self.gap.is_none() && self.limited.is_none();
+        let later = self.can_wait();
         let mut result = match unwritable {
             Some(unwritable) => Err(unwritable),
             None if later => self.write_later(),
@@ -300,6 +305,7 @@ impl Recorder {
             }
         }
         let prepared = std::mem::take(&mut self.prepared);
+        self.pressing = false;
         self.newest = None;
         self.dropped.clear();
         self.dropped.shrink_to(0);
@@ -312,6 +318,16 @@ impl Recorder {
         self.frames.truncate(self.owed);
         self.frames.shrink_to(KEPT_BYTES);
         result
+    }
+
+    /// Whether what is prepared may be written with the log's next records, whoever's they are.
+    fn can_wait(&self) -> bool {
+        let may = match self.durability {
+            Durability::Strict => false,
+            Durability::Batch => !self.pressing,
+            Durability::None => self.limited.is_none(),
+        };
+        may && self.gap.is_none()
     }
 
     /// What is prepared has happened: it goes to the log's reserve, or waits until the log takes it. An error says that

@@ -7,6 +7,7 @@ mod parts;
 
 use super::buffer::read;
 use super::*;
+use crate::audit::Durability;
 use crate::audit::testing::MemoryLog;
 use crate::relay::Cause;
 use crate::relay::tag::testing::{analyst, tag};
@@ -172,7 +173,7 @@ async fn what_the_log_cannot_take_fails_at_the_server_and_the_session_lives() {
 
 #[tokio::test(start_paused = true)]
 async fn end_lines_wait_in_order_until_the_log_takes_them_and_no_begin_line_passes_them() {
-    let mut setup = start(Tag::none());
+    let mut setup = durable::start_at(Durability::Strict);
     let ask = [frame(b'Q', b"SELECT 1\0"), frame(b'Q', b"SELECT 2\0")].concat();
     setup.client.write_all(&ask).await.unwrap();
     receive(&mut setup.server).await;

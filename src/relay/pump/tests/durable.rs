@@ -1,12 +1,12 @@
 //! What a rule's `durability` promises before bytes leave.
 
 use super::*;
+use crate::audit::Recording;
 use crate::audit::event::Event;
-use crate::audit::{Durability, Recording};
 use crate::relay::testing::{Says, recorder_for};
 use tokio::time::timeout;
 
-fn start_at(durability: Durability) -> Setup {
+pub(super) fn start_at(durability: Durability) -> Setup {
     start_recording(durability, Recording::default())
 }
 
@@ -158,6 +158,43 @@ async fn batch_waits_for_no_disk() {
     setup.client.write_all(&frame(b'Q', b"select 1\0")).await.unwrap();
     assert_eq!(receive(&mut setup.server).await.0, b'Q');
     assert!(setup.log.lines()[1]["durability"].is_null(), "the ordinary is not said");
+}
+
+/// How a statement ended waits for the log's next write, whosever that is, and goes first; then it is written with what
+/// must be there before bytes leave.
+#[tokio::test]
+async fn batch_writes_ends_with_the_next_begin_and_strict_at_once() {
+    for (durability, written) in [(Durability::Batch, 2), (Durability::Strict, 3)] {
+        let mut setup = start_at(durability);
+        setup.client.write_all(&frame(b'Q', b"select 1\0")).await.unwrap();
+        receive(&mut setup.server).await;
+        assert_eq!(setup.log.written(), 2);
+        setup.server.write_all(&[frame(b'C', b"SELECT 0\0"), frame(b'Z', b"I")].concat()).await.unwrap();
+        assert_eq!(receive(&mut setup.client).await.0, b'C');
+        assert_eq!(setup.log.written(), written, "{durability:?}");
+        setup.client.write_all(&frame(b'Q', b"select 2\0")).await.unwrap();
+        receive(&mut setup.server).await;
+        assert_eq!(setup.log.written(), 4, "{durability:?}");
+        assert_eq!(story(&setup.log), ["session_start", "begin", "end ok", "begin"], "{durability:?}");
+    }
+}
+
+/// An end that waits does not let the next message pass a log that takes nothing.
+#[tokio::test]
+async fn an_end_that_waits_makes_no_room_for_a_begin() {
+    let mut setup = start_at(Durability::Batch);
+    setup.client.write_all(&frame(b'Q', b"select 1\0")).await.unwrap();
+    receive(&mut setup.server).await;
+    setup.log.fail(true);
+    setup.server.write_all(&[frame(b'C', b"SELECT 0\0"), frame(b'Z', b"I")].concat()).await.unwrap();
+    while receive(&mut setup.client).await.0 != b'Z' {}
+    setup.client.write_all(&frame(b'Q', b"select 2\0")).await.unwrap();
+    let refused = substitute(&mut setup).await;
+    fail(&mut setup, &refused).await;
+    setup.log.fail(false);
+    setup.client.write_all(&frame(b'Q', b"select 3\0")).await.unwrap();
+    assert_eq!(receive(&mut setup.server).await, (b'Q', b"select 3\0".to_vec()));
+    assert_eq!(story(&setup.log), ["session_start", "begin", "end ok", "gap", "begin"]);
 }
 
 #[tokio::test]
