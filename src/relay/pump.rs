@@ -7,6 +7,7 @@
 //! with every read and every [`OFFER_AGAIN`].
 
 mod buffer;
+mod directions;
 mod down;
 mod farewell;
 mod record;
@@ -23,11 +24,13 @@ use super::tracker::Tracker;
 use crate::audit::{Overdue, Recorder, UnrecordedCommit, Urgency};
 use crate::wire::Purpose;
 use buffer::{Input, consume};
+use directions::{First, first};
 use down::Down;
 pub use farewell::LAST_WORDS;
 use farewell::LINGER;
 use record::Log;
 use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
@@ -173,12 +176,11 @@ impl Relay {
     {
         let mut down = Down::new(self.tag.clone(), server_read, client_write);
         let ending = {
-            let up = self.upstream_until_broken(&mut client_read, &mut server_write, host);
-            let answers = self.downstream(&mut down, &mut wish, host);
-            tokio::pin!(up, answers);
-            tokio::select! {
-                ending = &mut answers => ending.unwrap_or(Ending::Client),
-                ending = &mut up => {
+            let mut up = pin!(self.upstream_until_broken(&mut client_read, &mut server_write, host));
+            let mut answers = pin!(self.downstream(&mut down, &mut wish, host));
+            match first(answers.as_mut(), up.as_mut()).await {
+                First::One(ending) => ending.unwrap_or(Ending::Client),
+                First::Other(ending) => {
                     // A write to the client must not be cut: it pauses when it is done, or has waited for too long.
                     self.paused.store(true, Ordering::Relaxed);
                     answers.await;
