@@ -6,7 +6,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 PROXY := $(TARGET_DIR)/debug/pgpassport
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-check build test suites bench bench-audit bench-parts fuzz fresh clean
+.PHONY: help demo demo-check build dist training test suites bench bench-audit bench-parts fuzz fresh clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,13 @@ suites: ## what is slow: PostgreSQL's own suites; the Dockerfiles' build steps a
 
 bench: ## what it costs beside PgBouncer and a bare TLS forwarder, and at scale; release build, 30 minutes (BENCH=--quick: 6)
 	@bash benches/compare.sh $(BENCH)
+
+training: ## what the benches run, for the build that is shipped (benches/dist.sh); after changes to the hot path, 15 minutes
+	@bash benches/training.sh
+
+dist: ## the proxy as it is shipped, in target/dist: optimised, trained, without the demo
+	@bash .ci/prepare.sh
+	@bash benches/dist.sh -p pgpassport
 
 bench-audit: ## what the audit log alone costs: events a CPU second, bytes an event, latencies (BENCH=--json)
 	@bash .ci/prepare.sh

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # What a fresh Debian 12 lacks for building, testing and the demo. Installs only what is missing:
 # as root, else through sudo; when neither works it prints the line to run and stops. With --drivers (or
-# --strangers, the same): also what the drivers and strangers of proto-tests run on; with --valgrind: valgrind.
+# --strangers, the same): also what the drivers and strangers of proto-tests run on; with --valgrind: valgrind;
+# with --llvm: what reads the counts of instrumented builds.
 set -euo pipefail
 
 main() {
@@ -52,6 +53,7 @@ missing_packages() {
   # For the test in a network namespace, which only root can have.
   [[ $(id -u) -ne 0 ]] || command -v ip >/dev/null || echo iproute2
   [[ -z ${valgrind:-} ]] || command -v valgrind >/dev/null || echo valgrind
+  [[ -z ${llvm:-} ]] || [[ -n $(ls /usr/lib/llvm-{19,20,21,22}/bin/llvm-profdata 2>/dev/null) ]] || echo llvm-19
   [[ -n ${drivers:-} ]] || return 0
   # For PostgreSQL's own suites.
   command -v bzip2 >/dev/null || echo bzip2
@@ -98,6 +100,10 @@ case "${1:-}" in
     ;;
   --valgrind)
     valgrind=1
+    main
+    ;;
+  --llvm)
+    llvm=1
     main
     ;;
   *) main ;;

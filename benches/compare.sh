@@ -24,7 +24,7 @@ main() {
     --typed "benches/compare.sh $*" "$@"
 }
 
-# The proxy as it is shipped: no demo in it. The harness and the simulators in it are no part of what is measured; they
+# The proxy and the forwarder as the proxy is shipped: trained, and no demo in it. The harness and the simulators in it are no part of what is measured; they
 # are built as `make test` builds everything (a test target decides about features), so that nothing is built twice.
 build() {
   cargo build --locked --quiet --workspace --bins --test module_direction
@@ -33,9 +33,9 @@ build() {
     described='debug: no results'
     return
   fi
-  cargo build --locked --release --no-default-features -p pgpassport -p forwarder -p load
-  binaries="$target/release"
-  described="release, without the demo, $(rustc --version)"
+  bash benches/dist.sh -p pgpassport -p forwarder -p load
+  binaries="$target/dist"
+  described="$(bash benches/dist.sh --describe)"
 }
 
 # Sets PGBOUNCER and PGBOUNCER_LIBRARIES: what the machine has, or Debian's package in target/.

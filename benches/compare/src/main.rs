@@ -62,7 +62,7 @@ struct Arguments {
     #[arg(long, default_value = "benches/compare/peers.toml")]
     list: PathBuf,
     /// Folder of the built pgpassport and forwarder
-    #[arg(long, default_value = "target/release")]
+    #[arg(long, default_value = "target/dist")]
     binaries: PathBuf,
     /// Where the rounds (JSON) and the report go
     #[arg(long, default_value = "target/bench")]
@@ -76,12 +76,24 @@ struct Arguments {
     /// Count instructions in user space in place of time, by callgrind (needs valgrind)
     #[arg(long)]
     instructions: bool,
+    /// What ends a peer
+    #[arg(long, value_enum, default_value = "kill")]
+    end_with: Signal,
     /// What was typed, for the report
     #[arg(long, default_value = "compare", hide = true)]
     typed: String,
     /// Measure nothing: start everything, say how each peer is reached, and wait for the end of standard input
     #[arg(long)]
     hold: bool,
+}
+
+/// A signal that ends a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Signal {
+    /// At once
+    Kill,
+    /// In order: what is instrumented writes its counts
+    Term,
 }
 
 /// A part of the report.
@@ -124,7 +136,11 @@ fn run(arguments: &Arguments) -> Result<()> {
     std::fs::create_dir_all(&arguments.output)?;
     let peers = peers::load(&arguments.list, &arguments.peers)?;
     let wrapper = if arguments.instructions { instructions::WRAPPER } else { "" };
-    let mut stage = Stage::set(peers, &arguments.binaries, wrapper)?;
+    let signal = match arguments.end_with {
+        Signal::Kill => "KILL",
+        Signal::Term => "TERM",
+    };
+    let mut stage = Stage::set(peers, &arguments.binaries, wrapper, signal)?;
     if arguments.hold {
         return hold(&stage);
     }

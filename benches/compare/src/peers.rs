@@ -102,7 +102,7 @@ pub(crate) struct Peer {
 
 impl Peer {
     /// Writes its files and starts it. `folder` is there, with what all peers need.
-    pub(crate) fn start(entry: Entry, folder: &Path, variables: &Variables) -> Result<Self> {
+    pub(crate) fn start(entry: Entry, folder: &Path, variables: &Variables, signal: &'static str) -> Result<Self> {
         let port = Port::reserve()?;
         let mut variables = variables.clone();
         variables.insert("port", port.address().port().to_string());
@@ -121,7 +121,7 @@ impl Peer {
             environment: environment.collect::<Result<_>>()?,
             log: folder.join("log"),
             user: None,
-            signal: "KILL",
+            signal,
         };
         let version = match &entry.version {
             Some(command) => Some(version(&words(command)?, &start.environment)?),

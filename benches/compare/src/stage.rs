@@ -25,6 +25,8 @@ pub(crate) struct Stage {
     /// What a further peer's entry may name.
     variables: Variables,
     user: Option<Unprivileged>,
+    /// What ends a peer.
+    signal: &'static str,
 }
 
 /// A server that has the protocol and no database, for more sessions than PostgreSQL has.
@@ -72,8 +74,9 @@ impl Address {
 }
 
 impl Stage {
-    /// Starts everything; ready when it returns. `wrapper` stands in front of every peer's command.
-    pub(crate) fn set(entries: Vec<Entry>, binaries: &Path, wrapper: &str) -> Result<Self> {
+    /// Starts everything; ready when it returns. `wrapper` stands in front of every peer's command, `signal`
+    /// ends it.
+    pub(crate) fn set(entries: Vec<Entry>, binaries: &Path, wrapper: &str, signal: &'static str) -> Result<Self> {
         let folder = Folder::create()?;
         let mut cloud = Running::start()?;
         let user = unprivileged()?;
@@ -83,7 +86,7 @@ impl Stage {
         cloud.order(Order::StandIn { address: database.address() })?;
         let mut variables = variables(&cloud.facts, database.port(), binaries, user.as_ref())?;
         variables.insert("wrapper", wrapper.to_owned());
-        let mut stage = Self { peers: Vec::new(), database, cloud, folder, variables, user };
+        let mut stage = Self { peers: Vec::new(), database, cloud, folder, variables, user, signal };
         for entry in entries {
             let peer = stage.start(entry, |_| Ok(()))?;
             stage.peers.push(peer);
@@ -96,7 +99,7 @@ impl Stage {
         let mut variables = self.variables.clone();
         change(&mut variables)?;
         let folder = self.peer_folder(&entry.name)?;
-        Peer::start(entry, &folder, &variables)
+        Peer::start(entry, &folder, &variables, self.signal)
     }
 
     /// Starts a responder, which has PostgreSQL's certificate.

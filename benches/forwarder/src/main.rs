@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional_with_sizes};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 /// `SSLRequest` (PostgreSQL, "Message Formats").
@@ -51,8 +52,13 @@ fn run() -> Result<(), Box<dyn Error>> {
 
 async fn serve(forwarder: Arc<Forwarder>) -> io::Result<()> {
     let listener = TcpListener::bind(forwarder.arguments.listen).await?;
+    // It ends by itself, so that an instrumented build writes its counts.
+    let mut end = signal(SignalKind::terminate())?;
     loop {
-        let (client, _) = listener.accept().await?;
+        let (client, _) = tokio::select! {
+            accepted = listener.accept() => accepted?,
+            _ = end.recv() => return Ok(()),
+        };
         let forwarder = Arc::clone(&forwarder);
         tokio::spawn(async move {
             // A side that resets its connection is its own affair.
