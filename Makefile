@@ -29,7 +29,7 @@ suites: ## what is slow: PostgreSQL's own suites; the Dockerfiles' build steps a
 	@bash .ci/prepare.sh --drivers
 	@bash .ci/suites.sh
 
-bench: ## what it costs beside PgBouncer and a bare TLS forwarder, and at scale; release build, 30 minutes (BENCH=--quick: 6)
+bench: ## what it costs beside PgBouncer and a bare TLS forwarder, and at scale; as it is shipped, 30 minutes (BENCH=--quick: 6)
 	@bash benches/compare.sh $(BENCH)
 
 training: ## what the benches run, for the build that is shipped (benches/dist.sh); after changes to the hot path, 15 minutes

@@ -53,7 +53,7 @@ missing_packages() {
   # For the test in a network namespace, which only root can have.
   [[ $(id -u) -ne 0 ]] || command -v ip >/dev/null || echo iproute2
   [[ -z ${valgrind:-} ]] || command -v valgrind >/dev/null || echo valgrind
-  [[ -z ${llvm:-} ]] || [[ -n $(ls /usr/lib/llvm-{19,20,21,22}/bin/llvm-profdata 2>/dev/null) ]] || echo llvm-19
+  [[ -z ${llvm:-} ]] || [[ -n $(ls /usr/lib/llvm-{19..40}/bin/llvm-profdata 2>/dev/null) ]] || echo llvm-19
   [[ -n ${drivers:-} ]] || return 0
   # For PostgreSQL's own suites.
   command -v bzip2 >/dev/null || echo bzip2

@@ -24,8 +24,9 @@ main() {
     --typed "benches/compare.sh $*" "$@"
 }
 
-# The proxy and the forwarder as the proxy is shipped: trained, and no demo in it. The harness and the simulators in it are no part of what is measured; they
-# are built as `make test` builds everything (a test target decides about features), so that nothing is built twice.
+# The proxy and the forwarder as the proxy is shipped: trained, and no demo in it. The harness and the simulators in it
+# are no part of what is measured; they are built as `make test` builds everything (a test target decides about
+# features), so that nothing is built twice.
 build() {
   cargo build --locked --quiet --workspace --bins --test module_direction
   if [[ $profile == dev ]]; then

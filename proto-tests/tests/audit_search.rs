@@ -43,6 +43,7 @@ async fn what_ran_is_found_told_and_followed() {
     }
     let prepared = client.prepare("select generate_series(1, 7)").await.expect("prepared");
     assert_eq!(client.query(&prepared, &[]).await.expect("it runs").len(), 7);
+    chain.records_when("every end", |records| records.open().is_empty()).await;
     assert!(std::fs::exists(chain.segment_path().with_file_name("0000000000000002.segment")).expect("a folder"));
 
     let who = world::ANALYST.upn;

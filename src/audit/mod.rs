@@ -23,6 +23,8 @@ pub mod parameters;
 mod recorder;
 pub mod schema;
 pub mod sealing;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod testing;
 mod text;
 mod trace;
 
@@ -84,8 +86,14 @@ impl From<VaultError> for Unrecorded {
 pub trait RecordLog: Send + Sync + std::fmt::Debug {
     /// Appends whole frames in one write, or reports that none of them is there; the index behind the last.
     fn append(&self, frames: &[u8], urgency: Urgency) -> io::Result<u64>;
-    /// Has whole frames written before what is appended next, and within a second; or reports that nothing of them will be.
+    /// Has whole frames written before what is appended next; or reports that nothing of them will be.
     fn append_later(&self, frames: &[u8]) -> io::Result<()>;
+    /// Writes what waits for the next append. After an error it still waits.
+    fn flush(&self) -> io::Result<()>;
+    /// Whether the last write failed that had no right to the reserve.
+    fn is_full(&self) -> bool {
+        false
+    }
     /// Waits until the records before this index outlive a loss of power.
     async fn durable(&self, index: u64) -> Result<(), NotDurable>;
     /// The last call: what was appended is made durable and is signed. Blocks.
@@ -104,6 +112,14 @@ impl RecordLog for Ledger {
 
     fn append_later(&self, frames: &[u8]) -> io::Result<()> {
         Self::append_later(self, frames)
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        Self::flush(self)
+    }
+
+    fn is_full(&self) -> bool {
+        Self::is_full(self)
     }
 
     async fn durable(&self, index: u64) -> Result<(), NotDurable> {
@@ -244,15 +260,21 @@ impl Auditor {
         Ok(())
     }
 
-    /// Has these records written with the next ones, within a second.
+    /// Has these records written with the next ones, or by [`Auditor::flush`].
     fn append_later(&self, frames: &[u8]) -> Result<(), Unrecorded> {
         self.take_left(&mut self.lock())?;
         Ok(self.log.append_later(frames)?)
     }
 
-    /// Writes what sessions have left. Once a second.
+    /// Writes what sessions have left, and what waits for the next record. Once a second.
     pub fn flush(&self) -> Result<(), Unrecorded> {
-        self.take_left(&mut self.lock())
+        self.take_left(&mut self.lock())?;
+        Ok(self.log.flush()?)
+    }
+
+    /// Whether the log took nothing the last time, unless from its reserve.
+    fn is_full(&self) -> bool {
+        self.log.is_full()
     }
 
     /// Keeps the last records of a session until the log takes them; `false` where there is no room for them.
@@ -284,146 +306,6 @@ impl Auditor {
     /// A panic while the lock was held can leave no half-made state behind: each append is one call.
     fn lock(&self) -> std::sync::MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[cfg(any(test, fuzzing))]
-pub(crate) mod testing {
-    //! A log file in memory that can be told to fail.
-
-    #![allow(clippy::unwrap_used, reason = "for tests and fuzz targets only")]
-
-    use super::ledger::{MAX_WAITING_BYTES, NotDurable, Urgency, frame};
-    use super::{Auditor, RecordLog};
-    use crate::time::Clock;
-    use async_trait::async_trait;
-    use std::io;
-    use std::sync::{Arc, Mutex};
-
-    /// What was written, and which writes fail.
-    #[derive(Debug, Default, Clone)]
-    pub struct MemoryLog(Arc<Mutex<Inner>>);
-
-    #[derive(Debug, Default)]
-    struct Inner {
-        frames: Vec<u8>,
-        /// How many records that is.
-        records: u64,
-        /// What the next write takes with it.
-        waiting: Vec<u8>,
-        /// No write succeeds, not even from the reserve.
-        failing: bool,
-        /// Only what may use the reserve does.
-        full: bool,
-        /// So many more writes are taken, and then none.
-        #[cfg(test)]
-        left: Option<usize>,
-        /// Sizes of the writes that were taken, in bytes.
-        #[cfg(test)]
-        writes: Vec<usize>,
-        /// What the disk says of syncs: nothing yet, or that they failed.
-        #[cfg(test)]
-        unconfirmed: Option<bool>,
-    }
-
-    impl MemoryLog {
-        /// An auditor over this log.
-        pub fn auditor(&self, refusals_per_minute: u32) -> Auditor {
-            Auditor::new(Arc::new(self.clone()), refusals_per_minute, Clock::system())
-        }
-
-        /// From now on every write fails, or succeeds again.
-        #[cfg(test)]
-        pub fn fail(&self, failing: bool) {
-            self.0.lock().unwrap().failing = failing;
-        }
-
-        /// After so many more writes every write fails.
-        #[cfg(test)]
-        pub fn fail_after(&self, writes: usize) {
-            self.0.lock().unwrap().left = Some(writes);
-        }
-
-        /// Sizes of the writes so far, in bytes.
-        #[cfg(test)]
-        pub fn writes(&self) -> Vec<usize> {
-            self.0.lock().unwrap().writes.clone()
-        }
-
-        /// From now on only what may use the reserve is taken, or everything again.
-        #[cfg(test)]
-        pub fn fill(&self, full: bool) {
-            self.0.lock().unwrap().full = full;
-        }
-
-        /// From now on nobody hears that a record is on the disk (`Some(false)`), all hear that it may not be
-        /// (`Some(true)`), or that it is.
-        #[cfg(test)]
-        pub fn confirm(&self, unconfirmed: Option<bool>) {
-            self.0.lock().unwrap().unconfirmed = unconfirmed;
-        }
-
-        /// How many records are written.
-        #[cfg(test)]
-        pub fn written(&self) -> u64 {
-            frame::count(&self.0.lock().unwrap().frames)
-        }
-
-        /// The records so far, parsed: those that are written, then those that wait.
-        pub fn lines(&self) -> Vec<serde_json::Value> {
-            let inner = self.0.lock().unwrap();
-            let frames = [&inner.frames[..], &inner.waiting].concat();
-            frame::records(&frames).map(|record| serde_json::from_slice(record).unwrap()).collect()
-        }
-    }
-
-    #[async_trait]
-    impl RecordLog for MemoryLog {
-        fn append(&self, frames: &[u8], urgency: Urgency) -> io::Result<u64> {
-            let mut inner = self.0.lock().unwrap();
-            if inner.failing || (inner.full && urgency == Urgency::Normal) {
-                return Err(io::Error::from(io::ErrorKind::StorageFull));
-            }
-            #[cfg(test)]
-            match &mut inner.left {
-                Some(0) => return Err(io::Error::from(io::ErrorKind::StorageFull)),
-                Some(left) => *left -= 1,
-                None => {}
-            }
-            #[cfg(test)]
-            inner.writes.push(frames.len());
-            let waiting = std::mem::take(&mut inner.waiting);
-            inner.frames.extend_from_slice(&waiting);
-            inner.frames.extend_from_slice(frames);
-            inner.records += frame::count(&waiting) + frame::count(frames);
-            Ok(inner.records)
-        }
-
-        fn append_later(&self, frames: &[u8]) -> io::Result<()> {
-            let mut inner = self.0.lock().unwrap();
-            if inner.waiting.len() + frames.len() > MAX_WAITING_BYTES {
-                drop(inner);
-                return self.append(frames, Urgency::Normal).map(drop);
-            }
-            inner.waiting.extend_from_slice(frames);
-            Ok(())
-        }
-
-        async fn durable(&self, _index: u64) -> Result<(), NotDurable> {
-            #[cfg(test)]
-            loop {
-                let unconfirmed = self.0.lock().unwrap().unconfirmed;
-                match unconfirmed {
-                    None => return Ok(()),
-                    Some(true) => return Err(NotDurable),
-                    Some(false) => tokio::time::sleep(std::time::Duration::from_millis(1)).await,
-                }
-            }
-            #[cfg(not(test))]
-            Ok(())
-        }
-
-        fn close(&self) {}
     }
 }
 

@@ -71,7 +71,7 @@ pub struct Recorder {
     dropped: Vec<u8>,
     /// Begin records among the prepared ones.
     prepared: u64,
-    /// Among the prepared ones is one that must be written before bytes leave.
+    /// Among the prepared ones is one that cannot wait for the log's next write: any but an end.
     pressing: bool,
     /// The one that was prepared last.
     newest: Option<Newest>,
@@ -270,11 +270,24 @@ impl Recorder {
             duration_us: end.duration_us,
             durability: self.durability.told(),
         });
-        self.prepare(&event);
+        self.encode(&event);
+    }
+
+    /// There is data of a COPY, which has no record of its own: where the log has taken nothing the last time, it is asked
+    /// by the next commit.
+    pub fn data(&mut self) {
+        if self.gap.is_none() && self.auditor.is_full() {
+            self.gap = Some(Gap::begin(self.auditor.clock.now()));
+        }
     }
 
     /// Prepares an event of the session itself; [`Recorder::commit`] writes it.
     pub fn prepare(&mut self, event: &Event<'_>) {
+        self.pressing = true;
+        self.encode(event);
+    }
+
+    fn encode(&mut self, event: &Event<'_>) {
         let encoded = self.auditor.encode(&mut self.frames, &mut self.heads, event);
         self.unwritable = encoded.err().or(self.unwritable.take());
     }

@@ -299,7 +299,10 @@ impl ClientSide {
             b'S' => tracker.sync(),
             b'H' if frame.header.body > 0 => tracker.malformed_flush(),
             b'c' | b'f' => tracker.copy_end(),
-            b'd' => tracker.copy_data(frame.bytes),
+            b'd' => {
+                tracker.copy_data(frame.bytes);
+                recorder.data();
+            }
             b'X' => self.terminated = true,
             _ => {}
         }

@@ -145,7 +145,7 @@ impl Relay {
     }
 
     /// Runs until either side closes, breaks the protocol, or the process wishes an end. Then nothing of the session
-    /// runs on the server any more, as far as a cancel reaches, and every end line is written or owed.
+    /// runs on the server any more, as far as a cancel reaches, and the log has every end line or is owed it.
     pub fn run<C, S, H>(
         self,
         client: C,

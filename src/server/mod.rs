@@ -166,8 +166,8 @@ fn processors() -> usize {
     available_parallelism().map_or(1, NonZero::get)
 }
 
-/// Writes what rules with `durability = "none"` and sessions that are over have left to the log. What it does not take
-/// stays.
+/// Writes what waits for the log's next record, and what sessions that are over have left to the log. What it does not
+/// take stays.
 async fn keep_flushing(auditor: Auditor, metrics: Arc<Metrics>) {
     let mut ticks = interval(FLUSH_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -17,7 +17,7 @@ const CHILD: &str = r#"
 trap '' HUP INT TERM
 signal=$1 log=$2
 shift 2
-"$@" >>"$log" 2>&1 </dev/null & child=$!
+(trap - HUP INT TERM; exec "$@") >>"$log" 2>&1 </dev/null & child=$!
 echo "$child"
 cat >/dev/null
 kill -"$signal" "$child" 2>/dev/null
@@ -47,7 +47,7 @@ pub(crate) struct Start {
     pub(crate) environment: BTreeMap<String, String>,
     pub(crate) log: PathBuf,
     pub(crate) user: Option<Unprivileged>,
-    /// What ends it at once: `QUIT` for PostgreSQL, `KILL` for whatever has no children.
+    /// What ends it: at once `QUIT` for PostgreSQL, `KILL` for whatever has no children; in order `TERM`.
     pub(crate) signal: &'static str,
 }
 

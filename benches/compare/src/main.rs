@@ -71,7 +71,7 @@ struct Arguments {
     #[arg(long)]
     record: Option<PathBuf>,
     /// How the binaries were built, for the report
-    #[arg(long, default_value = "release")]
+    #[arg(long, default_value = "said by nobody")]
     profile: String,
     /// Count instructions in user space in place of time, by callgrind (needs valgrind)
     #[arg(long)]

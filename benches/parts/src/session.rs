@@ -207,6 +207,10 @@ impl RecordLog for NoLog {
         self.append(frames, Urgency::Normal).map(drop)
     }
 
+    fn flush(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     async fn durable(&self, _: u64) -> std::result::Result<(), NotDurable> {
         Ok(())
     }
@@ -264,6 +268,10 @@ impl RecordLog for MemoryLog {
 
     fn append_later(&self, frames: &[u8]) -> io::Result<()> {
         self.append(frames, Urgency::Normal).map(drop)
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        Ok(())
     }
 
     async fn durable(&self, _: u64) -> std::result::Result<(), NotDurable> {

@@ -42,7 +42,7 @@ use retention::Retainer;
 use sealer::Sealer;
 use std::fs::File;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use tokio::sync::watch;
@@ -97,6 +97,8 @@ pub struct Ledger {
 #[derive(Debug)]
 struct Shared {
     writer: Mutex<Writer>,
+    /// The writer's.
+    full: Arc<AtomicBool>,
     durable: watch::Sender<Durable>,
     /// Rung by whoever waits for a sync.
     sync_bell: Bell,
@@ -145,8 +147,8 @@ impl Ledger {
         Ok(next)
     }
 
-    /// Has whole frames written before whatever is appended next, and within a second in any case. After an error nothing
-    /// of them is in the log, nor waits.
+    /// Has whole frames written before whatever is appended next, or is synced, or [`Ledger::flush`] does. After an error
+    /// nothing of them is in the log, nor waits.
     pub fn append_later(&self, frames: &[u8]) -> io::Result<()> {
         let mut writer = self.shared.writer();
         writer.append_later(frames, frame::count(frames))?;
@@ -154,6 +156,16 @@ impl Ledger {
         drop(writer);
         self.shared.ring_at_due(next);
         Ok(())
+    }
+
+    /// Writes what waits for the next append. After an error it still waits.
+    pub fn flush(&self) -> io::Result<()> {
+        self.shared.writer().flush()
+    }
+
+    /// Whether the last write failed that had no right to the reserve.
+    pub fn is_full(&self) -> bool {
+        self.shared.full.load(Ordering::Relaxed)
     }
 
     /// Waits until the records before `index` are on the disk. Many wait for one sync. May be dropped at any time.
@@ -196,6 +208,10 @@ impl Ledger {
                 tracing::error!("a thread of the audit log panicked");
             }
         }
+        let lost = self.shared.writer().waiting();
+        if lost > 0 {
+            tracing::error!(records = lost, "lost: records that the audit log has not taken to the end");
+        }
     }
 }
 
@@ -217,6 +233,7 @@ impl Prepared {
         let sealer = Sealer::new(&folder, &*medium, signer, hashes)?;
         let writer = Writer::begin(settings, medium, clock.clone(), found.log, (found.number, found.next))?;
         let shared = Arc::new(Shared {
+            full: writer.full(),
             writer: Mutex::new(writer),
             durable: watch::Sender::new(Durable { next: found.next, doubtful: 0 }),
             sync_bell: Bell::default(),

@@ -14,6 +14,7 @@ use crate::time::Clock;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use uuid::Uuid;
 
 /// A segment, unless the config says another size, in bytes.
@@ -70,6 +71,7 @@ pub struct Writer {
     /// A segment has ended whose sync failed, and nobody was told yet.
     ended_in_doubt: bool,
     waiting: Waiting,
+    full: Arc<AtomicBool>,
 }
 
 /// Whole frames that the next write takes with it.
@@ -119,8 +121,8 @@ impl Writer {
         (number, first): (u64, u64),
     ) -> io::Result<Self> {
         let current = Current::begin(&settings, &*medium, &Header { log, number, first, created: clock.now() })?;
-        let (ended_in_doubt, waiting) = (false, Waiting::default());
-        Ok(Self { settings, medium, clock, log, current, next: first, written: 0, ended_in_doubt, waiting })
+        let (ended_in_doubt, waiting, full) = (false, Waiting::default(), Arc::default());
+        Ok(Self { settings, medium, clock, log, current, next: first, written: 0, ended_in_doubt, waiting, full })
     }
 
     /// Appends a batch of `records` whole frames behind those that wait, and gives the index behind its last record. After
@@ -162,7 +164,9 @@ impl Writer {
             return Ok(());
         }
         let mut batch = std::mem::take(&mut self.waiting.frames);
-        let written = self.write(&batch, self.waiting.records, Urgency::Reserve);
+        let records = self.waiting.records;
+        let written = self.write(&batch, records, Urgency::Normal);
+        let written = written.or_else(|_| self.write(&batch, records, Urgency::Reserve));
         if written.is_ok() {
             batch.clear();
         }
@@ -186,6 +190,14 @@ impl Writer {
     }
 
     fn write(&mut self, frames: &[u8], records: u64, urgency: Urgency) -> io::Result<u64> {
+        let written = self.write_as(frames, records, urgency);
+        if urgency == Urgency::Normal {
+            self.full.store(written.is_err(), Ordering::Relaxed);
+        }
+        written
+    }
+
+    fn write_as(&mut self, frames: &[u8], records: u64, urgency: Urgency) -> io::Result<u64> {
         let length = frames.len() as u64;
         let normal = self.settings.segment_bytes.saturating_sub(self.settings.reserve_bytes);
         if self.current.broken || !self.current.has_room(length, normal) {
@@ -220,6 +232,16 @@ impl Writer {
     /// The same, once what waits is written.
     pub fn next_behind_waiting(&self) -> u64 {
         self.next.saturating_add(self.waiting.records)
+    }
+
+    /// Whether the last write failed that had no right to the reserve. To be read without the writer's lock.
+    pub fn full(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.full)
+    }
+
+    /// Records that wait for the next write.
+    pub fn waiting(&self) -> u64 {
+        self.waiting.records
     }
 
     /// The segment that is written.
@@ -329,151 +351,4 @@ fn is_full(error: &io::Error) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::frame;
-    use super::super::medium::Disk;
-    use super::super::read;
-    use super::super::testing::Flaky;
-    use super::*;
-
-    fn settings(folder: &tempfile::TempDir) -> Settings {
-        Settings { folder: folder.path().to_owned(), segment_bytes: 1000, reserve_bytes: 200 }
-    }
-
-    fn writer(folder: &tempfile::TempDir, medium: Arc<dyn Medium>) -> Writer {
-        Writer::begin(settings(folder), medium, Clock::system(), Uuid::nil(), (1, 0)).unwrap()
-    }
-
-    fn batch(text: &str) -> Vec<u8> {
-        let mut out = Vec::new();
-        assert!(frame::push(&mut out, text.as_bytes()));
-        out
-    }
-
-    fn records(folder: &tempfile::TempDir) -> Vec<(u64, String)> {
-        let mut all = Vec::new();
-        for path in read::segments(folder.path()).unwrap() {
-            let mut segment = read::Segment::open(&path).unwrap();
-            assert_eq!(segment.next_index(), all.len() as u64);
-            let number = segment.header().number;
-            while let Some(record) = segment.next_record().unwrap() {
-                all.push((number, String::from_utf8(record.to_vec()).unwrap()));
-            }
-        }
-        all
-    }
-
-    #[test]
-    fn records_are_numbered_without_gaps_over_segments() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut writer = writer(&folder, Arc::new(Disk));
-        for n in 1..=20_u64 {
-            let text = format!("{n:0>100}");
-            assert_eq!(writer.append(&batch(&text), 1, Urgency::Normal).unwrap(), n);
-        }
-        let records = records(&folder);
-        assert_eq!(records.len(), 20);
-        assert_eq!(records[19], (4, format!("{:0>100}", 20)));
-        let unsynced = writer.take_unsynced();
-        assert_eq!((unsynced.file.is_some(), unsynced.next, unsynced.segment), (true, 20, 4));
-        assert!(writer.take_unsynced().file.is_none());
-    }
-
-    #[test]
-    fn a_full_disk_refuses_what_can_be_refused_and_takes_the_rest_from_the_reserve() {
-        let folder = tempfile::tempdir().unwrap();
-        let flaky = Flaky::default();
-        let mut writer = writer(&folder, Arc::new(flaky.clone()));
-        let text = "x".repeat(100);
-        for _ in 0..6 {
-            writer.append(&batch(&text), 1, Urgency::Normal).unwrap();
-        }
-        flaky.fail_creates(true);
-        assert!(writer.append(&batch("short"), 1, Urgency::Normal).is_ok(), "within the segment");
-        assert!(writer.append(&batch(&text), 1, Urgency::Normal).is_err());
-        assert_eq!(writer.append(&batch("end"), 1, Urgency::Reserve).unwrap(), 8);
-        assert!(writer.append(&batch(&"y".repeat(300)), 1, Urgency::Reserve).is_err(), "even the reserve ends");
-        flaky.fail_creates(false);
-        assert_eq!(writer.append(&batch(&text), 1, Urgency::Normal).unwrap(), 9);
-        let records = records(&folder);
-        assert_eq!((records.len(), &records[7], &records[8]), (9, &(1, "end".to_owned()), &(2, text)));
-    }
-
-    #[test]
-    fn of_a_write_that_fails_nothing_is_ever_read() {
-        for fault in ["short", "io", "full"] {
-            let folder = tempfile::tempdir().unwrap();
-            let flaky = Flaky::default();
-            let mut writer = writer(&folder, Arc::new(flaky.clone()));
-            writer.append(&batch("one"), 1, Urgency::Normal).unwrap();
-            flaky.fail_write(fault);
-            let both = [batch("two"), batch("three")].concat();
-            assert!(writer.append(&both, 2, Urgency::Normal).is_err());
-            assert_eq!(records(&folder).len(), 1, "{fault}");
-            assert_eq!(writer.append(&batch("four"), 1, Urgency::Normal).unwrap(), 2);
-            let records = records(&folder);
-            let segment = if fault == "io" { 2 } else { 1 };
-            assert_eq!(records, [(1, "one".to_owned()), (segment, "four".to_owned())], "{fault}");
-        }
-    }
-
-    #[test]
-    fn what_waits_goes_first_with_the_next_write_or_with_the_next_sync() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut writer = writer(&folder, Arc::new(Disk));
-        writer.append_later(&batch("one"), 1).unwrap();
-        writer.append_later(&batch("two"), 1).unwrap();
-        assert_eq!((writer.next(), records(&folder).len()), (0, 0), "they have no place yet");
-        assert_eq!(writer.append(&batch("three"), 1, Urgency::Normal).unwrap(), 3);
-        writer.append_later(&batch("four"), 1).unwrap();
-        let unsynced = writer.take_unsynced();
-        assert_eq!((unsynced.next, unsynced.file.is_some()), (4, true));
-        let texts: Vec<String> = records(&folder).into_iter().map(|(_, text)| text).collect();
-        assert_eq!(texts, ["one", "two", "three", "four"]);
-        assert!(writer.take_unsynced().file.is_none(), "nothing twice");
-    }
-
-    #[test]
-    fn what_waits_on_a_full_disk_has_the_reserve_and_no_end_only_within_bounds() {
-        let folder = tempfile::tempdir().unwrap();
-        let flaky = Flaky::default();
-        let mut writer = writer(&folder, Arc::new(flaky.clone()));
-        writer.append(&batch(&"x".repeat(700)), 1, Urgency::Normal).unwrap();
-        flaky.fail_creates(true);
-        writer.append_later(&batch("end"), 1).unwrap();
-        assert!(writer.append(&batch(&"y".repeat(100)), 1, Urgency::Normal).is_err(), "it can be refused");
-        assert_eq!(records(&folder)[1..], [(1, "end".to_owned())], "what has happened is written");
-        writer.append_later(&batch(&"z".repeat(300)), 1).unwrap();
-        assert!(writer.append(&batch("more"), 1, Urgency::Reserve).is_err(), "nothing passes what waits");
-        assert!(writer.append_later(&batch(&"z".repeat(MAX_WAITING_BYTES)), 1).is_err());
-        assert!(writer.take_unsynced().file.is_some());
-        assert_eq!(records(&folder).len(), 2);
-        flaky.fail_creates(false);
-        assert_eq!(writer.append(&batch("last"), 1, Urgency::Normal).unwrap(), 4);
-        let lengths: Vec<usize> = records(&folder).iter().map(|(_, text)| text.len()).collect();
-        assert_eq!(lengths, [700, 3, 300, 4]);
-    }
-
-    #[test]
-    fn of_a_batch_that_is_too_long_with_what_waits_each_is_written_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut writer = writer(&folder, Arc::new(Disk));
-        writer.append_later(&batch(&"x".repeat(500)), 1).unwrap();
-        assert_eq!(writer.append(&batch(&"y".repeat(500)), 1, Urgency::Normal).unwrap(), 2);
-        assert_eq!(records(&folder).len(), 2);
-    }
-
-    #[test]
-    fn a_failed_sync_ends_the_segment() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut writer = writer(&folder, Arc::new(Disk));
-        writer.append(&batch("one"), 1, Urgency::Normal).unwrap();
-        let unsynced = writer.take_unsynced();
-        writer.sync_failed(unsynced.segment);
-        writer.append(&batch("two"), 1, Urgency::Reserve).unwrap();
-        assert_eq!(writer.segment(), 2);
-        writer.sync_failed(1);
-        writer.append(&batch("three"), 1, Urgency::Normal).unwrap();
-        assert_eq!(writer.segment(), 2, "an older segment's failure is no reason");
-    }
-}
+mod tests;

@@ -28,7 +28,6 @@ impl Recorder {
     /// Prepares what follows of an event's text, from `offset` on, at most 64 KiB of it; [`Recorder::commit`]
     /// writes it. `false` where the text goes on past what is recorded: it says so, and nothing more of it is to follow.
     pub fn text(&mut self, event: u64, offset: u64, part: &[u8]) -> bool {
-        self.pressing = true;
         let room = u64::from(self.recording.max_text_bytes).saturating_sub(offset);
         let whole = part.len() as u64;
         let kept = start(part, whole, usize::try_from(room).unwrap_or(usize::MAX));

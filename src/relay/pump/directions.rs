@@ -15,26 +15,32 @@ pub(super) enum First<A, B> {
     Other(B),
 }
 
-/// The first of the two to be done; where both are, `one`. Both are polled at once, and then as they are woken. The other
-/// one may be polled on by whoever has it.
+/// The first of the two to be done; where both are at first, `one`. Both are polled at once, and then as they are woken, in
+/// turn: what one may do at a time (tokio's budget) is not all taken by the other. Who is not done may be polled on by
+/// whoever has it.
 pub(super) async fn first<A: Future, B: Future>(
     mut one: Pin<&mut A>,
     mut other: Pin<&mut B>,
 ) -> First<A::Output, B::Output> {
     let (ones, others) = (Bell::rung(), Bell::rung());
-    let wakers = [Waker::from(Arc::clone(&ones)), Waker::from(Arc::clone(&others))];
+    let (ones_waker, others_waker) = (Waker::from(Arc::clone(&ones)), Waker::from(Arc::clone(&others)));
+    let mut others_turn = false;
     std::future::poll_fn(move |context| {
-        let [ones_waker, others_waker] = &wakers;
-        if ones.is_answered(context)
-            && let Poll::Ready(done) = one.as_mut().poll(&mut Context::from_waker(ones_waker))
-        {
-            return Poll::Ready(First::One(done));
+        for _ in 0..2 {
+            if others_turn {
+                if others.is_answered(context)
+                    && let Poll::Ready(done) = other.as_mut().poll(&mut Context::from_waker(&others_waker))
+                {
+                    return Poll::Ready(First::Other(done));
+                }
+            } else if ones.is_answered(context)
+                && let Poll::Ready(done) = one.as_mut().poll(&mut Context::from_waker(&ones_waker))
+            {
+                return Poll::Ready(First::One(done));
+            }
+            others_turn = !others_turn;
         }
-        if others.is_answered(context)
-            && let Poll::Ready(done) = other.as_mut().poll(&mut Context::from_waker(others_waker))
-        {
-            return Poll::Ready(First::Other(done));
-        }
+        others_turn = !others_turn;
         Poll::Pending
     })
     .await
@@ -70,7 +76,7 @@ impl Wake for Bell {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.rung.store(true, Ordering::Release);
+        self.rung.swap(true, Ordering::AcqRel);
         // The runtime only queues the task: nothing is run under the lock.
         self.task().wake_by_ref();
     }
@@ -133,6 +139,26 @@ mod tests {
         let (mut one, mut other) = (pin!(async { 1 }), pin!(async { 2 }));
         assert_eq!(first(one.as_mut(), other.as_mut()).await, First::One(1));
         assert_eq!(other.await, 2, "the other goes on elsewhere");
+    }
+
+    /// Both would go on for ever, and each uses all that a poll may: the other one has its turn all the same.
+    #[tokio::test]
+    async fn neither_takes_all_that_the_task_may_do() {
+        let (ones, others) = (Cell::new(0), Cell::new(0));
+        let greedy = async |count: &Cell<usize>| {
+            loop {
+                tokio::task::coop::consume_budget().await;
+                count.set(count.get() + 1);
+            }
+        };
+        let (mut one, mut other) = (pin!(greedy(&ones)), pin!(greedy(&others)));
+        let mut both = pin!(first::<_, _>(one.as_mut(), other.as_mut()));
+        for _ in 0..20 {
+            assert!(poll_fn(|context| Poll::Ready(both.as_mut().poll(context))).await.is_pending());
+            tokio::task::yield_now().await;
+        }
+        let (ones, others) = (ones.get(), others.get());
+        assert!(ones > 500 && others > 500, "{ones} and {others}");
     }
 
     /// Two threads ring, each for one of the two; no ring is lost.

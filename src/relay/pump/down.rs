@@ -305,8 +305,8 @@ impl Relay {
         }
     }
 
-    /// Works through what the server sent and writes its end lines, before anything is passed on: how many bytes are
-    /// dealt with, and why the session ends, if it does.
+    /// Works through what the server sent and hands its end lines to the log, before anything is passed on: how many bytes
+    /// are dealt with, and why the session ends, if it does.
     fn take_server<S, C>(
         &self,
         down: &mut Down<S, C>,
