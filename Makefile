@@ -32,7 +32,7 @@ suites: ## what is slow: PostgreSQL's own suites; the Dockerfiles' build steps a
 bench: ## what it costs beside PgBouncer and a bare TLS forwarder, and at scale; as it is shipped, 30 minutes (BENCH=--quick: 6)
 	@bash benches/compare.sh $(BENCH)
 
-training: ## what the benches run, for the build that is shipped (benches/dist.sh); after changes to the hot path, 15 minutes
+training: ## what the benches run, for the build that is shipped (benches/dist.sh); after changes to the hot path, 8 minutes
 	@bash benches/training.sh
 
 dist: ## the proxy as it is shipped, in target/dist: optimised, trained, without the demo

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What the proxy and the bare forwarder run under the benches' loads, for benches/dist.sh: builds them with counters,
-# runs each load once, and puts what was counted into benches/training/ for this compiler. 10 minutes on 2 cores.
+# runs each load once, and puts what was counted into benches/training/ for this compiler. 8 minutes on 2 cores.
 #
 # Needs an llvm-profdata that is no newer than the compiler's LLVM, nor older than 19: rustup's (llvm-tools), or Debian's,
 # which is installed where it is missing.
@@ -35,7 +35,8 @@ main() {
     --peers pgpassport,fwd-ct-8k,connector --parts cells,log-ins --rounds 1 --seconds 3
   training=$(training_file)
   mkdir -p "${training%/*}"
-  rm -f "${training%/*}"/*.profdata
+  # That of another compiler on such a machine is outdated.
+  rm -f "${training%/*}"/rustc-*-"$(about_compiler host).profdata"
   "$merge" merge --sparse --output "$training" "$counts"/*.profraw
   ls -l "${training%/*}"
 }
