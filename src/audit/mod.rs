@@ -42,7 +42,7 @@ pub use text::{DEFAULT_MAX_TEXT_BYTES, MAX_TEXT_BYTES_RANGE};
 use async_trait::async_trait;
 use budget::{Budget, Verdict};
 use event::Event;
-use ledger::{Ledger, NotDurable, Status, frame};
+use ledger::{Group, Ledger, NotDurable, Status, frame};
 use line::{Heads, Places};
 use sealing::{Person, Sealer, Vault, VaultError};
 use std::collections::VecDeque;
@@ -88,6 +88,14 @@ pub trait RecordLog: Send + Sync + std::fmt::Debug {
     fn append(&self, frames: &[u8], urgency: Urgency) -> io::Result<u64>;
     /// Has whole frames written before what is appended next; or reports that nothing of them will be.
     fn append_later(&self, frames: &[u8]) -> io::Result<()>;
+    /// Hands in whole frames for a group that is written as one; `None` where that cannot be.
+    fn join(&self, _frames: &[u8]) -> Option<Group> {
+        None
+    }
+    /// Writes the group, unless that was done or tried: whether all of it is there. Otherwise nothing of it is.
+    fn commit(&self, group: &Group) -> bool {
+        group.is_written() == Some(true)
+    }
     /// Writes what waits for the next append. After an error it still waits.
     fn flush(&self) -> io::Result<()>;
     /// Whether the last write failed that had no right to the reserve.
@@ -112,6 +120,14 @@ impl RecordLog for Ledger {
 
     fn append_later(&self, frames: &[u8]) -> io::Result<()> {
         Self::append_later(self, frames)
+    }
+
+    fn join(&self, frames: &[u8]) -> Option<Group> {
+        Self::join(self, frames)
+    }
+
+    fn commit(&self, group: &Group) -> bool {
+        Self::commit(self, group)
     }
 
     fn flush(&self) -> io::Result<()> {
@@ -264,6 +280,12 @@ impl Auditor {
     fn append_later(&self, frames: &[u8]) -> Result<(), Unrecorded> {
         self.take_left(&mut self.lock())?;
         Ok(self.log.append_later(frames)?)
+    }
+
+    /// Hands in these records for a group that is written as one, behind what sessions have left.
+    fn join(&self, frames: &[u8]) -> Option<Group> {
+        self.take_left(&mut self.lock()).ok()?;
+        self.log.join(frames)
     }
 
     /// Writes what sessions have left, and what waits for the next record. Once a second.

@@ -1,12 +1,13 @@
 //! One session's place in the log.
 
 mod begin;
+mod group;
 mod joined;
 mod told;
 
 use super::end::End;
 use super::event::{self, Caller, Event, EventId, MAX_TEXT_BYTES};
-use super::ledger::{NotDurable, frame};
+use super::ledger::{Group, NotDurable, frame};
 use super::line::Heads;
 use super::missed::{Gap, Missed};
 use super::sealing::{Sealer, Texts};
@@ -73,6 +74,8 @@ pub struct Recorder {
     prepared: u64,
     /// Among the prepared ones is one that cannot wait for the log's next write: any but an end.
     pressing: bool,
+    /// The log's group that what is prepared was handed in for.
+    group: Option<Group>,
     /// The one that was prepared last.
     newest: Option<Newest>,
     statements: u64,
@@ -99,7 +102,7 @@ impl Recorder {
         let caller = serde_json::value::to_raw_value(caller).map_err(std::io::Error::from)?;
         auditor.record(session, &Event::SessionStart(Box::new(start)))?;
         let (frames, dropped, owed, prepared, pressing, statements) = (Vec::new(), Vec::new(), 0, 0, false, 0);
-        let (last, newest, gap, limited, written, unwritable) = (0, None, None, None, 0, None);
+        let (last, group, newest, gap, limited, written, unwritable) = (0, None, None, None, None, 0, None);
         Ok(Self {
             auditor,
             heads: Heads::of(session),
@@ -113,6 +116,7 @@ impl Recorder {
             dropped,
             prepared,
             pressing,
+            group,
             newest,
             statements,
             last,
@@ -317,12 +321,18 @@ impl Recorder {
                 result = Ok(());
             }
         }
+        self.done(result.is_ok());
+        result
+    }
+
+    /// What was prepared is in the log, or is dropped.
+    fn done(&mut self, written: bool) {
         let prepared = std::mem::take(&mut self.prepared);
         self.pressing = false;
         self.newest = None;
         self.dropped.clear();
         self.dropped.shrink_to(0);
-        if result.is_ok() {
+        if written {
             self.statements = self.statements.saturating_add(prepared);
             self.owed = 0;
         } else {
@@ -330,7 +340,6 @@ impl Recorder {
         }
         self.frames.truncate(self.owed);
         self.frames.shrink_to(KEPT_BYTES);
-        result
     }
 
     /// Whether what is prepared may be written with the log's next records, whoever's they are.

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "for tests and fuzz targets only")]
 
-use super::ledger::{MAX_WAITING_BYTES, NotDurable, Urgency, frame};
+use super::ledger::{Group, MAX_WAITING_BYTES, NotDurable, Urgency, frame};
 use super::{Auditor, RecordLog};
 use crate::time::Clock;
 use async_trait::async_trait;
@@ -20,6 +20,9 @@ struct Inner {
     records: u64,
     /// What the next write takes with it.
     waiting: Vec<u8>,
+    /// What was handed in together.
+    joined: Vec<u8>,
+    group: Group,
     /// No write succeeds, not even from the reserve.
     failing: bool,
     /// Only what may use the reserve does.
@@ -116,6 +119,23 @@ impl RecordLog for MemoryLog {
         }
         inner.waiting.extend_from_slice(frames);
         Ok(())
+    }
+
+    fn join(&self, frames: &[u8]) -> Option<Group> {
+        let mut inner = self.0.lock().unwrap();
+        inner.joined.extend_from_slice(frames);
+        Some(inner.group.clone())
+    }
+
+    fn commit(&self, group: &Group) -> bool {
+        group.is_written().unwrap_or_else(|| {
+            let mut inner = self.0.lock().unwrap();
+            let (frames, group) = (std::mem::take(&mut inner.joined), std::mem::take(&mut inner.group));
+            drop(inner);
+            let is_written = self.append(&frames, Urgency::Normal).is_ok();
+            group.close(is_written);
+            is_written
+        })
     }
 
     fn flush(&self) -> io::Result<()> {

@@ -30,13 +30,14 @@ pub use farewell::LAST_WORDS;
 use farewell::LINGER;
 use record::Log;
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{Notify, watch};
+use tokio::task::yield_now;
 use tokio::time::{Instant, timeout};
 
 /// A read buffer's first size, in bytes.
@@ -59,6 +60,8 @@ pub struct Relay {
     progress: Notify,
     /// The client's bytes are being written to the server.
     writing: AtomicBool,
+    /// The client's records are handed in for a group, which is not written yet: nothing else of the session goes on.
+    committing: AtomicBool,
     /// The server's direction stops between two writes.
     paused: AtomicBool,
     /// The disk did not confirm the last records that were waited for.
@@ -116,6 +119,7 @@ impl Relay {
             shared: Mutex::new(shared),
             progress: Notify::new(),
             writing: flag(),
+            committing: flag(),
             paused: flag(),
             unconfirmed: flag(),
             gate,
@@ -178,7 +182,8 @@ impl Relay {
         let ending = {
             let mut up = pin!(self.upstream_until_broken(&mut client_read, &mut server_write, host));
             let mut answers = pin!(self.downstream(&mut down, &mut wish, host));
-            match first(answers.as_mut(), up.as_mut()).await {
+            let behind_commits = pin!(poll_fn(|context| self.poll_behind_commits(answers.as_mut(), context)));
+            match first(behind_commits, up.as_mut()).await {
                 First::One(ending) => ending.unwrap_or(Ending::Client),
                 First::Other(ending) => {
                     // A write to the client must not be cut: it pauses when it is done, or has waited for too long.
@@ -215,10 +220,24 @@ impl Relay {
         W: AsyncWrite + Unpin,
         H: Host,
     {
-        tokio::select! {
-            ending = self.upstream(client, server, host) => ending,
-            () = self.gate.broken() => Ending::CancelUnanswered,
+        let mut upstream = pin!(self.upstream(client, server, host));
+        let mut broken = pin!(self.gate.broken());
+        poll_fn(|context| match upstream.as_mut().poll(context) {
+            Poll::Pending => self.poll_behind_commits(broken.as_mut(), context).map(|()| Ending::CancelUnanswered),
+            ended @ Poll::Ready(_) => ended,
+        })
+        .await
+    }
+
+    /// Polls what must not go on, nor end the session, while the client's records are being committed: the log has what
+    /// comes of it behind them.
+    fn poll_behind_commits<F: Future>(&self, future: Pin<&mut F>, context: &mut Context<'_>) -> Poll<F::Output> {
+        if self.committing.load(Ordering::Relaxed) {
+            // The client's direction goes on by itself, and soon.
+            context.waker().wake_by_ref();
+            return Poll::Pending;
         }
+        future.poll(context)
     }
 
     async fn upstream<R, W, H>(&self, client: &mut ReadHalf<R>, server: &mut WriteHalf<W>, host: &H) -> Ending
@@ -232,7 +251,7 @@ impl Relay {
         let mut input = Input::new();
         let mut output = Output::default();
         loop {
-            let (taken, stop) = match self.take_client(&mut side, &input.buffer, &mut output, host) {
+            let (taken, stop) = match self.take_client(&mut side, &input.buffer, &mut output, host).await {
                 Ok(taken) => taken,
                 Err(Overdue) => return Ending::Unrecorded,
             };
@@ -286,28 +305,49 @@ impl Relay {
 
     /// Works through what the client sent and commits its begin lines, before anything is written. What the log does
     /// not take is refused.
-    fn take_client(
+    async fn take_client(
         &self,
         side: &mut ClientSide,
         input: &[u8],
         output: &mut Output,
         host: &impl Host,
     ) -> Result<(usize, Stop), Overdue> {
-        let mut guard = self.lock();
-        let shared = &mut *guard;
-        if shared.closed {
-            return Ok((0, Stop::Answers));
-        }
-        let since = shared.tracker.mark().event;
-        let passed = self.gate.pass(|| {
-            let processed = side.process(input, &mut shared.tracker, &mut shared.recorder, output);
-            (processed, shared.tracker.outstanding())
-        });
-        let Some((taken, stop)) = passed else {
-            // Its next message is there: who waits for a cancel's end is not idle.
-            (shared.waits, shared.idle_since) = (true, None);
-            return Ok((0, Stop::Held));
+        let (processed, since) = {
+            let shared = &mut *self.lock();
+            if shared.closed {
+                return Ok((0, Stop::Answers));
+            }
+            let since = shared.tracker.mark().event;
+            let passed = self.gate.pass(|| {
+                let processed = side.process(input, &mut shared.tracker, &mut shared.recorder, output);
+                (processed, shared.tracker.outstanding())
+            });
+            let Some(processed) = passed else {
+                // Its next message is there: who waits for a cancel's end is not idle.
+                (shared.waits, shared.idle_since) = (true, None);
+                return Ok((0, Stop::Held));
+            };
+            self.committing.store(shared.recorder.join_group(), Ordering::Relaxed);
+            (processed, since)
         };
+        if self.committing.load(Ordering::Relaxed) {
+            // Every session that is ready now has its turn first, and hands in its own.
+            yield_now().await;
+            self.committing.store(false, Ordering::Relaxed);
+        }
+        self.commit_client(side, (input, processed), since, output, host)
+    }
+
+    /// Commits the begin lines of what was taken, from this event on.
+    fn commit_client(
+        &self,
+        side: &mut ClientSide,
+        (input, (taken, stop)): (&[u8], (usize, Stop)),
+        since: u64,
+        output: &mut Output,
+        host: &impl Host,
+    ) -> Result<(usize, Stop), Overdue> {
+        let shared = &mut *self.lock();
         let owed = self.record(shared, since, side.urgency(), host);
         if owed != Log::Took {
             let dealt_with = input.get(..taken).unwrap_or_default();

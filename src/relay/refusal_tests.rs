@@ -246,6 +246,7 @@ impl World {
             let (taken, stop) = self.side.process(input, &mut self.tracker, &mut self.recorder, &mut output);
             let (dealt_with, rest) = input.split_at(taken);
             let before = self.commits();
+            self.recorder.join_group();
             if !self.commit(since, self.side.urgency()) {
                 self.side.refuse(dealt_with, &mut self.tracker, &mut self.recorder, &mut output);
             }
@@ -275,6 +276,8 @@ impl World {
 
     fn commit(&mut self, since: u64, urgency: Urgency) -> bool {
         let settled = self.tracker.take_settled();
+        let begun = self.recorder.commit_group();
+        let (since, urgency) = if begun { (u64::MAX, Urgency::Normal) } else { (since, urgency) };
         for line in &settled {
             line.tell(&mut self.recorder);
         }
@@ -285,7 +288,7 @@ impl World {
             line.tell(&mut self.recorder);
         }
         self.recorder.owe().unwrap();
-        false
+        begun
     }
 
     fn answer(&mut self) {

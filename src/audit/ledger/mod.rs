@@ -12,6 +12,7 @@ mod fault_tests;
 mod faulty;
 pub mod follow;
 pub mod frame;
+pub mod group;
 pub mod hashes;
 pub mod medium;
 pub mod open;
@@ -36,6 +37,7 @@ pub mod writer;
 
 use crate::time::Clock;
 use checkpoint::Signer;
+pub use group::Group;
 use hashes::Hashes;
 use medium::Medium;
 use retention::Retainer;
@@ -156,6 +158,26 @@ impl Ledger {
         drop(writer);
         self.shared.ring_at_due(next);
         Ok(())
+    }
+
+    /// Hands in whole frames, to be written with those of other sessions by whoever is first to ask ([`Ledger::commit`]).
+    /// `None` where there is no room for them.
+    pub fn join(&self, frames: &[u8]) -> Option<Group> {
+        self.shared.writer().join(frames, frame::count(frames))
+    }
+
+    /// Whether all that was handed in with this group is in the log: if nobody has asked before, it is written now, as one
+    /// write. Where it is not, nothing of it is.
+    pub fn commit(&self, group: &Group) -> bool {
+        if let Some(is_written) = group.is_written() {
+            return is_written;
+        }
+        let mut writer = self.shared.writer();
+        let written = writer.commit(group);
+        let next = writer.next();
+        drop(writer);
+        self.shared.ring_at_due(next);
+        written
     }
 
     /// Writes what waits for the next append. After an error it still waits.

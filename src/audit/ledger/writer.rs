@@ -8,6 +8,7 @@
 //!
 //! What need not be there at once waits for the next write, and goes first with it ([`Writer::append_later`]).
 
+use super::group::{Company, Joined};
 use super::medium::{LogFile, Medium};
 use super::segment::{self, HEADER_BYTES, Header};
 use crate::time::Clock;
@@ -71,6 +72,9 @@ pub struct Writer {
     /// A segment has ended whose sync failed, and nobody was told yet.
     ended_in_doubt: bool,
     waiting: Waiting,
+    /// What sessions have handed in together.
+    pub(super) joined: Joined,
+    pub(super) company: Company,
     full: Arc<AtomicBool>,
 }
 
@@ -121,8 +125,20 @@ impl Writer {
         (number, first): (u64, u64),
     ) -> io::Result<Self> {
         let current = Current::begin(&settings, &*medium, &Header { log, number, first, created: clock.now() })?;
-        let (ended_in_doubt, waiting, full) = (false, Waiting::default(), Arc::default());
-        Ok(Self { settings, medium, clock, log, current, next: first, written: 0, ended_in_doubt, waiting, full })
+        Ok(Self {
+            settings,
+            medium,
+            clock,
+            log,
+            current,
+            next: first,
+            written: 0,
+            ended_in_doubt: false,
+            waiting: Waiting::default(),
+            joined: Joined::default(),
+            company: Company::default(),
+            full: Arc::default(),
+        })
     }
 
     /// Appends a batch of `records` whole frames behind those that wait, and gives the index behind its last record. After

@@ -26,7 +26,11 @@ impl Shared {
         let owing = self.recorder.is_owing();
         let settled = self.tracker.take_settled();
         let mut rest = settled.as_slice();
-        let (mut begun, mut urgency, mut begins) = (begun, urgency, Log::Owed);
+        let (behind, mut begun, mut urgency, mut begins) =
+            ((u64::MAX, Urgency::Normal, Log::Took), begun, urgency, Log::Owed);
+        if self.recorder.commit_group() {
+            (begun, urgency, begins) = behind;
+        }
         loop {
             let part = rest;
             while let Some((line, others)) = rest.split_first().filter(|_| !self.recorder.is_full()) {
@@ -37,7 +41,7 @@ impl Shared {
                 host.unrecorded();
                 return if self.owe(part, begun) { begins } else { Log::Overdue };
             }
-            (begun, urgency, begins) = (u64::MAX, Urgency::Normal, Log::Took);
+            (begun, urgency, begins) = behind;
             if rest.is_empty() {
                 break;
             }

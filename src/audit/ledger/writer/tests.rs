@@ -167,3 +167,73 @@ fn a_log_is_full_once_it_has_refused_what_may_not_have_the_reserve_and_until_it_
     assert!(!is_full());
     assert_eq!(records(&folder).len(), 4);
 }
+
+/// Who asks first writes for all, behind what waits; the others find it written.
+#[test]
+fn a_group_is_one_write_by_whoever_asks_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let flaky = Flaky::default();
+    let mut writer = writer(&folder, Arc::new(flaky.clone()));
+    writer.append_later(&batch("end"), 1).unwrap();
+    let (one, two) = (writer.join(&batch("one"), 1).unwrap(), writer.join(&batch("two"), 1).unwrap());
+    assert_eq!((writer.next(), records(&folder).len()), (0, 0), "nobody has asked");
+    assert!(writer.commit(&two));
+    flaky.fail_write("full");
+    assert!(writer.commit(&one), "without a write");
+    let texts: Vec<String> = records(&folder).into_iter().map(|(_, text)| text).collect();
+    assert_eq!((texts.as_slice(), writer.next()), (&["end", "one", "two"].map(str::to_owned)[..], 3));
+    let three = writer.join(&batch("three"), 1).unwrap();
+    assert_eq!(three.is_written(), None, "another group");
+    assert!(!writer.commit(&three), "the write fails");
+}
+
+#[test]
+fn of_a_group_that_cannot_be_written_nothing_is_there_and_each_may_try_alone() {
+    for fault in ["short", "io", "full"] {
+        let folder = tempfile::tempdir().unwrap();
+        let flaky = Flaky::default();
+        let mut writer = writer(&folder, Arc::new(flaky.clone()));
+        let (one, two) = (writer.join(&batch("one"), 1).unwrap(), writer.join(&batch("two"), 1).unwrap());
+        flaky.fail_write(fault);
+        assert!(!writer.commit(&one));
+        assert_eq!(records(&folder).len(), 0, "{fault}");
+        assert_eq!(writer.append(&batch("one"), 1, Urgency::Normal).unwrap(), 1);
+        let three = writer.join(&batch("three"), 1).unwrap();
+        assert!(!writer.commit(&two), "{fault}: what has failed stays so");
+        assert!(writer.commit(&three) && !writer.commit(&one), "{fault}");
+        let texts: Vec<String> = records(&folder).into_iter().map(|(_, text)| text).collect();
+        assert_eq!(texts, ["one", "three"], "{fault}");
+    }
+}
+
+#[test]
+fn a_group_has_bounds() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut writer = writer(&folder, Arc::new(Disk));
+    let half = batch(&"x".repeat(MAX_WAITING_BYTES / 2));
+    assert!(writer.join(&half, 1).is_some() && writer.join(&half, 1).is_none());
+    assert!(writer.join(&batch("short"), 1).is_some());
+}
+
+/// Who is alone is not kept, but for a try now and then; company ends that.
+#[test]
+fn who_has_been_alone_for_a_while_is_in_no_group() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut writer = writer(&folder, Arc::new(Disk));
+    let groups = |writer: &mut Writer, together: usize| {
+        let tries = (0..200).map(|_| {
+            let joined: Vec<_> = (0..together).filter_map(|_| writer.join(&batch("x"), 1)).collect();
+            for group in &joined {
+                assert!(writer.commit(group));
+            }
+            usize::from(!joined.is_empty())
+        });
+        tries.sum::<usize>()
+    };
+    for _ in 0..3 {
+        let alone = groups(&mut writer, 1);
+        assert!((4..20).contains(&alone), "{alone} of 200");
+        let together = groups(&mut writer, 2);
+        assert!(together > 150, "{together} of 200");
+    }
+}

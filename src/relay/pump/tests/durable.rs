@@ -273,3 +273,53 @@ async fn strict_holds_more_of_a_text_too() {
     drop(client);
     assert!(matches!(relay.await.unwrap().ending, Ending::Unrecorded));
 }
+
+/// Two sessions whose statements are there at the same time share a write, and each waits for it.
+#[tokio::test]
+async fn begins_of_sessions_that_are_ready_together_are_one_write() {
+    let log = MemoryLog::default();
+    let session = || {
+        let recorder = recorder(&log);
+        start_over(log.clone(), |gate| Relay::new(Tag::none(), recorder, gate), FakeHost::default())
+    };
+    let mut both = [session(), session()];
+    yield_now().await;
+    let before = log.writes().len();
+    for setup in &mut both {
+        setup.client.write_all(&frame(b'Q', b"select 1\0")).await.unwrap();
+    }
+    for setup in &mut both {
+        assert_eq!(receive(&mut setup.server).await.0, b'Q');
+    }
+    assert_eq!((log.writes().len() - before, log.written()), (1, 4));
+    log.fail(true);
+    for setup in &mut both {
+        setup.client.write_all(&frame(b'Q', b"select 2\0")).await.unwrap();
+    }
+    for setup in &mut both {
+        let refused = substitute(setup).await;
+        assert!(!refused.contains("select 2"), "{refused}");
+    }
+    log.fail(false);
+    assert_eq!(log.written(), 4);
+}
+
+/// Between two halves of a commit nothing of the session goes on.
+#[tokio::test]
+async fn what_waits_for_a_commit_goes_on_by_itself() {
+    let relay = Relay::new(Tag::none(), recorder(&MemoryLog::default()), Arc::default());
+    let mut polls = 0;
+    let mut counted = pin!(poll_fn(|_| {
+        polls += 1;
+        Poll::Ready(())
+    }));
+    relay.committing.store(true, Ordering::Relaxed);
+    let mut behind = pin!(poll_fn(|context| relay.poll_behind_commits(counted.as_mut(), context)));
+    assert!(poll_fn(|context| Poll::Ready(behind.as_mut().poll(context))).await.is_pending());
+    let done = async {
+        yield_now().await;
+        relay.committing.store(false, Ordering::Relaxed);
+    };
+    tokio::time::timeout(Duration::from_secs(20), async { tokio::join!(behind, done) }).await.unwrap();
+    assert_eq!(polls, 1);
+}
