@@ -51,7 +51,7 @@ pub enum Closed {
     Lost,
 }
 
-/// Writes one session's records. Nothing may be forwarded that [`Recorder::commit`] has not taken.
+/// Writes one session's records. Nothing may be forwarded that neither [`Recorder::commit`] nor [`Recorder::commit_group`] has taken.
 ///
 /// When the log takes none, begin records are dropped and what they stand for is refused; end records are owed
 /// ([`Recorder::owe`]): they wait, in order, and go first with the next commit.
@@ -181,6 +181,7 @@ impl Recorder {
 
     /// Prepares a begin record; [`Recorder::commit`] writes it, and fails where it could not be made.
     pub fn begin(&mut self, begin: &Begin<'_>) -> Begun {
+        debug_assert!(self.group.is_none(), "what is handed in is what is prepared");
         self.pressing = true;
         let end = self.prepared_bytes();
         let text = begin.text.map(|(text, whole)| start(text, whole, MAX_TEXT_BYTES));
@@ -247,6 +248,7 @@ impl Recorder {
 
     /// Prepares an end record; [`Recorder::commit`] writes it.
     pub fn end(&mut self, end: &End) {
+        debug_assert!(self.group.is_none(), "what is handed in is what is prepared");
         let text = end.text.as_ref();
         let text_mac = match (&mut self.sealer, text) {
             (Some(sealer), Some(text)) => sealer.mac(text).map(Some),
@@ -287,6 +289,7 @@ impl Recorder {
 
     /// Prepares an event of the session itself; [`Recorder::commit`] writes it.
     pub fn prepare(&mut self, event: &Event<'_>) {
+        debug_assert!(self.group.is_none(), "what is handed in is what is prepared");
         self.pressing = true;
         self.encode(event);
     }

@@ -81,6 +81,12 @@ impl MemoryLog {
         frame::count(&self.0.lock().unwrap().frames)
     }
 
+    /// How many records are handed in, and not written.
+    #[cfg(test)]
+    pub fn joined(&self) -> u64 {
+        frame::count(&self.0.lock().unwrap().joined)
+    }
+
     /// The records so far, parsed: those that are written, then those that wait.
     pub fn lines(&self) -> Vec<serde_json::Value> {
         let inner = self.0.lock().unwrap();

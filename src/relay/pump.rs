@@ -30,6 +30,7 @@ pub use farewell::LAST_WORDS;
 use farewell::LINGER;
 use record::Log;
 use std::future::poll_fn;
+use std::mem::replace;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -37,7 +38,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{Notify, watch};
-use tokio::task::yield_now;
 use tokio::time::{Instant, timeout};
 
 /// A read buffer's first size, in bytes.
@@ -61,7 +61,7 @@ pub struct Relay {
     /// The client's bytes are being written to the server.
     writing: AtomicBool,
     /// The client's records are handed in for a group, which is not written yet: nothing else of the session goes on.
-    committing: AtomicBool,
+    handed_in: AtomicBool,
     /// The server's direction stops between two writes.
     paused: AtomicBool,
     /// The disk did not confirm the last records that were waited for.
@@ -119,7 +119,7 @@ impl Relay {
             shared: Mutex::new(shared),
             progress: Notify::new(),
             writing: flag(),
-            committing: flag(),
+            handed_in: flag(),
             paused: flag(),
             unconfirmed: flag(),
             gate,
@@ -182,8 +182,8 @@ impl Relay {
         let ending = {
             let mut up = pin!(self.upstream_until_broken(&mut client_read, &mut server_write, host));
             let mut answers = pin!(self.downstream(&mut down, &mut wish, host));
-            let behind_commits = pin!(poll_fn(|context| self.poll_behind_commits(answers.as_mut(), context)));
-            match first(behind_commits, up.as_mut()).await {
+            let behind_begins = pin!(poll_fn(|context| self.poll_answers(answers.as_mut(), context)));
+            match first(behind_begins, up.as_mut()).await {
                 First::One(ending) => ending.unwrap_or(Ending::Client),
                 First::Other(ending) => {
                     // A write to the client must not be cut: it pauses when it is done, or has waited for too long.
@@ -223,21 +223,26 @@ impl Relay {
         let mut upstream = pin!(self.upstream(client, server, host));
         let mut broken = pin!(self.gate.broken());
         poll_fn(|context| match upstream.as_mut().poll(context) {
-            Poll::Pending => self.poll_behind_commits(broken.as_mut(), context).map(|()| Ending::CancelUnanswered),
+            // It has seen to it that both are polled again.
+            Poll::Pending if self.is_handed_in() => Poll::Pending,
+            Poll::Pending => broken.as_mut().poll(context).map(|()| Ending::CancelUnanswered),
             ended @ Poll::Ready(_) => ended,
         })
         .await
     }
 
-    /// Polls what must not go on, nor end the session, while the client's records are being committed: the log has what
-    /// comes of it behind them.
-    fn poll_behind_commits<F: Future>(&self, future: Pin<&mut F>, context: &mut Context<'_>) -> Poll<F::Output> {
-        if self.committing.load(Ordering::Relaxed) {
+    /// Polls the server's direction, unless the client's records are handed in: the log has behind them what comes of it.
+    fn poll_answers<F: Future>(&self, answers: Pin<&mut F>, context: &mut Context<'_>) -> Poll<F::Output> {
+        if self.is_handed_in() {
             // The client's direction goes on by itself, and soon.
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
-        future.poll(context)
+        answers.poll(context)
+    }
+
+    fn is_handed_in(&self) -> bool {
+        self.handed_in.load(Ordering::Relaxed)
     }
 
     async fn upstream<R, W, H>(&self, client: &mut ReadHalf<R>, server: &mut WriteHalf<W>, host: &H) -> Ending
@@ -327,13 +332,12 @@ impl Relay {
                 (shared.waits, shared.idle_since) = (true, None);
                 return Ok((0, Stop::Held));
             };
-            self.committing.store(shared.recorder.join_group(), Ordering::Relaxed);
+            self.handed_in.store(shared.recorder.join_group(), Ordering::Relaxed);
             (processed, since)
         };
-        if self.committing.load(Ordering::Relaxed) {
-            // Every session that is ready now has its turn first, and hands in its own.
-            yield_now().await;
-            self.committing.store(false, Ordering::Relaxed);
+        if self.is_handed_in() {
+            others_first().await;
+            self.handed_in.store(false, Ordering::Relaxed);
         }
         self.commit_client(side, (input, processed), since, output, host)
     }
@@ -349,7 +353,7 @@ impl Relay {
     ) -> Result<(usize, Stop), Overdue> {
         let shared = &mut *self.lock();
         let owed = self.record(shared, since, side.urgency(), host);
-        if owed != Log::Took {
+        if !owed.has_begins() {
             let dealt_with = input.get(..taken).unwrap_or_default();
             side.refuse(dealt_with, &mut shared.tracker, &mut shared.recorder, output);
         }
@@ -363,7 +367,7 @@ impl Relay {
         }
         let client = side.is_mid_frame() || taken < input.len();
         shared.mid_frame = MidFrame { client, server: side.has_left_in_part() };
-        if owed == Log::Overdue || side.must_end() { Err(Overdue) } else { Ok((taken, stop)) }
+        if owed.is_overdue() || side.must_end() { Err(Overdue) } else { Ok((taken, stop)) }
     }
 
     /// Waits until the records of what was taken outlive what the rule says: nothing leaves before. Where the disk does not
@@ -443,6 +447,20 @@ impl Relay {
     fn lock(&self) -> MutexGuard<'_, Shared> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Ready when every task that is ready now has had its turn. (`tokio::task::yield_now` waits for the sockets, too: one more
+/// `epoll_wait(2)` where nobody else is ready.)
+async fn others_first() {
+    let mut waited = false;
+    poll_fn(|context| {
+        if replace(&mut waited, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 impl Shared {

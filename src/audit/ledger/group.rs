@@ -5,7 +5,6 @@
 //! in the log, and each session then tries for itself.
 
 use super::writer::{MAX_WAITING_BYTES, Urgency, Writer};
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -21,6 +20,12 @@ const FAILED: u8 = 2;
 /// The group that some records are in. Who has handed them in asks for the write, or has no more to do with the log.
 #[derive(Debug, Default, Clone)]
 pub struct Group(Arc<AtomicU8>);
+
+impl PartialEq for Group {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
 
 impl Group {
     /// Whether it was written; `None` as long as it is open.
@@ -93,14 +98,22 @@ impl Writer {
 
     /// Writes the group, unless that was done or tried: whether its records are in the log.
     pub fn commit(&mut self, group: &Group) -> bool {
-        group.is_written().unwrap_or_else(|| {
-            let Joined { group, mut frames, records, members } = std::mem::take(&mut self.joined);
-            self.company.count(members);
-            let written: io::Result<u64> = self.append(&frames, records, Urgency::Normal);
-            group.close(written.is_ok());
-            frames.clear();
-            self.joined.frames = frames;
-            written.is_ok()
-        })
+        if let Some(is_written) = group.is_written() {
+            return is_written;
+        }
+        // Nobody writes another group in its place.
+        if *group != self.joined.group {
+            return false;
+        }
+        let Joined { group, mut frames, records, members } = std::mem::take(&mut self.joined);
+        self.company.count(members);
+        let written = self.append(&frames, records, Urgency::Normal);
+        group.close(written.is_ok());
+        if let Err(error) = &written {
+            tracing::warn!(%error, records, sessions = members, "the audit log did not take what sessions wrote together; each tries alone");
+        }
+        frames.clear();
+        self.joined.frames = frames;
+        written.is_ok()
     }
 }

@@ -10,6 +10,7 @@ impl Recorder {
     /// Hands in what is prepared, where it has to be written at once and nothing else is to be told first: other sessions'
     /// records may go out with it. Then nothing is prepared until [`Recorder::commit_group`] was asked.
     pub fn join_group(&mut self) -> bool {
+        debug_assert!(self.group.is_none(), "one group at a time");
         let may = self.durability == Durability::Batch
             && self.pressing
             && (self.gap.is_none() && self.limited.is_none() && self.unwritable.is_none())

@@ -201,7 +201,7 @@ impl Relay {
             () = until(idle_end), if idle_end.is_some() => return Next::Read,
             () = async { Box::pin(sleep(OFFER_AGAIN)).await }, if owing => {
                 return match self.record(&mut self.lock(), u64::MAX, Urgency::Normal, host) {
-                    Log::Overdue => Next::End(Some(Ending::Unrecorded)),
+                    Log::Overdue { .. } => Next::End(Some(Ending::Unrecorded)),
                     Log::Took | Log::Owed => Next::Read,
                 };
             }
@@ -335,7 +335,7 @@ impl Relay {
                 down.unreadable = true;
                 (0, Some(Ending::Misbehaved(misbehaved)))
             }
-            Ok(taken) => (taken, (owed == Log::Overdue).then_some(Ending::Unrecorded)),
+            Ok(taken) => (taken, owed.is_overdue().then_some(Ending::Unrecorded)),
         }
     }
 }

@@ -14,12 +14,28 @@ pub(super) enum Log {
     /// It took nothing: begin lines are dropped, end lines are owed.
     Owed,
     /// It is owed too much or for too long.
-    Overdue,
+    Overdue {
+        /// It has every begin line.
+        begins: bool,
+    },
+}
+
+impl Log {
+    /// Whether it has every begin line.
+    pub fn has_begins(self) -> bool {
+        matches!(self, Self::Took | Self::Overdue { begins: true })
+    }
+
+    /// Whether the session must end.
+    pub fn is_overdue(self) -> bool {
+        matches!(self, Self::Overdue { .. })
+    }
 }
 
 impl Shared {
-    /// Writes what is ready: begin lines and as many end lines as fit in one `write(2)`, the rest in one each
-    /// ([`COMMIT_AT`]). `begun` is the first event whose begin record is among it, `urgency` what that may use of the log.
+    /// Writes what is ready: begin lines, unless a group has them, and as many end lines as fit in one `write(2)`, the rest
+    /// in one each ([`COMMIT_AT`]). `begun` is the first event whose begin record is among it, `urgency` what that may use of
+    /// the log.
     ///
     /// [`COMMIT_AT`]: crate::audit::COMMIT_AT
     pub(super) fn record(&mut self, begun: u64, urgency: Urgency, host: &impl Host) -> Log {
@@ -39,7 +55,7 @@ impl Shared {
             }
             if self.recorder.commit(urgency).is_err() {
                 host.unrecorded();
-                return if self.owe(part, begun) { begins } else { Log::Overdue };
+                return if self.owe(part, begun) { begins } else { Log::Overdue { begins: begins.has_begins() } };
             }
             (begun, urgency, begins) = behind;
             if rest.is_empty() {

@@ -4,6 +4,7 @@ mod bounds;
 mod durable;
 mod ends;
 mod parts;
+mod together;
 
 use super::buffer::read;
 use super::*;

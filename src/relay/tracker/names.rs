@@ -210,7 +210,8 @@ impl<T> Names<T> {
 
     /// Whether what the name means to the server by now is in doubt.
     pub fn is_doubted(&self, name: &[u8]) -> bool {
-        !name.is_empty() && self.known(name).is_some_and(|known| known.doubts < self.doubts)
+        // Where nothing ever was in doubt the name is not hashed.
+        self.doubts > 0 && !name.is_empty() && self.known(name).is_some_and(|known| known.doubts < self.doubts)
     }
 
     /// Everything that has a name may mean something else by now.

@@ -31,7 +31,7 @@ async fn strict_holds_the_bytes_until_the_disk_has_the_record() {
 }
 
 /// Reads the substitute that has left in place of a message.
-async fn substitute(setup: &mut Setup) -> String {
+pub(super) async fn substitute(setup: &mut Setup) -> String {
     let (kind, body) = receive(&mut setup.server).await;
     let text = String::from_utf8(body).unwrap();
     assert!(kind == b'Q' && text.starts_with("\"refused by pgpassport "), "{text}");
@@ -39,7 +39,7 @@ async fn substitute(setup: &mut Setup) -> String {
 }
 
 /// The server refuses it, and the client is told why.
-async fn fail(setup: &mut Setup, text: &str) {
+pub(super) async fn fail(setup: &mut Setup, text: &str) {
     let error = format!("SERROR\0VERROR\0C42601\0Msyntax error at or near {text}\0\0");
     setup.server.write_all(&[frame(b'E', error.as_bytes()), frame(b'Z', b"I")].concat()).await.unwrap();
     let ours = ErrorFields::new("ERROR", "53100", &Refusal::Unrecorded.to_string());
@@ -272,54 +272,4 @@ async fn strict_holds_more_of_a_text_too() {
     assert_eq!(receive(&mut client).await, (b'E', b"Unrecorded".to_vec()));
     drop(client);
     assert!(matches!(relay.await.unwrap().ending, Ending::Unrecorded));
-}
-
-/// Two sessions whose statements are there at the same time share a write, and each waits for it.
-#[tokio::test]
-async fn begins_of_sessions_that_are_ready_together_are_one_write() {
-    let log = MemoryLog::default();
-    let session = || {
-        let recorder = recorder(&log);
-        start_over(log.clone(), |gate| Relay::new(Tag::none(), recorder, gate), FakeHost::default())
-    };
-    let mut both = [session(), session()];
-    yield_now().await;
-    let before = log.writes().len();
-    for setup in &mut both {
-        setup.client.write_all(&frame(b'Q', b"select 1\0")).await.unwrap();
-    }
-    for setup in &mut both {
-        assert_eq!(receive(&mut setup.server).await.0, b'Q');
-    }
-    assert_eq!((log.writes().len() - before, log.written()), (1, 4));
-    log.fail(true);
-    for setup in &mut both {
-        setup.client.write_all(&frame(b'Q', b"select 2\0")).await.unwrap();
-    }
-    for setup in &mut both {
-        let refused = substitute(setup).await;
-        assert!(!refused.contains("select 2"), "{refused}");
-    }
-    log.fail(false);
-    assert_eq!(log.written(), 4);
-}
-
-/// Between two halves of a commit nothing of the session goes on.
-#[tokio::test]
-async fn what_waits_for_a_commit_goes_on_by_itself() {
-    let relay = Relay::new(Tag::none(), recorder(&MemoryLog::default()), Arc::default());
-    let mut polls = 0;
-    let mut counted = pin!(poll_fn(|_| {
-        polls += 1;
-        Poll::Ready(())
-    }));
-    relay.committing.store(true, Ordering::Relaxed);
-    let mut behind = pin!(poll_fn(|context| relay.poll_behind_commits(counted.as_mut(), context)));
-    assert!(poll_fn(|context| Poll::Ready(behind.as_mut().poll(context))).await.is_pending());
-    let done = async {
-        yield_now().await;
-        relay.committing.store(false, Ordering::Relaxed);
-    };
-    tokio::time::timeout(Duration::from_secs(20), async { tokio::join!(behind, done) }).await.unwrap();
-    assert_eq!(polls, 1);
 }
