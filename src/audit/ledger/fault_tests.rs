@@ -28,6 +28,8 @@ enum Step {
     Append(u64, usize),
     /// One of so many bytes, with the next batch or the next sync.
     Later(usize),
+    /// One of so many bytes of each of so many sessions, as a group; each alone where that fails.
+    Together(usize, usize),
     /// As the first, from the reserve.
     Urgent(u64, usize),
     Sync,
@@ -37,12 +39,12 @@ enum Step {
 
 /// Several segments, with ends of processes in between.
 fn script(end: End) -> Vec<Step> {
-    use Step::{Append, Later, Reopen, Seal, Sync, Urgent};
-    let filled = [Append(1, 200), Later(50), Append(3, 60), Later(30), Later(20), Sync, Append(2, 150), Seal];
+    use Step::{Append, Later, Reopen, Seal, Sync, Together, Urgent};
+    let filled = [Append(1, 200), Later(50), Append(3, 60), Later(30), Later(20), Sync, Together(3, 50), Seal];
     let filled = filled.into_iter().chain([Append(1, 300), Later(100), Urgent(2, 40), Sync, Seal]);
     let filled = || filled.clone();
     filled()
-        .chain([Append(2, 90), Reopen(end), Append(1, 50), Sync, Append(4, 120)])
+        .chain([Later(40), Together(2, 90), Reopen(end), Append(1, 50), Sync, Append(4, 120)])
         .chain([Reopen(end), Reopen(end)])
         .chain(filled())
         .chain([Append(5, 200), Append(5, 100), Later(80), Seal, Sync, Append(1, 10), Later(10), Reopen(end)])
@@ -115,6 +117,7 @@ impl Run {
             Step::Append(records, bytes) => drop(self.append(records, bytes, Urgency::Normal)),
             Step::Urgent(records, bytes) => drop(self.append(records, bytes, Urgency::Reserve)),
             Step::Later(bytes) => self.append_later(bytes),
+            Step::Together(sessions, bytes) => self.append_together(sessions, bytes),
             Step::Sync => self.sync(),
             Step::Seal => {
                 let open = self.open.as_mut().unwrap();
@@ -133,7 +136,12 @@ impl Run {
     }
 
     fn append(&mut self, records: u64, bytes: usize, urgency: Urgency) -> io::Result<()> {
-        let (frames, texts) = self.texts(records, bytes);
+        let texts = self.texts(records, bytes);
+        self.append_all(texts, urgency)
+    }
+
+    fn append_all(&mut self, (frames, texts): (Vec<u8>, Vec<String>), urgency: Urgency) -> io::Result<()> {
+        let records = texts.len() as u64;
         let mut writer = self.open.as_ref().unwrap().shared.writer();
         let first = writer.next();
         let appended = writer.append(&frames, records, urgency);
@@ -155,6 +163,29 @@ impl Run {
         let (frames, texts) = self.texts(1, bytes);
         self.open.as_ref().unwrap().shared.writer().append_later(&frames, 1).unwrap();
         self.waiting.extend(texts);
+    }
+
+    fn append_together(&mut self, sessions: usize, bytes: usize) {
+        let batches: Vec<_> = (0..sessions).map(|_| self.texts(1, bytes)).collect();
+        let mut writer = self.open.as_ref().unwrap().shared.writer();
+        let first = writer.next();
+        let groups: Vec<_> = batches.iter().map(|(frames, _)| writer.join(frames, 1).unwrap()).collect();
+        assert_eq!(writer.next(), first, "nothing is written before somebody asks");
+        let fates: Vec<bool> = groups.iter().rev().map(|group| writer.commit(group)).collect();
+        let next = writer.next();
+        drop(writer);
+        let (waited, written) = (self.waiting.len() as u64, fates[0]);
+        assert!(fates.iter().all(|fate| *fate == written), "all or none: {fates:?}");
+        if written {
+            assert_eq!(next, first + waited + sessions as u64, "numbers have no gaps");
+            self.waiting.extend(batches.into_iter().flat_map(|(_, texts)| texts));
+            return self.note_written(first, next);
+        }
+        assert!([first, first + waited].contains(&next), "what was refused has no number");
+        self.note_written(first, next);
+        for batch in batches {
+            let _ = self.append_all(batch, Urgency::Normal);
+        }
     }
 
     fn texts(&mut self, records: u64, bytes: usize) -> (Vec<u8>, Vec<String>) {
@@ -363,6 +394,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         6 => (1..5_u64, 1..200_usize).prop_map(|(records, bytes)| Step::Append(records, bytes)),
         3 => (1..100_usize).prop_map(Step::Later),
+        4 => (2..5_usize, 1..100_usize).prop_map(|(sessions, bytes)| Step::Together(sessions, bytes)),
         2 => (1..3_u64, 1..80_usize).prop_map(|(records, bytes)| Step::Urgent(records, bytes)),
         3 => Just(Step::Sync),
         2 => Just(Step::Seal),
