@@ -38,6 +38,27 @@ struct Inner {
     unconfirmed: Option<bool>,
 }
 
+impl Inner {
+    fn append(&mut self, frames: &[u8], urgency: Urgency) -> io::Result<u64> {
+        if self.failing || (self.full && urgency == Urgency::Normal) {
+            return Err(io::Error::from(io::ErrorKind::StorageFull));
+        }
+        #[cfg(test)]
+        match &mut self.left {
+            Some(0) => return Err(io::Error::from(io::ErrorKind::StorageFull)),
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        #[cfg(test)]
+        self.writes.push(frames.len());
+        let waiting = std::mem::take(&mut self.waiting);
+        self.frames.extend_from_slice(&waiting);
+        self.frames.extend_from_slice(frames);
+        self.records += frame::count(&waiting) + frame::count(frames);
+        Ok(self.records)
+    }
+}
+
 impl MemoryLog {
     /// An auditor over this log.
     pub fn auditor(&self, refusals_per_minute: u32) -> Auditor {
@@ -98,23 +119,7 @@ impl MemoryLog {
 #[async_trait]
 impl RecordLog for MemoryLog {
     fn append(&self, frames: &[u8], urgency: Urgency) -> io::Result<u64> {
-        let mut inner = self.0.lock().unwrap();
-        if inner.failing || (inner.full && urgency == Urgency::Normal) {
-            return Err(io::Error::from(io::ErrorKind::StorageFull));
-        }
-        #[cfg(test)]
-        match &mut inner.left {
-            Some(0) => return Err(io::Error::from(io::ErrorKind::StorageFull)),
-            Some(left) => *left -= 1,
-            None => {}
-        }
-        #[cfg(test)]
-        inner.writes.push(frames.len());
-        let waiting = std::mem::take(&mut inner.waiting);
-        inner.frames.extend_from_slice(&waiting);
-        inner.frames.extend_from_slice(frames);
-        inner.records += frame::count(&waiting) + frame::count(frames);
-        Ok(inner.records)
+        self.0.lock().unwrap().append(frames, urgency)
     }
 
     fn append_later(&self, frames: &[u8]) -> io::Result<()> {
@@ -134,11 +139,10 @@ impl RecordLog for MemoryLog {
     }
 
     fn commit(&self, group: &Group) -> bool {
+        let mut inner = self.0.lock().unwrap();
         group.is_written().unwrap_or_else(|| {
-            let mut inner = self.0.lock().unwrap();
             let (frames, group) = (std::mem::take(&mut inner.joined), std::mem::take(&mut inner.group));
-            drop(inner);
-            let is_written = self.append(&frames, Urgency::Normal).is_ok();
+            let is_written = inner.append(&frames, Urgency::Normal).is_ok();
             group.close(is_written);
             is_written
         })

@@ -3,9 +3,9 @@
 //! A cancel names a process, not a statement: PostgreSQL signals that process, whatever it runs by then
 //! (`processCancelRequest`, `src/backend/postmaster/postmaster.c`). A statement that the client sent after its cancel
 //! must not be hit, so from the instant at which a cancel arrives until the server has closed the cancel's connection
-//! no byte of the client passes; what has passed leaves as soon as the log has it. By that close the signal has been sent, and it is dealt with before the server reads
-//! on: what waits for a command drops it (`ProcessInterrupts` with `DoingCommandRead`, called after each read and
-//! before the command runs, `src/backend/tcop/postgres.c`).
+//! no byte of the client passes; what has passed leaves as soon as the log has it. By that close the signal has been
+//! sent, and it is dealt with before the server reads on: what waits for a command drops it (`ProcessInterrupts` with
+//! `DoingCommandRead`, called after each read and before the command runs, `src/backend/tcop/postgres.c`).
 //!
 //! Not for: finding the session, dialling, deadlines (`session`).
 

@@ -21,6 +21,7 @@ const FAILED: u8 = 2;
 #[derive(Debug, Default, Clone)]
 pub struct Group(Arc<AtomicU8>);
 
+/// The same one, whatever became of it.
 impl PartialEq for Group {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)

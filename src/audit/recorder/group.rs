@@ -4,7 +4,7 @@ use super::{Durability, Recorder};
 
 /// What is prepared is handed in for a group as long as it is no longer than this, in bytes: as a rule its copy is cheaper
 /// than a write.
-const MAX_JOINED: usize = 16 * 1024;
+const MAX_IN_GROUP: usize = 16 * 1024;
 
 impl Recorder {
     /// Hands in what is prepared, where it has to be written at once and nothing else is to be told first: other sessions'
@@ -14,7 +14,7 @@ impl Recorder {
         let may = self.durability == Durability::Batch
             && self.pressing
             && (self.gap.is_none() && self.limited.is_none() && self.unwritable.is_none())
-            && self.frames.len() <= MAX_JOINED;
+            && self.frames.len() <= MAX_IN_GROUP;
         self.group = if may { self.auditor.join(&self.frames) } else { None };
         self.group.is_some()
     }

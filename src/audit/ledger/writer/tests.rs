@@ -14,6 +14,13 @@ fn writer(folder: &tempfile::TempDir, medium: Arc<dyn Medium>) -> Writer {
     Writer::begin(settings(folder), medium, Clock::system(), Uuid::nil(), (1, 0)).unwrap()
 }
 
+/// A writer on a disk that fails when it is told to.
+fn flaky_writer() -> (tempfile::TempDir, Flaky, Writer) {
+    let (folder, flaky) = (tempfile::tempdir().unwrap(), Flaky::default());
+    let writer = writer(&folder, Arc::new(flaky.clone()));
+    (folder, flaky, writer)
+}
+
 fn batch(text: &str) -> Vec<u8> {
     let mut out = Vec::new();
     assert!(frame::push(&mut out, text.as_bytes()));
@@ -51,9 +58,7 @@ fn records_are_numbered_without_gaps_over_segments() {
 
 #[test]
 fn a_full_disk_refuses_what_can_be_refused_and_takes_the_rest_from_the_reserve() {
-    let folder = tempfile::tempdir().unwrap();
-    let flaky = Flaky::default();
-    let mut writer = writer(&folder, Arc::new(flaky.clone()));
+    let (folder, flaky, mut writer) = flaky_writer();
     let text = "x".repeat(100);
     for _ in 0..6 {
         writer.append(&batch(&text), 1, Urgency::Normal).unwrap();
@@ -72,9 +77,7 @@ fn a_full_disk_refuses_what_can_be_refused_and_takes_the_rest_from_the_reserve()
 #[test]
 fn of_a_write_that_fails_nothing_is_ever_read() {
     for fault in ["short", "io", "full"] {
-        let folder = tempfile::tempdir().unwrap();
-        let flaky = Flaky::default();
-        let mut writer = writer(&folder, Arc::new(flaky.clone()));
+        let (folder, flaky, mut writer) = flaky_writer();
         writer.append(&batch("one"), 1, Urgency::Normal).unwrap();
         flaky.fail_write(fault);
         let both = [batch("two"), batch("three")].concat();
@@ -105,9 +108,7 @@ fn what_waits_goes_first_with_the_next_write_or_with_the_next_sync() {
 
 #[test]
 fn what_waits_on_a_full_disk_has_the_reserve_and_no_end_only_within_bounds() {
-    let folder = tempfile::tempdir().unwrap();
-    let flaky = Flaky::default();
-    let mut writer = writer(&folder, Arc::new(flaky.clone()));
+    let (folder, flaky, mut writer) = flaky_writer();
     writer.append(&batch(&"x".repeat(700)), 1, Urgency::Normal).unwrap();
     flaky.fail_creates(true);
     writer.append_later(&batch("end"), 1).unwrap();
@@ -149,9 +150,7 @@ fn a_failed_sync_ends_the_segment() {
 
 #[test]
 fn a_log_is_full_once_it_has_refused_what_may_not_have_the_reserve_and_until_it_takes_some() {
-    let folder = tempfile::tempdir().unwrap();
-    let flaky = Flaky::default();
-    let mut writer = writer(&folder, Arc::new(flaky.clone()));
+    let (folder, flaky, mut writer) = flaky_writer();
     let full = writer.full();
     let is_full = || full.load(Ordering::Relaxed);
     writer.append(&batch(&"x".repeat(700)), 1, Urgency::Normal).unwrap();
@@ -171,9 +170,7 @@ fn a_log_is_full_once_it_has_refused_what_may_not_have_the_reserve_and_until_it_
 /// Who asks first writes for all, behind what waits; the others find it written.
 #[test]
 fn a_group_is_one_write_by_whoever_asks_first() {
-    let folder = tempfile::tempdir().unwrap();
-    let flaky = Flaky::default();
-    let mut writer = writer(&folder, Arc::new(flaky.clone()));
+    let (folder, flaky, mut writer) = flaky_writer();
     writer.append_later(&batch("end"), 1).unwrap();
     let (one, two) = (writer.join(&batch("one"), 1).unwrap(), writer.join(&batch("two"), 1).unwrap());
     assert_eq!((writer.next(), records(&folder).len()), (0, 0), "nobody has asked");
@@ -190,9 +187,7 @@ fn a_group_is_one_write_by_whoever_asks_first() {
 #[test]
 fn of_a_group_that_cannot_be_written_nothing_is_there_and_each_may_try_alone() {
     for fault in ["short", "io", "full"] {
-        let folder = tempfile::tempdir().unwrap();
-        let flaky = Flaky::default();
-        let mut writer = writer(&folder, Arc::new(flaky.clone()));
+        let (folder, flaky, mut writer) = flaky_writer();
         let (one, two) = (writer.join(&batch("one"), 1).unwrap(), writer.join(&batch("two"), 1).unwrap());
         flaky.fail_write(fault);
         assert!(!writer.commit(&one));
