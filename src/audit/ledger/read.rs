@@ -1,6 +1,6 @@
 //! Records out of a folder, one after another, in bounded memory.
 
-use super::frame::{self, Scan};
+use super::frame::{self, HEAD_BYTES, Scan};
 use super::segment::{self, HEADER_BYTES, Header};
 use std::fs::File;
 use std::io::{self, Read};
@@ -95,7 +95,8 @@ impl Segment {
         self.located = None;
     }
 
-    /// Where in the buffer the next record is: its checksum is looked at once.
+    /// Where in the buffer the next record is: its checksum is looked at once. Where there is none, what is behind is read
+    /// again the next time: it may be written by then, or may have been looked at half written.
     fn locate(&mut self) -> Result<Option<(usize, usize)>, Error> {
         while self.located.is_none() {
             let rest = self.buffer.get(self.taken..).unwrap_or_default();
@@ -105,15 +106,15 @@ impl Segment {
                     self.located = Some((end.saturating_sub(record.len()), end));
                     break;
                 }
-                Scan::Bad => return Ok(None),
-                // Zeros now may be a record when they are read again.
-                Scan::End if !rest.is_empty() => {
-                    self.buffer.truncate(self.taken);
+                Scan::End if rest.len() < HEAD_BYTES => {}
+                Scan::Partial => {}
+                Scan::End | Scan::Bad => {
+                    self.forget_ahead();
                     return Ok(None);
                 }
-                Scan::End | Scan::Partial => {}
             }
             if self.fill()? == 0 {
+                self.forget_ahead();
                 return Ok(None);
             }
         }
@@ -125,15 +126,16 @@ impl Segment {
         self.forget_ahead();
         self.fill()?;
         let bad = frame::scan(&self.buffer) == Scan::Bad;
-        let (mut bytes, mut zeros, mut at) = (0_u64, true, self.whole);
+        let (mut bytes, mut at) = (0_u64, 0_u64);
         while !self.buffer.is_empty() {
-            bytes = bytes.saturating_add(self.buffer.len() as u64);
-            zeros &= self.buffer.iter().all(|&byte| byte == 0);
+            if let Some(last) = self.buffer.iter().rposition(|&byte| byte != 0) {
+                bytes = at.saturating_add(last as u64).saturating_add(1);
+            }
             at = at.saturating_add(self.buffer.len() as u64);
             self.buffer.clear();
-            self.read_more(at, READ_BYTES)?;
+            self.read_more(self.whole.saturating_add(at), READ_BYTES)?;
         }
-        Ok(if zeros { Tail::Clean } else { Tail::Torn { bytes, bad } })
+        Ok(if bytes == 0 { Tail::Clean } else { Tail::Torn { bytes, bad } })
     }
 
     /// Reads more, and forgets what was handed out.
@@ -162,7 +164,7 @@ pub enum Tail {
     Clean,
     /// Something else.
     Torn {
-        /// How much, in bytes.
+        /// How much, in bytes, without the zeros at the end.
         bytes: u64,
         /// It is whole by its length, and no record by its checksum.
         bad: bool,
@@ -243,6 +245,35 @@ mod tests {
     }
 
     #[test]
+    fn a_record_is_read_wherever_in_it_the_buffer_ends() {
+        // What the buffer has of the last record begins with a zero: its length's low bytes.
+        for (length, has) in [(256, 1), (65_536, 2), (256, 8), (256, 9)] {
+            let first = vec![b'x'; READ_BYTES - has - HEAD_BYTES];
+            let last = vec![b'y'; length];
+            let (_folder, path) = segment(&[&first, &last], b"");
+            let mut reader = Segment::open(&path).unwrap();
+            assert_eq!(reader.next_record().unwrap().map(<[u8]>::len), Some(first.len()));
+            assert_eq!(reader.next_record().unwrap(), Some(&last[..]), "{length}, {has} in the buffer");
+            assert_eq!(reader.tail().unwrap(), Tail::Clean);
+        }
+    }
+
+    #[test]
+    fn a_record_that_was_looked_at_half_written_is_read_later() {
+        let mut record = Vec::new();
+        assert!(frame::push(&mut record, b"0123456789"));
+        for there in 1..record.len() {
+            let (_folder, path) = segment(&[b"one"], &[&record[..there], &[0; 5000]].concat());
+            let mut reader = Segment::open(&path).unwrap();
+            assert!(reader.next_record().unwrap().is_some());
+            assert_eq!(reader.next_record().unwrap(), None, "{there}");
+            let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+            file.write_all_at(&record, reader.whole_bytes()).unwrap();
+            assert_eq!(reader.next_record().unwrap(), Some(&b"0123456789"[..]), "{there}");
+        }
+    }
+
+    #[test]
     fn a_tail_is_told_from_the_end() {
         let mut half = Vec::new();
         assert!(frame::push(&mut half, b"0123456789"));
@@ -252,7 +283,8 @@ mod tests {
             (&b""[..], Tail::Clean),
             (&[0; 5000], Tail::Clean),
             (&half[..9], Tail::Torn { bytes: 9, bad: false }),
-            (&half[..3], Tail::Torn { bytes: 3, bad: false }),
+            (&half[..3], Tail::Torn { bytes: 1, bad: false }),
+            (&[&half[..9], &[0; 5000]].concat(), Tail::Torn { bytes: 9, bad: true }),
             (&bad, Tail::Torn { bytes: 18, bad: true }),
             (&[&[0; 8][..], b"later"].concat(), Tail::Torn { bytes: 13, bad: false }),
         ] {
