@@ -1,6 +1,7 @@
 //! The built proxy as a child process: its output in files, its end with the value.
 
 use crate::ports::Port;
+use crate::records::recorded_bytes;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
@@ -171,11 +172,10 @@ impl Proxy {
         signal(&self.child, "HUP");
     }
 
-    /// From now on no file that it writes may grow past the size that this one has: a disk that is full. The process
+    /// From now on nothing that it writes may stand behind this segment's last record: a disk that is full. The process
     /// must have been started [`Limited::Later`].
-    pub fn fill_disk(&self, file: &Path) {
-        let size = std::fs::metadata(file).expect("the file is there").len();
-        self.limit_files(size);
+    pub fn fill_disk(&self, segment: &Path) {
+        self.limit_files(recorded_bytes(segment));
     }
 
     /// From now on no file that it writes may grow past this size, in bytes.

@@ -23,6 +23,13 @@ static REFERENCE: LazyLock<HashMap<String, Validator>> = LazyLock::new(|| {
     named.collect()
 });
 
+/// Where the last record of a segment ends, in bytes of its file. Zeros can stand behind it.
+pub fn recorded_bytes(segment: &Path) -> u64 {
+    let mut segment = Segment::open(segment).expect("a segment");
+    while segment.next_record().expect("records").is_some() {}
+    segment.whole_bytes()
+}
+
 /// All records, in the order of the log.
 #[derive(Debug, Clone, Default)]
 pub struct Records(Vec<Value>);

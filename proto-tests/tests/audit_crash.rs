@@ -7,13 +7,13 @@ use pgpassport::audit::ledger::read;
 use proto_tests::audit::{stop, verify};
 use proto_tests::chain::Chain;
 use proto_tests::judge::{Mode, judge};
-use proto_tests::records::Records;
+use proto_tests::records::{Records, recorded_bytes};
 use proto_tests::script::{bind, execute, parse, query, sync};
 use proto_tests::wire;
 use std::collections::HashSet;
 use std::fs::OpenOptions;
-use std::io::Write;
 use std::ops::ControlFlow;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -95,15 +95,18 @@ async fn kill_once(chain: &mut Chain, random: &Arc<Random>) -> bool {
     torn
 }
 
-/// A write that did not reach its end: the first bytes of a frame. How many.
+/// A write that did not reach its end: the first bytes of a frame, behind the last record. How many, without zeros at the
+/// end.
 fn tear(chain: &Chain, random: &Random) -> u64 {
-    let record = vec![b'x'; usize::try_from(1 + random.below(9000)).expect("small")];
+    // Its length does not begin with a zero: that alone would be nothing.
+    let record = vec![b'x'; usize::try_from(random.below(9000) | 1).expect("small")];
     let mut frame = Vec::new();
     assert!(pgpassport::audit::ledger::frame::push(&mut frame, &record));
     frame.truncate(usize::try_from(1 + random.below(frame.len() as u64 - 1)).expect("small"));
-    let mut segment = OpenOptions::new().append(true).open(chain.segment_path()).expect("the segment");
-    segment.write_all(&frame).expect("torn");
-    frame.len() as u64
+    let path = chain.segment_path();
+    let segment = OpenOptions::new().write(true).open(&path).expect("the segment");
+    segment.write_all_at(&frame, recorded_bytes(&path)).expect("torn");
+    frame.iter().rposition(|byte| *byte != 0).expect("a length") as u64 + 1
 }
 
 /// Statements without a pause, until the session is gone.

@@ -3,9 +3,9 @@
 
 use proto_tests::answers;
 use proto_tests::chain::{Chain, Setup};
+use proto_tests::records::recorded_bytes;
 use proto_tests::script::{bind, execute, parse, query, sync};
 use proto_tests::wire::{self, Message};
-use std::fs;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
@@ -28,7 +28,7 @@ fn says_the_next_step(error: &Message) {
 
 /// What records take of the disk, in bytes.
 fn recorded(chain: &Chain) -> u64 {
-    fs::metadata(chain.segment_path()).expect("the segment").len()
+    recorded_bytes(&chain.segment_path())
 }
 
 fn long(n: u64) -> Vec<u8> {

@@ -3,10 +3,11 @@
 
 use proto_tests::audit::{stop, verify};
 use proto_tests::chain::{Chain, Setup};
-use proto_tests::records::Records;
+use proto_tests::records::{Records, recorded_bytes};
 use proto_tests::script::query;
 use proto_tests::wire::{self, Message};
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 
@@ -67,8 +68,8 @@ async fn a_killed_proxy_leaves_every_begin_and_says_what_it_cut() {
     chain.proxy.ended().await;
     // A write that did not reach its end.
     let path = chain.segment_path();
-    let whole = fs::read(&path).expect("the segment");
-    fs::write(&path, [&whole[..], &[200, 0, 0, 0, 1, 2, 3, 4, b'{']].concat()).expect("written");
+    let segment = fs::OpenOptions::new().write(true).open(&path).expect("the segment");
+    segment.write_all_at(&[200, 0, 0, 0, 1, 2, 3, 4, b'{'], recorded_bytes(&path)).expect("written");
     let before = chain.records();
     let logged = |n: i32| chain.database_log().contains(&format!("'statement {n} of the killed'"));
     for n in 0..=asked {

@@ -6,7 +6,7 @@
 use super::faulty::{FAULTS, Fault, Faulty};
 use super::tests::PRIVATE;
 use super::verify;
-use super::worker::{signable, sync_once};
+use super::worker::{seal_once, sync_once};
 use super::*;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -121,7 +121,7 @@ impl Run {
             Step::Sync => self.sync(),
             Step::Seal => {
                 let open = self.open.as_mut().unwrap();
-                let _ = open.sealer.seal(signable(&open.shared));
+                let _ = seal_once(&open.shared, &mut open.sealer);
             }
             Step::Reopen(end) => {
                 self.open = None;

@@ -4,6 +4,7 @@
 
 use super::checkpoint;
 use super::medium::{Disk, LogFile, Medium};
+use super::testing::short;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -171,7 +172,7 @@ impl LogFile for FaultyFile {
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<usize> {
         self.check_place(at);
         let written = match self.disk.next() {
-            Some(Fault::Short) => self.file.write_at(&bytes[..bytes.len() * 3 / 4], at),
+            Some(Fault::Short) => self.file.write_at(short(bytes), at),
             Some(fault) => {
                 if fault == Fault::Late {
                     self.file.write_at(bytes, at)?;

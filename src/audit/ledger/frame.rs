@@ -120,14 +120,19 @@ pub fn records(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
+/// The records of whole frames, which this process has made: no checksum is looked at.
+pub fn whole(frames: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = frames;
+    std::iter::from_fn(move || {
+        let own;
+        (own, rest) = rest.split_at_checked(announced(rest)?)?;
+        own.get(HEAD_BYTES..)
+    })
+}
+
 /// How many records whole frames have.
 pub fn count(frames: &[u8]) -> u64 {
-    let (mut rest, mut count) = (frames, 0_u64);
-    while let Some(taken) = announced(rest) {
-        rest = rest.get(taken..).unwrap_or_default();
-        count = count.saturating_add(1);
-    }
-    count
+    whole(frames).count() as u64
 }
 
 /// How long the record at the start of `bytes` says it is, with its head; `None` where that cannot be.
@@ -187,6 +192,7 @@ mod tests {
                 prop_assert!(push(&mut out, entry));
             }
             prop_assert_eq!(records(&out).map(<[u8]>::to_vec).collect::<Vec<_>>(), entries.clone());
+            prop_assert_eq!(whole(&out).map(<[u8]>::to_vec).collect::<Vec<_>>(), entries.clone());
             let at = at.index(out.len());
             out[at] ^= 1 << bit;
             prop_assert!(records(&out).map(<[u8]>::to_vec).collect::<Vec<_>>() != entries);

@@ -104,6 +104,11 @@ impl Hashes {
         self.tree.push(record, &mut self.pending);
     }
 
+    /// Adds a record by its hash.
+    pub fn push_leaf(&mut self, leaf: Hash) {
+        self.tree.push_leaf(leaf, &mut self.pending);
+    }
+
     /// Bytes that wait to be written.
     pub fn pending_bytes(&self) -> usize {
         self.pending.len()

@@ -1,8 +1,9 @@
 //! The log that can be proved: records in segments, their Merkle tree, its signed heads.
 //!
 //! [`Ledger::append`] is the data path: one write, no sync; what may be there later waits for the next
-//! ([`Ledger::append_later`]). Behind it two threads work: one syncs, every second or when
-//! somebody waits for it ([`Ledger::durable`]); one hashes what is synced, signs checkpoints and wakes the anchors.
+//! ([`Ledger::append_later`]). What was written is hashed at once. Behind it two threads work: one syncs, every second or
+//! when somebody waits for it ([`Ledger::durable`]); one makes the tree of what is synced, signs checkpoints and wakes the
+//! anchors.
 
 pub mod anchor;
 pub mod checkpoint;
@@ -14,6 +15,7 @@ pub mod follow;
 pub mod frame;
 pub mod group;
 pub mod hashes;
+mod leaves;
 pub mod medium;
 pub mod open;
 mod problem;
@@ -104,7 +106,7 @@ struct Shared {
     durable: watch::Sender<Durable>,
     /// Rung by whoever waits for a sync.
     sync_bell: Bell,
-    /// Rung when there is much to hash.
+    /// Rung when there is more to sign.
     seal_bell: Bell,
     /// At this index the next [`SEAL_RECORDS`] are there.
     due: AtomicU64,
@@ -230,7 +232,10 @@ impl Ledger {
                 tracing::error!("a thread of the audit log panicked");
             }
         }
-        let lost = self.shared.writer().waiting();
+        let writer = self.shared.writer();
+        writer.end();
+        let lost = writer.waiting();
+        drop(writer);
         if lost > 0 {
             tracing::error!(records = lost, "lost: records that the audit log has not taken to the end");
         }

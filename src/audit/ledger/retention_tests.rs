@@ -4,7 +4,7 @@ use super::checkpoint::FILE as CHECKPOINTS;
 use super::faulty::{Fault, Faulty};
 use super::retention::{DayKeys, Progress, Retainer, Retention, append};
 use super::tests::PRIVATE;
-use super::worker::{signable, sync_once};
+use super::worker::{seal_once, sync_once};
 use super::*;
 use crate::time::{Timestamp, day};
 use std::path::{Path, PathBuf};
@@ -73,7 +73,7 @@ impl Old {
     /// Syncs, signs, anchors.
     fn seal(&mut self, open: &mut Prepared) {
         sync_once(&open.shared);
-        if let Ok(Some(note)) = open.sealer.seal(signable(&open.shared)) {
+        if let Ok(Some(note)) = seal_once(&open.shared, &mut open.sealer) {
             self.anchored = checkpoint::size_of(&note).unwrap();
             self.notes.extend_from_slice(&[&note[..], b"\n"].concat());
         }

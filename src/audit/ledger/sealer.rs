@@ -1,11 +1,13 @@
-//! Behind the data path: hashes what is durable, signs the tree's head, hands it to the anchors.
+//! Behind the data path: makes the tree of what is durable, signs its head, hands it to the anchors.
 //!
-//! A checkpoint covers synced records only. Where the log's disk takes no hashes or checkpoints for a while, they are
+//! Records come as hashes of what was written ([`Leaves`]), and where those are lost out of the files. A checkpoint covers
+//! synced records only. Where the log's disk takes no hashes or checkpoints for a while, they are
 //! made when it does; meanwhile records are kept and are not proved.
 
 use super::checkpoint::{self, Signer};
 use super::follow::{self, Follower};
 use super::hashes::Hashes;
+use super::leaves::Leaves;
 use super::medium::{LogFile, Medium};
 use super::tree::Tree;
 use std::fs::File;
@@ -15,8 +17,8 @@ use std::path::{Path, PathBuf};
 
 /// Hashes that wait to be written are written when they are this many bytes.
 const WRITE_AT: usize = 256 * 1024;
-/// After so many records whoever serves sessions may have the processor first, if all are busy: hashing them takes less
-/// than half a millisecond.
+/// After so many records whoever serves sessions may have the processor first, if all are busy: they take a tenth of a
+/// millisecond, half of one where they are read.
 const YIELD_AT: u64 = 512;
 /// How much of the checkpoints' end is looked through for the last whole one, in bytes.
 const END_BYTES: u64 = 64 * 1024;
@@ -35,7 +37,7 @@ pub enum Error {
     Sign,
 }
 
-/// Hashes and signs one log.
+/// Makes one log's tree and signs it.
 #[derive(Debug)]
 pub struct Sealer {
     signer: Signer,
@@ -50,7 +52,9 @@ pub struct Sealer {
     position: u64,
     /// A checkpoint that failed may be there, whole or a part; here, or only on the disk.
     soiled: bool,
-    records: Follower,
+    leaves: Leaves,
+    /// For records whose hashes are lost.
+    records: Option<Follower>,
     sealed: u64,
 }
 
@@ -61,10 +65,20 @@ impl Sealer {
         let checkpoints = medium.open(&path)?;
         let position = whole(&path)?;
         let sealed = hashes.tree().size();
-        let (folder, records) = (folder.to_owned(), Follower::new(folder, sealed));
         let (confirmed, doubtful, soiled) = (hashes.tree().clone(), false, true);
-        let mut new =
-            Self { signer, folder, hashes, confirmed, doubtful, checkpoints, position, soiled, records, sealed };
+        let mut new = Self {
+            signer,
+            folder: folder.to_owned(),
+            hashes,
+            confirmed,
+            doubtful,
+            checkpoints,
+            position,
+            soiled,
+            leaves: Leaves::default(),
+            records: None,
+            sealed,
+        };
         new.clean()?;
         Ok(new)
     }
@@ -80,14 +94,15 @@ impl Sealer {
         self.hashes.tree().root()
     }
 
-    /// Covers the records before index `until`, all of which are synced; the new checkpoint, if there is one.
-    pub fn seal(&mut self, until: u64) -> Result<Option<Vec<u8>>, Error> {
+    /// Covers the records before index `until`, all of which are synced; the new checkpoint, if there is one. `new` are
+    /// hashes of what was written since the last call.
+    pub fn seal(&mut self, until: u64, new: Leaves) -> Result<Option<Vec<u8>>, Error> {
+        self.leaves.join(new);
         if self.doubtful {
             self.begin_again()?;
         }
         while self.hashes.tree().size() < until {
-            let record = self.records.next_record()?;
-            self.hashes.push(record);
+            self.push_next()?;
             if self.hashes.tree().size().is_multiple_of(YIELD_AT) {
                 std::thread::yield_now();
             }
@@ -95,8 +110,10 @@ impl Sealer {
                 self.hashes.write()?;
             }
         }
-        // What was read ahead may change before it is durable.
-        self.records.forget_ahead();
+        if let Some(records) = &mut self.records {
+            // What was read ahead may change before it is durable.
+            records.forget_ahead();
+        }
         self.hashes.write()?;
         let (size, root) = (self.hashes.tree().size(), self.hashes.tree().root());
         if size == self.sealed {
@@ -105,6 +122,7 @@ impl Sealer {
         self.doubtful = true;
         self.hashes.sync()?;
         (self.doubtful, self.confirmed) = (false, self.hashes.tree().clone());
+        self.leaves.forget_before(size);
         let note = self.signer.sign(size, root).ok_or(Error::Sign)?;
         let entry = [&note[..], b"\n"].concat();
         self.clean()?;
@@ -120,11 +138,26 @@ impl Sealer {
         Ok(Some(note))
     }
 
+    /// Adds the next record to the tree.
+    fn push_next(&mut self) -> Result<(), Error> {
+        let next = self.hashes.tree().size();
+        if let Some(leaf) = self.leaves.get(next) {
+            self.hashes.push_leaf(leaf);
+            self.records = None;
+            return Ok(());
+        }
+        let records = match self.records.take() {
+            Some(records) if records.next_index() == next => records,
+            _ => Follower::new(&self.folder, next),
+        };
+        self.hashes.push(self.records.insert(records).next_record()?);
+        Ok(())
+    }
+
     /// Goes back to the hashes that are on the disk: what a failed sync has left to be forgotten, no later one brings there
     /// unless it is written again.
     fn begin_again(&mut self) -> io::Result<()> {
         self.hashes.go_back(self.confirmed.clone())?;
-        self.records = Follower::new(&self.folder, self.confirmed.size());
         self.doubtful = false;
         Ok(())
     }

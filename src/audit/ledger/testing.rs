@@ -1,6 +1,6 @@
 //! A disk that fails when it is told to.
 
-#![allow(clippy::unwrap_used, reason = "for tests only")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "for tests only")]
 
 use super::checkpoint::Signer;
 use super::medium::{Disk, LogFile, Medium};
@@ -38,7 +38,7 @@ impl Flaky {
         self.0.lock().unwrap().creates = failing;
     }
 
-    /// The next write fails: `short`, `io` or `full`.
+    /// The next write fails: `short`, `io` or `full`; or, with `no zeros`, ends behind the records.
     pub fn fail_write(&self, how: &'static str) {
         self.0.lock().unwrap().write = Some(how);
     }
@@ -52,6 +52,15 @@ impl Flaky {
     pub fn syncs(&self) -> usize {
         self.0.lock().unwrap().syncs
     }
+}
+
+/// What a short write leaves: a part of what is not zeros at the end.
+pub fn short(bytes: &[u8]) -> &[u8] {
+    &bytes[..told(bytes).len() * 3 / 4]
+}
+
+fn told(bytes: &[u8]) -> &[u8] {
+    &bytes[..bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1)]
 }
 
 #[derive(Debug)]
@@ -84,7 +93,8 @@ impl LogFile for FlakyFile {
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<usize> {
         let fault = self.1.0.lock().unwrap().write.take();
         match fault {
-            Some("short") => self.0.write_at(&bytes[..bytes.len() * 3 / 4], at),
+            Some("short") => self.0.write_at(short(bytes), at),
+            Some("no zeros") => self.0.write_at(told(bytes), at),
             Some("full") => Err(io::Error::from(io::ErrorKind::StorageFull)),
             Some(_) => Err(io::Error::from_raw_os_error(5)),
             None => self.0.write_at(bytes, at),

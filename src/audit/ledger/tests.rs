@@ -90,6 +90,54 @@ fn one_process_at_a_time() {
     assert!(open(folder.path(), Disk).is_ok());
 }
 
+#[test]
+fn where_the_hashes_of_what_was_written_are_lost_the_records_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ledger, _) = open(folder.path(), Disk).unwrap();
+    write(&ledger, 0..50);
+    drop(ledger);
+    let expected = hashes::Stored::open(folder.path()).unwrap();
+    // Those of records 10 to 19 and 30 to 39 are.
+    let folder = tempfile::tempdir().unwrap();
+    let settings = Settings { folder: folder.path().to_owned(), segment_bytes: 2000, reserve_bytes: 100 };
+    let signer = Signer::parse(PRIVATE).unwrap();
+    let mut open = Prepared::new(settings, Arc::new(Disk), Clock::system(), signer).unwrap();
+    for ten in 0..5_u64 {
+        for text in ten * 10..ten * 10 + 10 {
+            let mut frames = Vec::new();
+            assert!(frame::push(&mut frames, format!("record {text:0>50}").as_bytes()));
+            open.shared.writer().append(&frames, 1, Urgency::Normal).unwrap();
+        }
+        if ten % 2 == 1 {
+            drop(open.shared.writer().take_leaves());
+        }
+        // At 20 the end is lost, and at 50 ten of twenty: in front of the others.
+        if ten != 3 {
+            worker::sync_once(&open.shared);
+            assert!(worker::seal_once(&open.shared, &mut open.sealer).unwrap().is_some());
+            assert_eq!(Some(open.sealer.root()), expected.root(ten * 10 + 10));
+        }
+    }
+}
+
+#[test]
+fn what_is_signed_is_what_was_written_whatever_the_file_says_later() {
+    let (sound, _, bytes) = three();
+    let expected = hashes::Stored::open(sound.path()).unwrap().root(3);
+    let folder = tempfile::tempdir().unwrap();
+    let settings = Settings { folder: folder.path().to_owned(), segment_bytes: 2000, reserve_bytes: 100 };
+    let signer = Signer::parse(PRIVATE).unwrap();
+    let mut open = Prepared::new(settings, Arc::new(Disk), Clock::system(), signer).unwrap();
+    open.shared.writer().append(&bytes[segment::HEADER_BYTES..], 3, Urgency::Normal).unwrap();
+    worker::sync_once(&open.shared);
+    let mut other = Vec::new();
+    assert!(frame::push(&mut other, format!("record {:0>50}", 9).as_bytes()));
+    let file = std::fs::OpenOptions::new().write(true).open(segment::path(folder.path(), 1)).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &other, segment::HEADER_BYTES as u64).unwrap();
+    assert!(worker::seal_once(&open.shared, &mut open.sealer).unwrap().is_some());
+    assert_eq!(Some(open.sealer.root()), expected);
+}
+
 #[tokio::test]
 async fn a_strict_record_waits_for_the_disk_and_hears_when_it_failed() {
     let folder = tempfile::tempdir().unwrap();

@@ -30,7 +30,12 @@ impl Tree {
 
     /// Adds a record; its stored hashes are appended to `stored`.
     pub fn push(&mut self, record: &[u8], stored: &mut Vec<u8>) {
-        let mut hash = record_hash(record);
+        self.push_leaf(record_hash(record), stored);
+    }
+
+    /// The same by the record's hash.
+    pub fn push_leaf(&mut self, leaf: Hash, stored: &mut Vec<u8>) {
+        let mut hash = leaf;
         stored.extend_from_slice(&hash.0);
         for _ in 0..self.size.trailing_ones() {
             let Some(left) = self.edge.pop() else { break };

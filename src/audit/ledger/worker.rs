@@ -3,7 +3,7 @@
 use super::anchor::Anchor;
 use super::checkpoint;
 use super::retention::{self, Progress, Retainer};
-use super::sealer::Sealer;
+use super::sealer::{self, Sealer};
 use super::sink::Sink;
 use super::{Durable, Shared};
 use crate::http::chain;
@@ -130,7 +130,7 @@ pub struct Running {
     pub slots: Vec<Arc<Slot>>,
 }
 
-/// Starts the thread that syncs, the one that hashes and signs, and one for each anchor and each sink, and for retention.
+/// Starts the thread that syncs, the one that makes the tree and signs it, and one for each anchor and each sink, and for retention.
 pub fn start(shared: &Arc<Shared>, sealer: Sealer, retainer: Option<Retainer>, behind: Behind) -> io::Result<Running> {
     let Behind { anchors, sinks, .. } = behind;
     let slots: Vec<Arc<Slot>> = anchors.iter().map(|anchor| Slot::of(&**anchor)).collect();
@@ -236,7 +236,7 @@ pub(super) fn sync_once(shared: &Shared) -> bool {
 fn seal(shared: &Shared, mut sealer: Sealer, slots: &[Arc<Slot>]) {
     loop {
         let more = shared.seal_bell.listen(EVERY);
-        match sealer.seal(signable(shared)) {
+        match seal_once(shared, &mut sealer) {
             Ok(None) => {}
             Ok(Some(note)) => {
                 shared.sealed.send_replace(sealer.sealed());
@@ -258,9 +258,17 @@ fn seal(shared: &Shared, mut sealer: Sealer, slots: &[Arc<Slot>]) {
     }
 }
 
+/// The next checkpoint, if there is more to cover.
+pub(super) fn seal_once(shared: &Shared, sealer: &mut Sealer) -> Result<Option<Vec<u8>>, sealer::Error> {
+    let until = signable(shared);
+    // The writer is free again before anything is sealed.
+    let new = shared.writer().take_leaves();
+    sealer.seal(until, new)
+}
+
 /// Records before this index can be signed. None more while the last sync has failed: what the disk forgets would be
 /// missed at the next start.
-pub(super) fn signable(shared: &Shared) -> u64 {
+fn signable(shared: &Shared) -> u64 {
     let durable = *shared.durable.borrow();
     if durable.doubtful < durable.next { durable.next } else { 0 }
 }
@@ -358,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn what_hashes_comes_after_those_who_serve_and_what_syncs_does_not() {
+    fn what_signs_comes_after_those_who_serve_and_what_syncs_does_not() {
         let folder = tempfile::tempdir().unwrap();
         let (_ledger, _) = testing::open(super::super::Settings::new(folder.path().to_owned()), Disk).unwrap();
         let serving = threads().into_iter().map(|(_, nice)| nice).min().unwrap();

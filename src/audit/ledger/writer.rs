@@ -8,10 +8,14 @@
 //!
 //! What need not be there at once waits for the next write, and goes first with it ([`Writer::append_later`]).
 
+mod current;
+
 use super::group::{Company, Joined};
+use super::leaves::Leaves;
 use super::medium::{LogFile, Medium};
-use super::segment::{self, HEADER_BYTES, Header};
+use super::segment::Header;
 use crate::time::Clock;
+use current::Current;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -71,6 +75,8 @@ pub struct Writer {
     written: u64,
     /// A segment has ended whose sync failed, and nobody was told yet.
     ended_in_doubt: bool,
+    /// Of what was appended, until the tree takes them.
+    leaves: Leaves,
     waiting: Waiting,
     /// What sessions have handed in together.
     pub(super) joined: Joined,
@@ -85,21 +91,6 @@ struct Waiting {
     records: u64,
     /// They could not be written the last time.
     stuck: bool,
-}
-
-#[derive(Debug)]
-struct Current {
-    number: u64,
-    file: Arc<dyn LogFile>,
-    position: u64,
-    /// What is on the disk is not known any more: nothing may follow in this segment.
-    broken: bool,
-    /// There are bytes that nobody has begun to sync.
-    dirty: bool,
-    /// What is behind the last record may look like records.
-    soiled: bool,
-    /// Bytes that were synced, or should have been, when the next segment was to be begun.
-    synced: u64,
 }
 
 /// What a sync is about.
@@ -134,6 +125,7 @@ impl Writer {
             next: first,
             written: 0,
             ended_in_doubt: false,
+            leaves: Leaves::from(first),
             waiting: Waiting::default(),
             joined: Joined::default(),
             company: Company::default(),
@@ -225,6 +217,14 @@ impl Writer {
         }
         self.current.append(frames)?;
         self.next = self.next.saturating_add(records);
+        self.leaves.push_all(frames);
+        if self.leaves.end() != self.next {
+            tracing::error!(
+                records,
+                "a batch of the audit log was miscounted; its records are read again to be hashed"
+            );
+            self.leaves = Leaves::from(self.next);
+        }
         self.written = self.written.saturating_add(length);
         Ok(self.next)
     }
@@ -260,6 +260,11 @@ impl Writer {
         self.waiting.records
     }
 
+    /// The hashes of the records that were appended since this was asked.
+    pub fn take_leaves(&mut self) -> Leaves {
+        self.leaves.take()
+    }
+
     /// The segment that is written.
     pub fn segment(&self) -> u64 {
         self.current.number
@@ -281,7 +286,7 @@ impl Writer {
 
     /// Ends the segment and begins the next. An empty one goes on, unless it is broken.
     fn rotate(&mut self) -> io::Result<()> {
-        if self.current.position == HEADER_BYTES as u64 && !self.current.broken {
+        if self.current.is_empty() && !self.current.broken {
             return Ok(());
         }
         self.current.clean()?;
@@ -293,77 +298,14 @@ impl Writer {
         let header = Header { log: self.log, number, first: self.next, created: self.clock.now() };
         let next = Current::begin(&self.settings, &*self.medium, &header)?;
         let ended = std::mem::replace(&mut self.current, next);
-        // Gives back the room that was set aside.
-        if let Err(error) = ended.file.truncate(ended.position) {
-            tracing::warn!(segment = ended.number, %error, "the segment keeps room that it does not need");
-        }
-        Ok(())
-    }
-}
-
-impl Current {
-    fn begin(settings: &Settings, medium: &dyn Medium, header: &Header) -> io::Result<Self> {
-        let path = segment::path(&settings.folder, header.number);
-        let file = Arc::from(medium.create(&path, &header.encode(), settings.segment_bytes)?);
-        let position = HEADER_BYTES as u64;
-        Ok(Self { number: header.number, file, position, broken: false, dirty: false, soiled: false, synced: position })
-    }
-
-    fn has_room(&self, length: u64, limit: u64) -> bool {
-        self.position.saturating_add(length) <= limit
-    }
-
-    fn append(&mut self, frames: &[u8]) -> io::Result<()> {
-        let length = frames.len() as u64;
-        match self.file.write_at(frames, self.position) {
-            Ok(written) if written as u64 == length => {
-                self.position = self.position.saturating_add(length);
-                self.dirty = true;
-                Ok(())
-            }
-            Ok(_) => {
-                self.soiled = true;
-                // So that no whole frame of it is read as a record, should nothing follow.
-                let blank = [0; super::frame::HEAD_BYTES];
-                let blanked = self.file.write_at(&blank, self.position);
-                self.broken = !blanked.is_ok_and(|written| written == blank.len());
-                Err(io::Error::from(io::ErrorKind::StorageFull))
-            }
-            Err(error) => {
-                self.soiled = true;
-                self.broken = !is_full(&error);
-                Err(error)
-            }
-        }
-    }
-
-    /// Cuts off what a failed write has left. No segment follows one that is not clean: readers would find there what
-    /// is no record of the log's.
-    fn clean(&mut self) -> io::Result<()> {
-        if self.soiled {
-            self.file.truncate(self.position)?;
-            self.soiled = false;
-            // The new end, too, has to reach the disk.
-            self.synced = 0;
-        }
+        ended.give_back();
         Ok(())
     }
 
-    /// Syncs, unless that was tried. What somebody else syncs at this moment is synced here, too: he may not be done.
-    fn sync(&mut self) -> io::Result<()> {
-        if self.synced == self.position {
-            return Ok(());
-        }
-        self.synced = self.position;
-        let synced = self.file.sync();
-        self.broken |= synced.is_err();
-        synced
+    /// Nothing is expected any more: gives back what was set aside and not used.
+    pub fn end(&self) {
+        self.current.give_back();
     }
-}
-
-/// No room: what was there stays as it was.
-fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use super::super::frame;
 use super::super::medium::Disk;
 use super::super::read;
+use super::super::segment;
 use super::super::testing::Flaky;
 use super::*;
 
@@ -88,6 +89,61 @@ fn of_a_write_that_fails_nothing_is_ever_read() {
         let segment = if fault == "io" { 2 } else { 1 };
         assert_eq!(records, [(1, "one".to_owned()), (segment, "four".to_owned())], "{fault}");
     }
+}
+
+#[test]
+fn what_a_short_write_has_left_is_not_read_behind_a_record_of_the_same_length() {
+    let (folder, flaky, mut writer) = flaky_writer();
+    writer.append(&batch("one"), 1, Urgency::Normal).unwrap();
+    flaky.fail_write("short");
+    let refused = [batch("two"), batch("six"), batch(&"x".repeat(20))].concat();
+    assert!(writer.append(&refused, 3, Urgency::Normal).is_err());
+    let (ten, expected) = (batch("ten"), [(1, "one".to_owned()), (1, "ten".to_owned())]);
+    // Nor where that one, too, ends early, with all of its record.
+    flaky.fail_write("no zeros");
+    writer.append(&ten, 1, Urgency::Normal).unwrap();
+    assert_eq!(records(&folder), expected);
+    writer.append(&batch("and"), 1, Urgency::Normal).unwrap();
+    assert_eq!(records(&folder)[2..], [(1, "and".to_owned())]);
+
+    let (folder, flaky, mut writer) = flaky_writer();
+    writer.append(&batch("one"), 1, Urgency::Normal).unwrap();
+    flaky.fail_write("short");
+    assert!(writer.append(&refused, 3, Urgency::Normal).is_err());
+    writer.append(&ten, 1, Urgency::Normal).unwrap();
+    assert_eq!(records(&folder), expected);
+}
+
+#[test]
+fn what_is_written_is_hashed_and_what_is_not_is_not() {
+    let (_folder, flaky, mut writer) = flaky_writer();
+    writer.append_later(&[batch("one"), batch("two")].concat(), 2).unwrap();
+    assert_eq!(writer.take_leaves().end(), 0, "they have no place yet");
+    writer.append(&batch("three"), 1, Urgency::Normal).unwrap();
+    flaky.fail_write("full");
+    assert!(writer.append(&batch("four"), 1, Urgency::Normal).is_err());
+    writer.append(&batch("five"), 1, Urgency::Normal).unwrap();
+    let leaves = writer.take_leaves();
+    for (index, text) in (0..).zip(["one", "two", "three", "five"]) {
+        assert_eq!(leaves.get(index), Some(tlog_tiles::record_hash(text.as_bytes())), "{text}");
+    }
+    assert_eq!(leaves.end(), 4);
+}
+
+#[test]
+fn the_first_write_in_a_block_takes_all_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = Settings { folder: folder.path().to_owned(), segment_bytes: 100_000, reserve_bytes: 200 };
+    let mut writer = Writer::begin(settings, Arc::new(Disk), Clock::system(), Uuid::nil(), (1, 0)).unwrap();
+    let length = || std::fs::metadata(segment::path(folder.path(), 1)).unwrap().len();
+    let text = "x".repeat(10_000);
+    for expected in [32, 32, 32, 64, 64, 64, 96, 96, 96].map(|kib| kib * 1024) {
+        writer.append(&batch(&text), 1, Urgency::Normal).unwrap();
+        assert_eq!(length(), expected);
+    }
+    writer.append(&batch(&"y".repeat(9_000)), 1, Urgency::Normal).unwrap();
+    assert_eq!(length(), 100_000, "no more than was set aside");
+    assert_eq!(records(&folder).len(), 10);
 }
 
 #[test]
