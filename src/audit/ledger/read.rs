@@ -166,7 +166,7 @@ pub enum Tail {
     Torn {
         /// How much, in bytes, without the zeros at the end.
         bytes: u64,
-        /// It is whole by its length, and no record by its checksum.
+        /// It begins with a frame that is whole by its length, zeros at the end among it, and no record by its checksum.
         bad: bool,
     },
 }

@@ -292,7 +292,8 @@ impl Walk<'_> {
         }
         match segment.tail() {
             Ok(Tail::Clean) => {}
-            // A record whose bytes are all there and do not fit: no unfinished write, unless nothing follows it.
+            // An unfinished write leaves a frame that ends early, or one that does not fit, where zeros were set aside
+            // behind it; but nothing of that was signed.
             Ok(Tail::Torn { bytes, bad }) if last && !(bad && self.is_signed(self.tree.size())) => {
                 self.report.torn = bytes;
             }
