@@ -3,6 +3,7 @@
 mod begin;
 mod group;
 mod joined;
+mod spare;
 mod told;
 
 use super::end::End;
@@ -28,8 +29,6 @@ use told::Told;
 pub const COMMIT_AT: usize = 1024 * 1024;
 /// Of what the log does not take, so much is owed at a time, in bytes.
 const OWE_AT: usize = 64 * 1024;
-/// How much of the prepared records' room is kept from commit to commit, in bytes.
-const KEPT_BYTES: usize = 4 * 1024;
 /// Records of one session that wait for the log to take them, in bytes at most.
 pub const MAX_OWED: usize = 1024 * 1024;
 /// How long a session may owe records to the log.
@@ -201,6 +200,7 @@ impl Recorder {
 
     /// Prepares a record for this message alone, with this start of the text.
     fn begin_anew(&mut self, begin: &Begin<'_>, text: Option<&[u8]>) -> Result<(), Unrecorded> {
+        self.take_room();
         let before = self.frames.len();
         self.prepared = self.prepared.saturating_add(1);
         let id = self.id(begin.event);
@@ -242,7 +242,7 @@ impl Recorder {
             self.statements = self.statements.saturating_add(1);
             self.owed = 0;
         }
-        self.frames.truncate(self.owed);
+        self.forget_prepared();
         written
     }
 
@@ -295,6 +295,7 @@ impl Recorder {
     }
 
     fn encode(&mut self, event: &Event<'_>) {
+        self.take_room();
         let encoded = self.auditor.encode(&mut self.frames, &mut self.heads, event);
         self.unwritable = encoded.err().or(self.unwritable.take());
     }
@@ -341,8 +342,22 @@ impl Recorder {
         } else {
             self.dropped.extend_from_slice(self.frames.get(self.owed..).unwrap_or_default());
         }
+        self.forget_prepared();
+    }
+
+    fn take_room(&mut self) {
+        if self.frames.capacity() == 0 {
+            self.frames = spare::take();
+        }
+    }
+
+    fn forget_prepared(&mut self) {
         self.frames.truncate(self.owed);
-        self.frames.shrink_to(KEPT_BYTES);
+        if self.frames.is_empty() {
+            spare::give(std::mem::take(&mut self.frames));
+        } else {
+            self.frames.shrink_to(0);
+        }
     }
 
     /// Whether what is prepared may be written with the log's next records, whoever's they are.
@@ -359,8 +374,8 @@ impl Recorder {
     /// it cannot wait any longer: it is lost.
     pub fn owe(&mut self) -> Result<(), Overdue> {
         if self.frames.is_empty() || self.write_to_reserve() {
-            self.frames.clear();
             self.owed = 0;
+            self.forget_prepared();
             return Ok(());
         }
         let late = self.gap.as_ref().is_some_and(|gap| gap.began.elapsed() > OWED_LIMIT);
@@ -369,7 +384,7 @@ impl Recorder {
             return if late { Err(Overdue) } else { Ok(()) };
         }
         let lost = frame::count(self.frames.get(self.owed..).unwrap_or_default());
-        self.frames.truncate(self.owed);
+        self.forget_prepared();
         self.lose(lost);
         Err(Overdue)
     }
